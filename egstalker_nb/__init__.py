@@ -1,0 +1,25 @@
+"""Audio-driven 3D Gaussian talking heads, notebook first: `import egstalker_nb as egs`."""
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+#: public name -> module; imported on first use, so that `import egstalker_nb` is quick and needs no mediapipe
+_PUBLIC = {
+    "prepare": "preparation", "load_dataset": "dataset", "Dataset": "dataset",
+    "load_config": "config", "presets": "config", "Config": "config",
+    "train": "training", "load_run": "run", "Run": "run",
+    "render": "rendering", "evaluate": "evaluation", "trim": "audio",
+    "rasterize": "rasterizer", "compare": "comparison", "EgsError": "errors",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    globals()[name] = value
+    return value

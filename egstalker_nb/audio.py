@@ -1,0 +1,331 @@
+"""Sound in and out, and the speech features that drive the head.
+
+A frame at 25 fps sees a window of 16 steps at 50 Hz, 29 channels each: the shape upstream uses for
+DeepSpeech logits. Here the channels are log-mel bands, normalised per utterance, so that loudness and
+microphone do not matter and any voice can drive the head without a model to download.
+"""
+
+import contextlib
+import math
+import wave as wavefile
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError, MissingPackageError
+from .media import decode, open_media, picture_stream, picture_zero, replacing, require_av
+
+SAMPLE_RATE = 16_000
+FPS = 25
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
+STEPS = 16
+BANDS = 29
+
+_HOP = SAMPLE_RATE // 50
+_WINDOW = 640  # 40 ms: resolves a voice's harmonics at 29 bands and still follows a plosive
+_FFT = 1024
+_LOW, _HIGH = 50.0, 7600.0
+_SILENCE = 1e-8  # mel power of 16-bit rounding noise: anything below carries no speech
+_BAND_RANGE = 1e-6  # 60 dB below a band's loud steps counts as silence, as in an ordinary recording
+_TOTAL_RANGE = 1e-8  # 80 dB below the loudest band: what a codec leaves in bands it has cut
+_MIN_STD = 0.5  # natural log of power; keeps a steady band (hum, cut band) from being blown up to speech size
+_BLOCK = 4096  # steps computed at once: bounds memory for long sounds
+_GAP = 0.04  # seconds a packet's time may differ from the running count before the sound is placed anew
+
+
+def encoder_spec():
+    """Everything that determines the features, as a JSON-able dict; equal dicts mean interchangeable features."""
+    return {"name": "logmel", "version": 1, "sample_rate": SAMPLE_RATE, "hop": _HOP, "window": _WINDOW,
+            "fft": _FFT, "bands": BANDS, "low_hz": _LOW, "high_hz": _HIGH, "steps": STEPS, "fps": FPS,
+            "silence": _SILENCE, "band_range": _BAND_RANGE, "total_range": _TOTAL_RANGE, "min_std": _MIN_STD,
+            "normalisation": "utterance"}
+
+
+def load_audio(path):
+    """Read the sound of any media file as mono at 16 kHz.
+
+    All channels are averaged. The sound of a video is put on the zero of its picture (see `video`): its head
+    is cut or padded with silence when the streams start at different times, and gaps become silence.
+
+    Args:
+        path: WAV, MP3, FLAC, M4A, OGG, ... or a video with sound.
+
+    Returns:
+        float32 [samples], -1..1, at least one sample.
+
+    Errors: InputError if the file is missing, not a media file, has no sound stream, or no sample of it can
+    be decoded (or all of it lies before the picture).
+    """
+    path = Path(path)
+    ready = _read_plain_wav(path)
+    if ready is not None:
+        return ready
+    with open_media(path) as container:
+        if not container.streams.audio:
+            raise InputError("a file with sound", f"{path} without a sound stream", "Give a file that has sound.")
+        has_picture = picture_stream(container) is not None
+    zero = picture_zero(path) if has_picture else None
+    samples = _placed(list(_segments(path)), zero)
+    if len(samples) == 0:
+        raise InputError("a sound with at least one sample", f"{path} with none", "Give a file that is not empty.")
+    return np.clip(samples, -1.0, 1.0)
+
+
+def _read_plain_wav(path):
+    """Samples of a WAV that is already 16 kHz mono 16-bit (exact, and without PyAV), else None."""
+    if path.suffix.lower() != ".wav" or not path.is_file():
+        return None
+    try:
+        with wavefile.open(str(path), "rb") as file:
+            if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (SAMPLE_RATE, 1, 2):
+                return None
+            data = file.readframes(file.getnframes())
+    except (wavefile.Error, EOFError):
+        return None
+    if len(data) < 2:
+        return None
+    return np.frombuffer(data[:len(data) // 2 * 2], "<i2").astype(np.float32) / 32768.0
+
+
+def _segments(path):
+    """Yield (start in seconds, [float32 arrays at 16 kHz]) for each unbroken stretch of a file's sound."""
+    av = require_av()
+    with open_media(path) as container:
+        stream = container.streams.audio[0]
+        limit = math.inf if container.duration is None else container.duration / av.time_base + 1
+        resampler = layout = begin = expected = None
+        chunks = []
+        for frame in decode(container, stream):
+            time = float(frame.time) if frame.time is not None else expected or 0.0
+            jump = expected is not None and abs(time - expected) > _GAP and abs(time - (begin or 0.0)) <= limit
+            if jump or layout != (frame.sample_rate, frame.layout.name, frame.format.name):
+                if resampler is not None:
+                    yield begin, chunks + _resample(resampler, None)
+                layout = (frame.sample_rate, frame.layout.name, frame.format.name)
+                resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=SAMPLE_RATE)
+                begin, chunks, expected = time, [], time
+            # The resampler would fill or drop by these times itself; placement is done here.
+            frame.pts = None
+            chunks += _resample(resampler, frame)
+            expected += frame.samples / frame.sample_rate
+        if resampler is not None:
+            yield begin, chunks + _resample(resampler, None)
+
+
+def _resample(resampler, frame):
+    # Averaged here: FFmpeg's own mix to mono adds float channels up and would exceed 1.
+    return [f.to_ndarray().mean(axis=0, dtype=np.float32) for f in resampler.resample(frame)]
+
+
+def _placed(segments, zero):
+    """Join stretches on one timeline that starts at `zero` seconds (None: where the sound starts)."""
+    if not segments:
+        return np.zeros(0, np.float32)
+    zero = segments[0][0] if zero is None else zero
+    places = [(round((begin - zero) * SAMPLE_RATE), np.concatenate(chunks)) for begin, chunks in segments if chunks]
+    result = np.zeros(max([0] + [at + len(part) for at, part in places]), np.float32)
+    for at, part in places:
+        part = part[max(0, -at):]
+        result[max(0, at):max(0, at) + len(part)] = part
+    return result
+
+
+def save_wav(path, wave):
+    """Write mono 16 kHz 16-bit PCM; finished under a temporary name, then renamed.
+
+    Args:
+        path: file to write.
+        wave: float [samples], -1..1 (clipped), finite. Samples read from 16-bit files are kept exactly.
+
+    Returns:
+        the path as a Path.
+
+    Errors: InputError for another shape or dtype, no samples, or non-finite values.
+    """
+    path, wave = Path(path), _checked_wave(wave)
+    with replacing(path) as temporary:
+        _write_wav(temporary, wave)
+    return path
+
+
+def _write_wav(path, wave):
+    data = np.clip(np.rint(wave * 32768.0), -32768, 32767).astype("<i2")
+    with wavefile.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(data.tobytes())
+
+
+def _checked_wave(wave):
+    wave = np.asarray(wave)
+    if wave.ndim != 1 or wave.dtype.kind != "f" or len(wave) == 0:
+        raise InputError("sound as floats [samples], at least one", f"{wave.dtype} {list(wave.shape)}",
+                         "Load it with load_audio.")
+    if not np.isfinite(wave).all():
+        raise InputError("finite samples", "NaN or infinite ones", "Load the sound again with load_audio.")
+    return wave.astype(np.float32, copy=False)
+
+
+def frames_of(samples):
+    """Number of 25 fps frames that a sound of so many 16 kHz samples lasts: rounded, at least 1."""
+    return max(1, int(samples / SAMPLES_PER_FRAME + 0.5))
+
+
+def extract_features(wave, num_frames=None):
+    """Log-mel windows for each video frame, normalised over the utterance.
+
+    Step k is a Hann window of 40 ms centred at k / 50 s. Per band, log power is floored relative to the
+    band's own loud steps, then brought to zero mean and unit variance over the utterance; a change of
+    loudness or of the microphone's frequency response therefore leaves the features alone.
+
+    Args:
+        wave: float [samples], 16 kHz mono, -1..1.
+        num_frames: how many frames to return; default: the sound's length, `frames_of(len(wave))`.
+
+    Returns:
+        float32 [num_frames, 16, 29]. Window i holds steps 2i-8 .. 2i+7; steps outside the sound are 0 (the
+        mean). All zeros for digital silence. Equal input gives equal bits on one machine.
+
+    Errors: InputError for an unusable wave or num_frames below 1; MissingPackageError without librosa.
+    """
+    wave = _checked_wave(wave)
+    num_frames = frames_of(len(wave)) if num_frames is None else num_frames
+    if num_frames < 1:
+        raise InputError("num_frames of at least 1", str(num_frames), "Leave it out to use the sound's length.")
+    steps = _normalised(_mel_power(wave))
+    padded = np.zeros((2 * num_frames + STEPS - 2, BANDS), np.float32)
+    used = steps[:max(0, len(padded) - STEPS // 2)]
+    padded[STEPS // 2:STEPS // 2 + len(used)] = used
+    windows = np.lib.stride_tricks.sliding_window_view(padded, STEPS, axis=0)[::2]
+    return np.ascontiguousarray(windows.transpose(0, 2, 1))
+
+
+def _mel_power(wave):
+    """float32 [steps, 29]: mel power at each step that begins within the sound."""
+    try:
+        import librosa
+    except ImportError as error:
+        raise MissingPackageError("librosa, which computes the speech features", "no package 'librosa'",
+                                  "Install it with: pip install librosa") from error
+    steps = math.ceil(len(wave) / _HOP)
+    padded = np.zeros(steps * _HOP + _FFT, np.float32)
+    padded[_FFT // 2:_FFT // 2 + len(wave)] = wave
+    power = np.empty((steps, BANDS), np.float32)
+    for begin in range(0, steps, _BLOCK):
+        end = min(begin + _BLOCK, steps)
+        block = padded[begin * _HOP:(end - 1) * _HOP + _FFT]
+        power[begin:end] = librosa.feature.melspectrogram(
+            y=block, sr=SAMPLE_RATE, n_fft=_FFT, hop_length=_HOP, win_length=_WINDOW, window="hann", center=False,
+            power=2.0, n_mels=BANDS, fmin=_LOW, fmax=_HIGH, htk=True, norm=None).T
+    return power
+
+
+def _normalised(power):
+    """Mel power [steps, 29] to zero-mean, unit-variance log power per band."""
+    loud = np.percentile(power, 99, axis=0)  # not the maximum: one click must not decide what silence is
+    floor = np.maximum(np.maximum(loud * _BAND_RANGE, loud.max() * _TOTAL_RANGE), _SILENCE)
+    log = np.log(np.maximum(power, floor)).astype(np.float64)
+    log -= log[0]  # a band that never changes becomes exactly 0, not the rounding error of its mean
+    std = np.maximum(log.std(axis=0), _MIN_STD)
+    return ((log - log.mean(axis=0)) / std).astype(np.float32)
+
+
+def load_features(path, wave):
+    """Read and check features that were computed elsewhere or earlier.
+
+    Args:
+        path: `.npy` with numbers [num_frames, 16, 29], one window per frame at 25 fps.
+        wave: float [samples], the 16 kHz sound they belong to.
+
+    Returns:
+        float32 [num_frames, 16, 29], finite.
+
+    Errors: InputError if the file is missing or not such an array, has another shape or dtype, holds NaN or
+    infinite values, or its length differs from the sound's by more than one frame.
+    """
+    features = _read_features(path)
+    expected = frames_of(len(wave))
+    if abs(len(features) - expected) > 1:
+        raise InputError(f"{expected} frames of features for {len(wave) / SAMPLE_RATE:.2f} s of sound at {FPS} fps",
+                         f"{len(features)} frames in {path}",
+                         "Compute the features from this sound, or cut both together with trim.")
+    return features
+
+
+def _read_features(path):
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("a .npy file of features", f"no file at {path}", "Check the path.")
+    try:
+        features = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError("a NumPy .npy file with numbers", f"{path} ({error})",
+                         "Save the features with numpy.save.") from error
+    if not isinstance(features, np.ndarray) or features.dtype.kind != "f":
+        found = f"{features.dtype} values" if isinstance(features, np.ndarray) else "an archive of several arrays"
+        raise InputError("floating point features in one .npy array", f"{found} in {path}",
+                         "Save one float32 array with numpy.save.")
+    if features.ndim != 3 or features.shape[1:] != (STEPS, BANDS) or len(features) == 0:
+        raise InputError(f"features of shape [num_frames, {STEPS}, {BANDS}]", f"{list(features.shape)} in {path}",
+                         "Use one window of 16 steps and 29 channels for each frame.")
+    features = features.astype(np.float32, copy=False)
+    if not np.isfinite(features).all():
+        bad = int(np.flatnonzero(~np.isfinite(features).all(axis=(1, 2)))[0])
+        raise InputError("finite features", f"NaN or infinite values from frame {bad} on in {path}",
+                         "Compute the features again.")
+    return features
+
+
+def trim(wav, features, start, duration, out):
+    """Cut a sound and its features together, frame-exactly.
+
+    `start` and `duration` are rounded to whole frames (0.04 s): with i0 = round(25 * start) and i1 = i0 +
+    round(25 * duration), the new features equal features[i0:i1], and the new WAV holds exactly
+    (i1 - i0) * 640 samples from sample i0 * 640 on, so the two cannot drift apart.
+
+    Args:
+        wav: sound file (anything `load_audio` reads).
+        features: its `.npy` features [num_frames, 16, 29].
+        start: seconds, at least 0.
+        duration: seconds, above 0.
+        out: where to write, without suffix: `out.wav` (16 kHz mono 16-bit) and `out.npy`. A `.wav` or `.npy`
+            suffix is dropped.
+
+    Returns:
+        (wav_path, npy_path).
+
+    Errors: InputError for unusable inputs, a range outside the sound, or an `out` that is one of the inputs.
+    """
+    sound = load_audio(wav)
+    windows = load_features(features, sound)
+    total = len(windows)
+    first, last = _frame_range(start, duration, total)
+    out = Path(out)
+    stem = out.name[:-4] if out.suffix.lower() in (".wav", ".npy") else out.name
+    wav_path, npy_path = out.with_name(stem + ".wav"), out.with_name(stem + ".npy")
+    if {wav_path.resolve(), npy_path.resolve()} & {Path(wav).resolve(), Path(features).resolve()}:
+        raise InputError("an output apart from the inputs", str(out), "Choose another name.")
+    samples = sound[first * SAMPLES_PER_FRAME:last * SAMPLES_PER_FRAME]
+    # The last frame of a sound may be up to one frame short of samples.
+    samples = np.pad(samples, (0, (last - first) * SAMPLES_PER_FRAME - len(samples)))
+    with contextlib.ExitStack() as files:
+        npy_temporary = files.enter_context(replacing(npy_path))
+        wav_temporary = files.enter_context(replacing(wav_path))
+        _write_wav(wav_temporary, samples)
+        np.save(npy_temporary, windows[first:last])
+    return wav_path, npy_path
+
+
+def _frame_range(start, duration, total):
+    if not (math.isfinite(start) and math.isfinite(duration)) or start < 0 or duration <= 0:
+        raise InputError("start of at least 0 and duration above 0 seconds", f"start={start}, duration={duration}",
+                         "Correct the range.")
+    first = int(start * FPS + 0.5)
+    last = first + int(duration * FPS + 0.5)
+    if last == first:
+        raise InputError(f"a duration of at least one frame ({1 / FPS} s)", f"{duration} s", "Cut a longer piece.")
+    if last > total:
+        raise InputError(f"a range within the sound's {total / FPS:.2f} s ({total} frames)",
+                         f"{start} to {start + duration:g} s (frames {first} to {last})", "Shorten the range.")
+    return first, last

@@ -1,0 +1,134 @@
+"""Command line: the public functions, one subcommand each. `python -m egstalker_nb` is the same as `egs`."""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+import yaml
+
+from .errors import ConfigError, EgsError
+
+SPLITS = ("train", "val", "all")
+
+
+def settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`["iterations=200", "seed=1"]` -> `{"iterations": 200, "seed": 1}`; values are read as YAML, never evaluated.
+
+    Raises:
+        ConfigError: a pair without `=`, or a value that is not YAML.
+    """
+    values = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError("settings as key=value", repr(pair), "For instance: --set iterations=200")
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError("settings as key=value", repr(pair), "Write the value as in a YAML file.") from error
+    return values
+
+
+def prepare(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    print(egs.prepare(args.video, args.out, size=args.size))
+
+
+def train(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    config = egs.load_config(args.config, **settings(args.set))
+    print(egs.train(egs.load_dataset(args.dataset), config, args.run, until=args.until))
+
+
+def render(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    print(egs.render(egs.load_run(args.run), audio=args.audio, features=args.features, out=args.out, poses=args.poses,
+                     iteration=args.iteration, start=args.start, duration=args.duration, batch=args.batch,
+                     split=args.split, compare=args.compare))
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    print(egs.evaluate(egs.load_run(args.run), split=args.split))
+
+
+def trim(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    print(*egs.trim(args.wav, args.features, args.start, args.duration, args.out), sep="\n")
+
+
+def run(args: argparse.Namespace) -> None:
+    from .pipeline import run_notebooks
+
+    run_notebooks(args.video, args.config, audio=args.audio, name=args.name, out=args.out, size=args.size,
+                  overrides=settings(args.set))
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="egs", description="Audio-driven 3D Gaussian talking heads.")
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    def command(function: Any, about: str, *positional: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(function.__name__, help=about, description=about,
+                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        sub.set_defaults(function=function)
+        for name in positional:
+            sub.add_argument(name, type=Path)
+        return sub
+
+    def add_config(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--config", default="production", help="preset or YAML file")
+        sub.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings that replace the file's")
+
+    sub = command(prepare, "Make a dataset folder from a video.", "video", "out")
+    sub.add_argument("--size", type=int, default=512, help="side of the square pictures, px")
+
+    sub = command(train, "Train a head, or go on with what the run folder holds.", "dataset", "run")
+    add_config(sub)
+    sub.add_argument("--until", choices=["coarse"], help="stop after this stage")
+
+    sub = command(render, "Drive a trained head and write a video.", "run")
+    sub.add_argument("--audio", type=Path, help="WAV, MP3, FLAC or a video with sound; default: replay --split")
+    sub.add_argument("--features", type=Path, help="ready audio features .npy [num_frames, 16, 29] of --audio")
+    sub.add_argument("--out", type=Path, help="the MP4 to write; default: in the run folder")
+    sub.add_argument("--poses", choices=["cycle", "static", "orbit"], default="cycle", help="motion of the head")
+    sub.add_argument("--iteration", type=int, help="checkpoint; default: the newest")
+    sub.add_argument("--start", type=float, default=0.0, help="seconds into the sound")
+    sub.add_argument("--duration", type=float, help="seconds; default: to the end of the sound")
+    sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
+    sub.add_argument("--split", choices=SPLITS, default="val", help="without --audio: which of the clip's frames")
+    sub.add_argument("--compare", action="store_true", help="without --audio: beside the clip's own frames")
+
+    sub = command(evaluate, "Score a trained head against its clip.", "run")
+    sub.add_argument("--split", choices=SPLITS, default="val", help="frames to score")
+
+    sub = command(trim, "Cut a WAV and its audio features together.", "wav", "features")
+    sub.add_argument("--start", type=float, default=0.0, help="seconds")
+    sub.add_argument("--duration", type=float, required=True, help="seconds")
+    sub.add_argument("--out", type=Path, required=True, help="path of the cut files, without the ending")
+
+    sub = command(run, "Run all notebooks headless on a video.", "video")
+    add_config(sub)
+    sub.add_argument("--audio", type=Path, help="sound that drives the head; default: the clip's own")
+    sub.add_argument("--name", help="names data/NAME and outputs/NAME; default: the video's name")
+    sub.add_argument("--size", type=int, default=512, help="side of the square pictures, px")
+    sub.add_argument("--out", type=Path, help="folder of the results; default: outputs/NAME")
+    return top
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run one command. An `EgsError` becomes one line on stderr and exit status 2; others pass through."""
+    args = parser().parse_args(argv)
+    try:
+        args.function(args)
+    except EgsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,300 @@
+"""Two or more runs side by side: settings and what they do, curves, scores, pictures, cost."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Optional, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from . import checkpoint, plots
+from .analysis import rounds
+from .config import Config, describe, load_config, presets
+from .dataset import Dataset
+from .errors import ConfigError, DatasetError, InputError
+from .evaluation import SCORES, Scores, evaluate, saved_scores
+from .figures import NOT_A_TERM, psnr, rendered
+from .progress import clock
+from .run import Run, load_run
+from .tables import Table
+
+MEBIBYTE = 2.0**20
+SCORED_FRAMES = 8   # validation frames behind the scores table, unless a run was scored on more
+SHOWN_FRAMES = 4    # columns of the table of pictures
+
+#: setting -> what a difference in it does, in a sentence
+EFFECTS = {
+    "iterations": "Longer training sharpens the picture while something still grows or moves; short clips overfit.",
+    "coarse_iterations": "The static stage builds the face's structure; with too few steps a blur is set in motion.",
+    "batch_size": "More frames a step: smoother gradients, but each step costs as many times more.",
+    "checkpoint_interval": "How much work an interruption may cost; no effect on quality.",
+    "eval_interval": "How dense the validation curve is; no effect on quality.",
+    "seed": "Another order of frames and other random starts: the spread between seeds is the noise of a comparison.",
+    "densify_from_iter": "A later start leaves fewer steps to train what is born; beyond the end nothing grows.",
+    "densify_until_iter": "A longer window lets more Gaussians appear; what follows it only refines those that exist.",
+    "densification_interval": "Shorter intervals grow faster, on gradients that were averaged over fewer frames.",
+    "densify_grad_threshold_coarse": "A lower one lets more Gaussians grow in the coarse stage: detail, and cost.",
+    "densify_grad_threshold_fine": "The same in the fine stage.",
+    "opacity_threshold": "A higher one removes more faint Gaussians in each round.",
+    "max_points": "Caps memory and time; growth then goes where gradients are largest.",
+    "position_lr_init": "How fast Gaussians travel at first; too fast scatters them, too slow leaves holes.",
+    "position_lr_final": "How much they still travel at the end.",
+    "scaling_lr": "How fast they change size.",
+    "rotation_lr": "How fast they turn.",
+    "opacity_lr": "How fast they fade in and out; too fast is the usual way to lose a head.",
+    "feature_lr": "How fast colours are learned.",
+    "deformation_lr_init": "How fast audio, eyes and camera learn to move the face at first.",
+    "deformation_lr_final": "How much they still learn at the end.",
+    "grid_lr_init": "How fast the tri-plane learns what each place on the face does, at first.",
+    "grid_lr_final": "How much it still learns at the end.",
+    "weight_decay": "Pulls the network towards zero motion: less overfitting, and weaker expressions if too strong.",
+    "weight_average": "A longer average renders steadier motion but lags behind training.",
+    "lambda_l1": "Weight of plain colour error: more of it, softer but truer colours.",
+    "lambda_dssim": "Weight of structural error: more of it, crisper edges and texture.",
+    "lambda_lip": "Weight of the mouth: more of it, better lips at the cost of the rest.",
+    "lambda_mask": "Keeps Gaussians on the head; without it they also paint torso and background.",
+    "sh_degree": "Colour that changes with the view; a head that turns little does not need much.",
+    "input_coordinate_dim": "A tri-plane is sampled at 3-D points: only 3 works.",
+    "plane_resolution": "Finer planes separate neighbouring parts of the face, and overfit earlier.",
+    "output_coordinate_dim": "Channels of the tri-plane: what it can say about a place.",
+    "bounds": "Size of the tri-plane's cube: points outside share the border's features.",
+    "net_width": "Width of the network; must equal the tri-plane's features.",
+    "num_heads": "Ways in which a Gaussian can look at the sound at once.",
+    "num_agents": "Groups of Gaussians that share their view of the sound.",
+    "token_dropout": "Forces the network to manage without eyes or camera at times: less overfitting.",
+    "audio_noise": "Blurs the sound in training: less learning by heart, and too much hides the phonemes.",
+}
+
+
+def compare(runs: Sequence[Run | str | Path], dataset: Optional[Dataset] = None) -> Comparison:
+    """Put runs that were trained on one dataset side by side.
+
+    Args:
+        runs: two or more runs or run folders, each with a checkpoint; the newest of each is compared.
+        dataset: the dataset they must have been trained on; default: the first run's.
+
+    Raises:
+        InputError: fewer than two runs, one twice, or different datasets.
+        DatasetError: not a run folder, or one without a checkpoint.
+    """
+    runs = [runs] if isinstance(runs, (Run, str, Path)) else runs
+    opened = [r if isinstance(r, Run) else load_run(r) for r in runs]
+    folders = list(dict.fromkeys(r.root.resolve() for r in opened))
+    if len(folders) < 2 or len(folders) < len(opened):
+        raise InputError("two or more different runs", ", ".join(str(r.root) for r in opened) or "none",
+                         "Train another one, for instance with another preset, into its own folder.")
+    for r in opened:
+        r.pick()
+    wanted = dataset.hash if dataset is not None else opened[0].manifest["dataset_hash"]
+    if any(r.manifest["dataset_hash"] != wanted for r in opened):
+        listed = "; ".join(f"'{r.root.name}' {r.manifest['dataset_hash']} ({r.manifest['dataset']})" for r in opened)
+        raise InputError(f"runs trained on one dataset ({wanted})", listed,
+                         "Scores on different clips or sizes say nothing about settings: train both on the same "
+                         "dataset folder.")
+    return Comparison(opened)
+
+
+def select(paths: Sequence[str | Path], dataset: Dataset) -> tuple[list[Run], dict[str, str]]:
+    """Open those runs that can be compared on a dataset: trained on it, with a checkpoint, each once.
+
+    Returns:
+        the runs in the given order, and path -> reason of those left out.
+
+    Raises:
+        InputError: none can.
+    """
+    chosen, left_out = {}, {}
+    for path in map(str, paths):
+        try:
+            run = load_run(path)
+            run.pick()
+            if run.manifest["dataset_hash"] == dataset.hash:
+                chosen.setdefault(run.root.resolve(), run)
+            else:
+                left_out[path] = (f"trained on dataset {run.manifest['dataset_hash']}, not on {dataset.hash} in "
+                                  f"'{dataset.root}'")
+        except DatasetError as error:
+            left_out[path] = str(error)
+    if not chosen:
+        raise InputError(f"a trained run on the dataset in '{dataset.root}'",
+                         "; ".join(f"{path}: {why}" for path, why in left_out.items()) or "no run at all",
+                         "Train one with notebooks 2 and 3, or name its folder.")
+    return list(chosen.values()), left_out
+
+
+def preset_table() -> Table:
+    """The presets with the numbers that decide quality; a preset that cannot be loaded says so."""
+    rows = []
+    for name in presets():
+        try:
+            c = load_config(name)
+        except ConfigError:
+            rows.append((name, "does not load", *[None] * 6, describe(name)))
+            continue
+        window = f"{c.densify_from_iter} - {c.densify_until_iter}"
+        rows.append((name, c.iterations, c.coarse_iterations, window, len(rounds(c)), c.batch_size,
+                     c.densify_grad_threshold_coarse, c.iterations * c.batch_size, describe(name)))
+    return Table(("preset", "iterations", "coarse", "densify from - until", "growth rounds", "batch", "threshold",
+                  "frames seen", "what it is for"), rows, "Presets")
+
+
+def differences(configs: dict[str, Config]) -> Table:
+    """The settings in which named configurations differ, and what each difference does."""
+    settings = [c.to_dict() for c in configs.values()]
+    rows = [(name, *[s[name] for s in settings], EFFECTS[name]) for name in EFFECTS
+            if any(s[name] != settings[0][name] for s in settings)]
+    same = len(EFFECTS) - len(rows)
+    return Table(("setting", *configs, "what it does"), rows, f"Settings that differ ({same} are the same)")
+
+
+def seconds_at(run: Run) -> dict[int, float]:
+    """Iteration -> seconds of training until then, for each row of the metrics.
+
+    Steps, evaluations and checkpoints count; loading data and pauses between sessions do not.
+    """
+    total, before, at = 0.0, 0, {}
+    for row in run.metrics("train"):
+        total += (row["iteration"] - before) / max(row["it_per_s"], 1e-9)
+        before = row["iteration"]
+        at[before] = total
+    return at
+
+
+class Comparison:
+    """Runs side by side; made by `compare`. Shows settings, cost and scores that are known in a notebook.
+
+    Attributes:
+        runs: in the given order. names: their folders' names, with the parents' where they would be the same.
+    """
+
+    def __init__(self, runs: list[Run]):
+        self.runs, self.dataset = runs, runs[0].dataset
+        names = [r.root.resolve().name for r in runs]
+        if len(set(names)) < len(names):
+            names = [f"{r.root.resolve().parent.name}/{r.root.resolve().name}" for r in runs]
+        # still the same (deeper folders): number them
+        self.names = names if len(set(names)) == len(names) else [f"{n} ({i})" for i, n in enumerate(names, 1)]
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(self.names)})"
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self._tables()))
+
+    def _repr_html_(self) -> str:
+        return "".join(table._repr_html_() for table in self._tables())
+
+    def _tables(self) -> list[Table]:
+        known = [saved_scores(r) for r in self.runs]
+        return [self.parameters(), self.costs(), *([_score_table(self.names, known)] if all(known) else [])]
+
+    def parameters(self) -> Table:
+        """The settings in which the runs differ, and what each difference does."""
+        return differences({name: r.config for name, r in zip(self.names, self.runs)})
+
+    def costs(self) -> Table:
+        """What each run took: steps, frames, time, Gaussians, checkpoint size."""
+        columns = []
+        for r in self.runs:
+            number = r.pick()
+            folder = checkpoint.folder(r.root, number)
+            sizes = {p.name: p.stat().st_size / MEBIBYTE for p in folder.iterdir() if p.is_file()}
+            seconds = [s for i, s in seconds_at(r).items() if i <= number]
+            columns.append((number, number * r.config.batch_size, clock(seconds[-1]) if seconds else None,
+                            len(r.born(number)), round(sum(sizes.values()), 2), round(sizes[checkpoint.HEAD], 2),
+                            r.manifest["device"]))
+        about = ("iterations done", "frames seen (iterations x batch)", "time of training (min:s)", "Gaussians",
+                 "checkpoint (MiB)", "of which needed to render (MiB)", "device")
+        return Table(("cost", *self.names), list(zip(about, *columns)), "What it took")
+
+    def scores(self, split: Literal["train", "val", "all"] = "val", max_frames: Optional[int] = SCORED_FRAMES) -> Table:
+        """Scores of all runs on the same frames; what was scored before is read, the rest is measured now.
+
+        All are scored on as many frames as the run that was scored on the most: means over different frames cannot be
+        compared, and a saved score is never replaced by a rougher one.
+
+        Args:
+            split: which frames. max_frames: at least the first so many; None: all of them.
+        """
+        total = len(self.dataset.split(split))
+        saved = [saved_scores(r, split) for r in self.runs]
+        count = max([min(max_frames or total, total), *[s["frames"] for s in saved if s]])
+        done = [s if s and s["frames"] == count else evaluate(r, split, max_frames=count)
+                for r, s in zip(self.runs, saved)]
+        return _score_table(self.names, done)
+
+    def curves(self, by: Literal["iteration", "time"] = "iteration") -> Figure:
+        """Loss terms, PSNR of training batches and validation frames, and Gaussians, over iterations or seconds.
+
+        Raises:
+            InputError: another `by`.
+        """
+        if by not in ("iteration", "time"):
+            raise InputError("by='iteration' or by='time'", repr(by), "Choose one of the two.")
+        rows = [r.metrics("train") for r in self.runs]
+        terms = list(dict.fromkeys(k for some in rows for row in some for k in row if k not in NOT_A_TERM))
+        panels = [(t, "train", f"{t} (weighted)", f"loss term: {t}") for t in terms]
+        panels += [("psnr", "train", "PSNR (dB)", "training batches"),
+                   ("val_psnr", "eval", "PSNR (dB)", "validation frames"),
+                   ("points", "train", "number of Gaussians", "Gaussians")]
+        columns = 4
+        figure, axes = plots.subplots(-(-len(panels) // columns), columns, width=14, height=2.9)
+        x_name = "iteration" if by == "iteration" else "time of training (s)"
+        for axis, (key, kind, y_name, title) in zip(axes, panels):
+            for style, r in enumerate(self.runs):
+                x, y = _series(r, kind, key, by)
+                plots.curve(axis, x, y, "", style, **({"marker": ".", "markersize": 5} if kind == "eval" else {}))
+            plots.label(axis, x_name, y_name, title)
+            if key in terms:
+                axis.set_yscale("log")
+        for axis in axes[len(panels):]:
+            axis.axis("off")
+        for style, name in enumerate(self.names):
+            plots.curve(axes[-1] if len(panels) < len(axes) else axes[0], [], [], name, style)
+        figure.legend(loc="outside upper center", ncols=len(self.runs), frameon=False)
+        return figure
+
+    def frames(self, ids: Optional[Sequence[int]] = None) -> Figure:
+        """The same frames in rows: ground truth first, then each run's render with its PSNR.
+
+        Args:
+            ids: frame numbers; default: a few spread over the validation frames.
+        """
+        ds = self.dataset
+        if ids is None:
+            ids = np.unique(np.linspace(ds.val_ids[0], ds.val_ids[-1], SHOWN_FRAMES).astype(int)).tolist()
+        truth = [ds.frame(i) for i in ids]
+        pictures, names = list(truth), [f"ground truth, frame {i}" for i in ids]
+        for r, name in zip(self.runs, self.names):
+            deform = r.pick() > r.config.coarse_iterations
+            for shown, real in zip(rendered(r.load_head(), ds, ids, deform), truth):
+                pictures.append(shown)
+                names.append(f"{name}: {psnr(shown, real):.1f} dB")
+        return plots.pictures(pictures, names, columns=len(ids))
+
+
+def _score_table(names: Sequence[str], done: Sequence[Scores]) -> Table:
+    """Scores by run, the better one marked; lag and counts have no better."""
+    rows = []
+    for key, (unit, what) in SCORES.items():
+        values = [s.get(key) for s in done]
+        values = [None if v is None or not np.isfinite(v) else v for v in values]
+        numbers = [v for v in values if v is not None]
+        lower = key.startswith("lmd")
+        best = (min if lower else max)(numbers) if numbers and not key.endswith("lag") and "frames" not in key else None
+        shown = [None if v is None else f"{v:.3f}{' *' if v == best else ''}" if isinstance(v, float) else v
+                 for v in values]
+        rows.append((key, *shown, unit, what))
+    split, frames = done[0]["split"], ", ".join(str(s["frames"]) for s in done)
+    return Table(("score", *names, "unit", "meaning"), rows, f"Scores on {split} frames ({frames}); * is the best")
+
+
+def _series(run: Run, kind: str, key: str, by: str) -> tuple[list[float], list[Any]]:
+    """x and y of one curve of one run."""
+    some = [(r["iteration"], r[key]) for r in run.metrics(kind) if r.get(key)]
+    x, y = [i for i, _ in some], [v for _, v in some]
+    if by == "time":
+        at = seconds_at(run)
+        # evaluations lie between rows of the metrics
+        x = np.interp(x, [0, *at], [0.0, *at.values()]).tolist()
+    return x, y

@@ -1,0 +1,251 @@
+"""Training configurations: dataclasses, one per concern, loaded from presets or YAML and checked."""
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import ConfigError
+
+PRESETS = Path(__file__).parent / "presets"
+INF = float("inf")
+
+
+def setting(default: Any, low: float = -INF, high: float = INF) -> Any:
+    """A dataclass field with its allowed range, ends included."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass
+class Schedule:
+    """When things happen, on one counter that runs 1 ... iterations."""
+
+    iterations: int = setting(30_000, 1, 1_000_000)
+    """Total number of training steps, coarse stage included."""
+    coarse_iterations: int = setting(3_000, 0, 1_000_000)
+    """Steps of the static stage (no audio), which builds the basic 3D structure."""
+    batch_size: int = setting(1, 1, 64)
+    """Frames per step."""
+    checkpoint_interval: int = setting(5_000, 1, 1_000_000)
+    """Steps between checkpoints (one is also written at the end of each stage and on interruption)."""
+    eval_interval: int = setting(1_000, 1, 1_000_000)
+    """Steps between evaluations on a few validation frames (curves only; no effect on training)."""
+    seed: int = setting(0, 0, 2**31 - 1)
+    """Seed of every random generator."""
+
+
+@dataclass
+class Densification:
+    """Growth and pruning of the Gaussians (gsplat's DefaultStrategy)."""
+
+    densify_from_iter: int = setting(500, 0)
+    """First step of densification."""
+    densify_until_iter: int = setting(15_000, 0)
+    """Last step of densification."""
+    densification_interval: int = setting(100, 1)
+    """Steps between growth rounds."""
+    densify_grad_threshold_coarse: float = setting(0.0002, 1e-7, 1.0)
+    """Image-plane gradient (per half image size) above which a Gaussian is cloned or split, coarse stage."""
+    densify_grad_threshold_fine: float = setting(0.0002, 1e-7, 1.0)
+    """The same in the fine stage."""
+    opacity_threshold: float = setting(0.005, 0.0, 0.5)
+    """Gaussians below this opacity are pruned."""
+    max_points: int = setting(12_000, 478, 1_000_000)
+    """Cap: a growth round keeps to the Gaussians with the largest gradients. Without one, 0.0002 explodes."""
+
+
+@dataclass
+class Optimisation:
+    """Learning rates (head units: mean landmark radius = 1). `_init` decays exponentially to `_final`."""
+
+    position_lr_init: float = setting(1.6e-3, 0.0, 1.0)
+    position_lr_final: float = setting(1.6e-5, 0.0, 1.0)
+    scaling_lr: float = setting(5e-3, 0.0, 1.0)
+    rotation_lr: float = setting(1e-3, 0.0, 1.0)
+    opacity_lr: float = setting(5e-2, 0.0, 1.0)
+    feature_lr: float = setting(2.5e-3, 0.0, 1.0)
+    """Of the degree-0 harmonics; higher degrees take a twentieth."""
+    deformation_lr_init: float = setting(8e-4, 0.0, 1.0)
+    """Of the audio network, token encoders, attention and heads."""
+    deformation_lr_final: float = setting(8e-5, 0.0, 1.0)
+    grid_lr_init: float = setting(1.6e-3, 0.0, 1.0)
+    """Of the tri-plane."""
+    grid_lr_final: float = setting(1.6e-4, 0.0, 1.0)
+    weight_decay: float = setting(1e-4, 0.0, 1.0)
+    """Decoupled (AdamW), on the deformation network only: short clips overfit."""
+    weight_average: float = setting(0.999, 0.0, 0.99999)
+    """Decay of the exponential average of the network's weights that is used for rendering; 0 turns it off."""
+
+
+@dataclass
+class Losses:
+    """Weights of the named loss terms; 0 leaves a term out."""
+
+    lambda_l1: float = setting(0.8, 0.0, 100.0)
+    """Mean absolute error of the composite."""
+    lambda_dssim: float = setting(0.2, 0.0, 100.0)
+    """1 - SSIM of the composite."""
+    lambda_lip: float = setting(0.2, 0.0, 100.0)
+    """Mean absolute error inside the lip rectangle (fine stage)."""
+    lambda_mask: float = setting(0.1, 0.0, 100.0)
+    """Mean absolute difference of splat opacity and head mask: keeps Gaussians off the torso and background."""
+
+
+@dataclass
+class Network:
+    """The deformation network."""
+
+    sh_degree: int = setting(1, 0, 3)
+    """Degree of the spherical harmonics. Upstream: 3; a head turned by a few degrees does not need it."""
+    input_coordinate_dim: int = setting(3, 1, 4)
+    """Coordinates of a point in the plane grid: 3 for a tri-plane."""
+    plane_resolution: tuple = (64, 128)
+    """Cells along each axis, one tri-plane per entry."""
+    output_coordinate_dim: int = setting(32, 1, 256)
+    """Channels of each tri-plane."""
+    bounds: float = setting(4.0, 0.5, 100.0)
+    """Half the edge of the tri-plane's cube in head units; points outside take the border's value."""
+    net_width: int = setting(64, 8, 1024)
+    """Width of tokens, attention and heads: the tri-plane's channels times the number of resolutions."""
+    num_heads: int = setting(16, 1, 64)
+    """Attention heads."""
+    num_agents: int = setting(8, 1, 64)
+    """Agent tokens of the efficient attention."""
+    token_dropout: float = setting(0.0, 0.0, 0.9)
+    """Chance that a frame's eye or camera token is replaced by the null token in training."""
+    audio_noise: float = setting(0.1, 0.0, 10.0)
+    """Standard deviation of the noise added to (normalised) audio features in training."""
+
+
+@dataclass
+class Config(Schedule, Densification, Optimisation, Losses, Network):
+    """Everything that decides a training run. Names are upstream's; make one with `load_config`."""
+
+    preset: str = "custom"
+    """The preset or file it was loaded from."""
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = dataclasses.asdict(self)
+        plain["plane_resolution"] = list(self.plane_resolution)
+        return plain
+
+    def save(self, path: str | Path) -> None:
+        """Write every setting as YAML."""
+        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+    def stage(self, iteration: int) -> str:
+        """`coarse` or `fine`."""
+        return "coarse" if iteration <= self.coarse_iterations else "fine"
+
+
+FIELDS = {f.name: f for f in dataclasses.fields(Config)}
+
+
+def presets() -> list[str]:
+    """Names of the presets."""
+    return sorted(p.stem for p in PRESETS.glob("*.yaml"))
+
+
+def describe(name: str) -> str:
+    """The first comment line of a preset: what it is for."""
+    return (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+
+
+def load_config(name: str | Path, **overrides: Any) -> Config:
+    """Load a configuration.
+
+    Args:
+        name: a preset (`quick_test`, `extended_test`, `production`) or the path of a YAML file. A YAML file holds
+            only what differs from the defaults (production), or a whole saved `config.yaml`.
+        overrides: settings that replace the file's.
+
+    Raises:
+        ConfigError: unknown name or key (with the nearest one), wrong type, out of range, or contradictions; all
+            problems of a configuration are listed at once.
+    """
+    values = _read(name)
+    values.update(overrides)
+    values.setdefault("preset", Path(name).stem)
+    problems = [p for key, value in values.items() for p in _check(key, value)]
+    if not problems:
+        config = Config(**{k: _convert(k, v) for k, v in values.items()})
+        problems = contradictions(config)
+    if problems:
+        listed = "".join(f"\n  - {p}" for p in problems)
+        raise ConfigError(f"a consistent configuration from '{name}'", f"{len(problems)} problem(s):{listed}",
+                          "For good quality use 'production', for a pipeline test 'quick_test'.")
+    return config
+
+
+def _read(name: str | Path) -> dict[str, Any]:
+    path = PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        hint = difflib.get_close_matches(str(name), presets(), 1)
+        raise ConfigError(f"a preset ({', '.join(presets())}) or the path of a YAML file", f"'{name}'",
+                          f"Did you mean '{hint[0]}'?" if hint else "Choose one of them.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"YAML in '{path}'", str(error).replace("\n", " "), "Correct the file.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"settings 'name: value' in '{path}'", type(values).__name__, "Correct the file.")
+    return values
+
+
+def _check(key: str, value: Any) -> list[str]:
+    if key not in FIELDS:
+        near = difflib.get_close_matches(str(key), FIELDS, 1, 0.5)
+        return [f"'{key}' is not a setting" + (f"; did you mean '{near[0]}'?" if near else "")]
+    default, bounds = FIELDS[key].default, FIELDS[key].metadata
+    if isinstance(default, tuple):
+        good = isinstance(value, (list, tuple)) and value and all(type(v) is int and 4 <= v <= 1024 for v in value)
+        return [] if good else [f"{key} must be a list of whole numbers from 4 to 1024, not {value!r}"]
+    if isinstance(default, str):
+        return [] if isinstance(value, str) else [f"{key} must be text, not {value!r}"]
+    number = type(value) is int or (isinstance(default, float) and type(value) is float and value == value)
+    if not number:
+        kind = "a number" if isinstance(default, float) else "a whole number"
+        return [f"{key} must be {kind}, not {value!r}" + _notation_hint(value)]
+    if not bounds["low"] <= value <= bounds["high"]:
+        return [f"{key} must lie in {bounds['low']:g} ... {bounds['high']:g}, not {value!r}"]
+    return []
+
+
+def _notation_hint(value: Any) -> str:
+    """YAML 1.1 reads `1e-3` as text: say so, it surprises everybody."""
+    try:
+        return f" (in YAML write {float(value):f})" if isinstance(value, str) else ""
+    except ValueError:
+        return ""
+
+
+def _convert(key: str, value: Any) -> Any:
+    default = FIELDS[key].default
+    return tuple(value) if isinstance(default, tuple) else type(default)(value)
+
+
+def contradictions(c: Config) -> list[str]:
+    """What is wrong between the settings, in plain sentences; empty if nothing is."""
+    found = []
+    width = c.output_coordinate_dim * len(c.plane_resolution)
+    if c.input_coordinate_dim != 3:
+        found.append(f"input_coordinate_dim is {c.input_coordinate_dim}: a plane grid of that dimension cannot be "
+                     "sampled at 3-D points; the tri-plane needs 3")
+    if c.net_width != width:
+        found.append(f"net_width is {c.net_width}, but the tri-plane gives {len(c.plane_resolution)} x "
+                     f"{c.output_coordinate_dim} = {width} features; the two must agree")
+    if c.net_width % c.num_heads:
+        found.append(f"net_width {c.net_width} cannot be divided among num_heads {c.num_heads}")
+    if c.coarse_iterations > c.iterations:
+        found.append(f"coarse_iterations {c.coarse_iterations} exceeds iterations {c.iterations}")
+    if c.densify_from_iter > c.densify_until_iter:
+        found.append(f"densify_from_iter {c.densify_from_iter} lies after densify_until_iter {c.densify_until_iter}")
+    if not any((c.lambda_l1, c.lambda_dssim)):
+        found.append("lambda_l1 and lambda_dssim are both 0: nothing would be learned")
+    return found

@@ -1,0 +1,168 @@
+"""A prepared dataset folder: what `prepare` wrote, read lazily frame by frame."""
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from .errors import DatasetError
+
+FORMAT = 1
+TRACKING = ("landmarks", "found", "w2c", "blink", "aperture", "lip_rect", "eye_rect", "mean_face", "reprojection")
+#: how far (in px at size 512) torso colours are carried under the head, so that a moving jaw or a soft mask
+#: edge never uncovers the clean plate behind the person
+TORSO_REACH = 24
+
+
+class Dataset:
+    """A talking-head clip, ready for training. Made by `load_dataset`.
+
+    Attributes:
+        root: the folder. size: S, pictures are S x S px. num_frames: N. fps: 25.
+        focal: focal length in px; `K` is the [3, 3] float32 intrinsic matrix.
+        w2c: [N, 4, 4] float32 world-to-camera, OpenCV axes; the world is the head's own frame.
+        landmarks: [N, 478, 3] float32 px. mean_face: [478, 3] float32 head frame.
+        found: [N] bool, a face was tracked. blink: [N] float32, 0 open ... 1 closed.
+        aperture: [N] float32, inner lip gap over face height. reprojection: [N] float32 px.
+        lip_rect, eye_rect: [N, 4] int32 (x0, y0, x1, y1) px, end exclusive.
+        features: [N, 16, 29] float32 audio features; encoder: how they were computed.
+        num_train: frames 0 ... num_train-1 train, the rest validate.
+    """
+
+    def __init__(self, root: Path, meta: dict, tracking: dict[str, np.ndarray], features: np.ndarray):
+        self.root, self.meta = root, meta
+        self.size, self.num_frames = int(meta["size"]), int(meta["num_frames"])
+        self.fps, self.focal = float(meta["fps"]), float(meta["focal"])
+        self.num_train, self.encoder, self.source = int(meta["num_train"]), meta["encoder"], meta["source"]
+        self.features = features
+        for name in TRACKING:
+            setattr(self, name, tracking[name])
+        half = self.size / 2
+        self.K = torch.tensor([[self.focal, 0, half], [0, self.focal, half], [0, 0, 1]], dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __repr__(self) -> str:
+        return (f"Dataset({self.root.name}: {self.num_frames} frames of {self.size} px, "
+                f"{self.num_train} train + {self.num_frames - self.num_train} validation)")
+
+    @property
+    def train_ids(self) -> range:
+        return range(self.num_train)
+
+    @property
+    def val_ids(self) -> range:
+        return range(self.num_train, self.num_frames)
+
+    def split(self, name: str) -> range:
+        """Frame numbers of split `train`, `val` or `all`."""
+        ids = {"train": self.train_ids, "val": self.val_ids, "all": range(self.num_frames)}
+        if name not in ids:
+            raise DatasetError("split 'train', 'val' or 'all'", repr(name), "Choose one of the three.")
+        return ids[name]
+
+    def _image(self, path: Path) -> np.ndarray:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise DatasetError(f"a picture at {path}", "none that can be read",
+                               "Prepare the dataset again into a fresh folder.")
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def frame(self, i: int) -> np.ndarray:
+        """Frame i, [S, S, 3] uint8 RGB."""
+        return self._image(self.root / "frames" / f"{i:06d}.jpg")
+
+    def mask(self, i: int) -> np.ndarray:
+        """Soft masks of frame i, [S, S, 3] uint8: head, torso, background; they sum to 255."""
+        return self._image(self.root / "masks" / f"{i:06d}.png")
+
+    @cached_property
+    def plate(self) -> np.ndarray:
+        """The clean background, [S, S, 3] uint8."""
+        return self._image(self.root / "background.png")
+
+    def background(self, i: int) -> np.ndarray:
+        """What lies behind the head in frame i: the clean plate with the frame's torso pasted in, [S, S, 3] uint8."""
+        return paste_torso(self.plate, self.frame(i), self.mask(i))
+
+    def audio(self) -> np.ndarray:
+        """The clip's sound, [samples] float32, 16 kHz mono, -1 ... 1."""
+        from .audio import load_audio
+
+        return load_audio(self.root / "audio.wav")
+
+    @cached_property
+    def report(self) -> dict:
+        """The quality report that `prepare` wrote."""
+        return json.loads((self.root / "report.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of what training depends on besides the pictures themselves (12 hex digits)."""
+        digest = hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode())
+        for name in TRACKING:
+            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        digest.update(np.ascontiguousarray(self.features).tobytes())
+        return digest.hexdigest()[:12]
+
+
+def paste_torso(plate: np.ndarray, frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The plate with a frame's torso on it, torso colours carried on under the head.
+
+    Where head and torso meet, both masks are soft. Weighing the torso by its share of what is *not* head keeps the
+    plate's colour out of that edge (it would show as a seam), and the colours are extended inwards by a
+    normalised blur.
+
+    Args:
+        plate, frame: [S, S, 3] uint8. mask: [S, S, 3] uint8 (head, torso, background).
+
+    Returns:
+        [S, S, 3] uint8.
+    """
+    head, torso, back = (mask[..., c].astype(np.float32) / 255 for c in range(3))
+    reach = max(3, round(TORSO_REACH * mask.shape[0] / 512)) * 2 + 1
+    weights = np.dstack([torso, back])
+    # the torso's colour, carried outwards; premultiplied so that head pixels add nothing
+    solid = (torso ** 2)[..., None]
+    carried = cv2.GaussianBlur(frame.astype(np.float32) * solid, (reach, reach), 0)
+    share = cv2.GaussianBlur(solid[..., 0], (reach, reach), 0)[..., None]
+    spread = cv2.GaussianBlur(weights, (reach, reach), 0)
+    under = spread[..., :1] / np.maximum(spread.sum(-1, keepdims=True), 1e-6)
+    colour = carried / np.maximum(share, 1e-6)
+    known = (torso + back)[..., None]
+    own = torso[..., None] / np.maximum(known, 1e-6)
+    # own share where the picture tells (known -> 1), the carried share under the head (known -> 0)
+    alpha = known * own + (1 - known) * np.where(share > 1e-4, under, 0)
+    trust = np.clip(torso * 4 - 3, 0, 1)[..., None]
+    colour = trust * frame + (1 - trust) * np.where(share > 1e-4, colour, plate)
+    return np.clip(alpha * colour + (1 - alpha) * plate + 0.5, 0, 255).astype(np.uint8)
+
+
+def load_dataset(path: str | Path) -> Dataset:
+    """Open a prepared dataset folder.
+
+    Raises:
+        DatasetError: the folder is missing, unfinished, damaged, or of another format.
+    """
+    root = Path(path)
+    again = "Run egs.prepare(video, folder) to make it, or to finish what was interrupted."
+    if not (root / "dataset.json").is_file():
+        raise DatasetError(f"a prepared dataset in '{root}' (dataset.json)", "none", again)
+    try:
+        meta = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+        with np.load(root / "tracking.npz", allow_pickle=False) as file:
+            tracking = {name: file[name] for name in TRACKING}
+        features = np.load(root / "features.npy", allow_pickle=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError(f"a complete dataset in '{root}'", f"{type(error).__name__}: {error}", again) from error
+    if meta.get("format") != FORMAT:
+        raise DatasetError(f"dataset format {FORMAT}", f"format {meta.get('format')}", "Prepare the clip again.")
+    if features.shape != (meta["num_frames"], 16, 29):
+        raise DatasetError(f"features of shape ({meta['num_frames']}, 16, 29)", str(features.shape), again)
+    return Dataset(root, meta, tracking, features.astype(np.float32))

@@ -1,0 +1,35 @@
+"""The errors a user can cause: each says what was expected, what was found and what to do."""
+
+
+class EgsError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Args:
+        expected: what the operation needs.
+        found: what it got instead.
+        fix: what the user can do about it.
+    """
+
+    def __init__(self, expected: str, found: str, fix: str):
+        super().__init__(f"expected {expected}; found {found}. {fix}")
+        self.expected, self.found, self.fix = expected, found, fix
+
+
+class InputError(EgsError, ValueError):
+    """A file or an argument is not usable (video, sound, features, poses, paths)."""
+
+
+class ConfigError(EgsError, ValueError):
+    """A configuration has unknown keys, values out of range, or contradicts itself."""
+
+
+class DatasetError(EgsError):
+    """A dataset or run folder is incomplete, damaged or does not fit what is asked of it."""
+
+
+class TrainingError(EgsError, RuntimeError):
+    """Training stopped by a guard: a non-finite loss or a collapsing head."""
+
+
+class MissingPackageError(EgsError, ImportError):
+    """An optional package is not installed."""

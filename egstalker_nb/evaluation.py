@@ -1,0 +1,151 @@
+"""Scores of a trained head: picture quality, landmarks, lip sync."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Iterator, Literal, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import checkpoint, metrics
+from .errors import DatasetError
+from .frames import Frames
+from .progress import Progress
+from .rendering import Renderer
+from .run import Run, default_device
+
+#: score -> (unit, what it is)
+SCORES = {
+    "psnr_composite": ("dB", "the video frame (splats over plate and torso) against the camera's frame, all pixels"),
+    "ssim_composite": ("", "the same, structural similarity"),
+    "psnr_frame": ("dB", "splats over the clean plate alone against the camera's frame: no pixel of the frame is lent"),
+    "ssim_frame": ("", "the same, structural similarity"),
+    "psnr_head": ("dB", "composite against the camera's frame, weighed by the head mask"),
+    "ssim_head": ("", "the same, structural similarity"),
+    "lmd_mouth": ("px", "distance of mouth landmarks, tracked on the render, from those of the clip"),
+    "lmd_face": ("px", "the same for all 478 landmarks"),
+    "aperture_r": ("", "correlation of the mouth opening on the render with the clip's"),
+    "aperture_best_r": ("", "the highest correlation within 10 frames of lag"),
+    "aperture_lag": ("frames", "the lag at that correlation; positive: the render is late"),
+    "frames": ("", "frames scored"),
+    "frames_tracked": ("", "frames of the render in which a face was found"),
+}
+
+
+class Scores(dict):
+    """Scores by name (None: could not be measured, `note` says why); prints as a table."""
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        def text(value: Any) -> str:
+            return "-" if value is None else f"{value}" if isinstance(value, int) else f"{value:.3f}"
+
+        return [(name, text(self.get(name)), unit, what) for name, (unit, what) in SCORES.items()]
+
+    def __str__(self) -> str:
+        head = f"{self['run']}, iteration {self['iteration']}, {self['split']} frames"
+        lines = [f"{name:16} {value:>8} {unit:6} {what}" for name, value, unit, what in self.rows()]
+        return "\n".join([head, *lines, *([self["note"]] if self.get("note") else [])])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        body = "".join(f"<tr><td>{n}</td><td style='text-align:right'>{v}</td><td>{u}</td>"
+                       f"<td style='text-align:left'>{w}</td></tr>" for n, v, u, w in self.rows())
+        caption = f"{self['run']}, iteration {self['iteration']}, {self['split']} frames. {self.get('note') or ''}"
+        return f"<table><caption>{caption}</caption><tr><th>score</th><th>value</th><th>unit</th><th>what</th></tr>{body}</table>"
+
+
+def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration: Optional[int] = None, batch: int = 8,
+             max_frames: Optional[int] = None, device: Optional[str | torch.device] = None) -> Scores:
+    """Score a checkpoint on a split, and write `scores/<split>_<iteration>.json` in the run folder.
+
+    Each frame is rendered with its own sound, pose, eyes and torso. Values are means over frames.
+
+    Args:
+        run: see `load_run`. split: which frames. iteration: default the newest checkpoint. batch: frames at a time.
+        max_frames: score only the first so many frames.
+
+    Raises:
+        DatasetError: no checkpoint, dataset gone or changed, empty split.
+    """
+    device = torch.device(device) if device is not None else default_device()
+    ds, number = run.dataset, run.pick(iteration)
+    ids = list(ds.split(split))[:max_frames]
+    if not ids:
+        raise DatasetError(f"frames in split '{split}'", "none", "Use a longer clip or another split.")
+    renderer = Renderer(run.load_head(number, device), ds, deform=number > run.config.coarse_iterations)
+    collected: dict[str, list[float]] = {}
+    tracker, note = _tracker()
+    tracked = []
+    with Progress(len(ids), f"evaluate {split}", "frame") as bar:
+        for chunk_ids, rgb, pictures in _rendered(renderer, ids, batch, collected):
+            if tracker is not None:
+                tracked += [tracker(p) for p in pictures]
+            bar.update(len(chunk_ids))
+    scores = Scores(run=run.root.name, split=split, iteration=number, frames=len(ids), note=note,
+                    **{k: float(np.mean(v)) for k, v in collected.items()})
+    if tracker is not None:
+        scores.update(_landmark_scores(tracked, ds.landmarks[ids], ds.aperture[ids]))
+    folder = run.root / "scores"
+    folder.mkdir(exist_ok=True)
+    checkpoint.write_text_atomic(folder / f"{split}_{number}.json", json.dumps(_finite(scores), indent=1))
+    return scores
+
+
+def _finite(scores: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: such scores become None."""
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in scores.items()}
+
+
+def _rendered(renderer: Renderer, ids: list[int], batch: int, collected: dict[str, list[float]]
+              ) -> Iterator[tuple[list[int], Tensor, np.ndarray]]:
+    """Render and score the pictures of `ids`, batch by batch."""
+    ds, device = renderer.ds, renderer.device
+    frames = Frames(ds, ids, device)
+    plate = torch.from_numpy(ds.plate).to(device).float() / 255
+    for begin in range(0, len(ids), batch):
+        chunk = ids[begin:begin + batch]
+        given = frames.batch(chunk)
+        splats, alpha = renderer.batch(frames.features, given["ids"], given["blink"], given["w2c"])
+        composite = (splats + (1 - alpha) * given["background"]).clamp(0, 1)
+        # the 8 bits of a video, so that scores hold for what a viewer sees
+        composite = (composite * 255).round() / 255
+        alone = (splats + (1 - alpha) * plate).clamp(0, 1)
+        for name, picture, mask in (("composite", composite, None), ("frame", alone, None),
+                                    ("head", composite, given["head"])):
+            for i in range(len(chunk)):
+                m = None if mask is None else mask[i]
+                collected.setdefault(f"psnr_{name}", []).append(float(metrics.psnr(picture[i], given["frame"][i], m)))
+                collected.setdefault(f"ssim_{name}", []).append(float(metrics.ssim(picture[i], given["frame"][i], m)))
+        yield chunk, composite, (composite * 255).round().byte().cpu().numpy()
+
+
+def _tracker():
+    """(function picture -> landmarks [478, 3] or None, "") or (None, why there is none)."""
+    try:
+        from .preparation.track import FaceTracker
+        return FaceTracker(), ""
+    except ImportError as error:
+        return None, f"Landmark and lip-sync scores need mediapipe, which is not installed here ({error.name})."
+
+
+def _landmark_scores(tracked: list[Optional[np.ndarray]], truth: np.ndarray, aperture: np.ndarray) -> dict[str, Any]:
+    found = np.array([t is not None for t in tracked])
+    scores: dict[str, Any] = {"frames_tracked": int(found.sum())}
+    if not found.any():
+        return {**scores, "note": "No face was found in any rendered frame."}
+    shown, truth = np.stack([t for t in tracked if t is not None]), truth[found]
+    scores["lmd_mouth"] = float(metrics.landmark_distance(shown, truth, "mouth"))
+    scores["lmd_face"] = float(metrics.landmark_distance(shown, truth, "face"))
+    opening = np.interp(np.arange(len(found)), np.flatnonzero(found), metrics.aperture(shown))
+    r, best, lag = metrics.correlation_and_lag(opening, aperture)
+    return {**scores, "aperture_r": float(r), "aperture_best_r": float(best),
+            "aperture_lag": None if not np.isfinite(lag) else int(lag)}
+
+
+def saved_scores(run: Run, split: str = "val", iteration: Optional[int] = None) -> Optional[Scores]:
+    """Scores that `evaluate` wrote before, or None."""
+    path = Path(run.root) / "scores" / f"{split}_{run.pick(iteration)}.json"
+    return Scores(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

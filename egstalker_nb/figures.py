@@ -1,0 +1,323 @@
+"""The figures of the data, training and rendering notebooks. Each returns a Figure; save it with `plots.finish`."""
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from . import metrics, plots
+from .dataset import Dataset
+from .frames import Frames
+from .model import TOKENS, Head, audio_windows
+from .preparation.quality import euler
+from .rasterizer import rasterize
+from .rendering import FPS, SAMPLES_PER_FRAME, Renderer, middle_frame
+from .run import Run
+
+LIGHT = 0.92                # grey of a plain background
+MASK_COLOURS = np.float32([(230, 120, 60), (70, 120, 210), (90, 90, 90)])  # head, torso, background
+NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "it_per_s")
+VISIBLE = 0.02              # below this opacity a pixel shows no painted value
+
+
+# ---- what the data looks like ----
+
+def anatomy(ds: Dataset, i: int) -> Figure:
+    """One frame and what preparation made of it: landmarks, masks, plate, background, and what is left to learn."""
+    frame, mask = ds.frame(i), ds.mask(i)
+    share = mask[..., None].astype(np.float32) / 255                                # [S, S, 3, 1]
+    tinted = 0.45 * frame + 0.55 * (share * MASK_COLOURS).sum(2)
+    head = share[:, :, 0] * frame + (1 - share[:, :, 0]) * 255 * LIGHT
+    pictures = [frame, frame, tinted.astype(np.uint8), ds.plate, ds.background(i), head.astype(np.uint8)]
+    names = [f"frame {i}", "landmarks, mouth, eyes", "masks: head, torso, rest", "background plate",
+             "plate with torso", "what the head must paint"]
+    figure = plots.pictures(pictures, names, columns=3)
+    axis = figure.axes[1]
+    axis.scatter(*ds.landmarks[i, :, :2].T - 0.5, s=1.5, c="#00e0a0", linewidths=0)
+    for x0, y0, x1, y1 in (ds.lip_rect[i], ds.eye_rect[i]):
+        axis.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color="#ffd23f", linewidth=1)
+    axis.set(xlim=(-0.5, ds.size - 0.5), ylim=(ds.size - 0.5, -0.5))
+    return figure
+
+
+def steps_of(features: np.ndarray) -> np.ndarray:
+    """Feature windows [N, 16, 29], which overlap, as one strip of 50 steps a second: [2N, 29]."""
+    return features[:, 8:10].reshape(-1, features.shape[2])
+
+
+def _sound(axes: Sequence, wave: np.ndarray, features: np.ndarray) -> None:
+    """Waveform and features on a time axis in seconds."""
+    end, strip = len(features) / FPS, steps_of(features).T
+    stride = max(1, len(wave) // 20_000)
+    plots.curve(axes[0], np.arange(0, len(wave), stride) / (FPS * SAMPLES_PER_FRAME), wave[::stride], linewidth=0.5)
+    plots.label(axes[0], "time (s)", "amplitude", "sound")
+    low, high = np.percentile(strip, (1, 99))
+    axes[1].imshow(strip, aspect="auto", origin="lower", extent=(0, end, 0, len(strip)), vmin=low,
+                   vmax=max(high, low + 1e-6), cmap="magma", interpolation="nearest")
+    axes[1].set(xlabel="time (s)", ylabel="channel", title="audio features (bright: strong)")
+    for axis in axes:
+        axis.set_xlim(0, end)
+
+
+def signals(ds: Dataset) -> Figure:
+    """Sound, features, mouth opening and blink of the whole clip on one time axis; validation frames shaded."""
+    figure, axes = plots.subplots(4, height=1.6)
+    time = np.arange(len(ds)) / FPS
+    _sound(axes[:2], ds.audio(), ds.features)
+    plots.curve(axes[2], time, ds.aperture)
+    plots.label(axes[2], "time (s)", "lip gap /\nface height", "mouth opening")
+    plots.curve(axes[3], time, ds.blink, style=1)
+    plots.label(axes[3], "time (s)", "0 open,\n1 closed", "eyelids")
+    for axis in axes:
+        axis.set_xlim(0, len(ds) / FPS)
+        axis.axvspan(ds.num_train / FPS, len(ds) / FPS, color="#3d8f6e", alpha=0.2)
+    axes[0].set_title("sound (shaded: validation frames)")
+    return figure
+
+
+def motion(ds: Dataset) -> Figure:
+    """Turn, nod and tilt of the head over time, and how well pose and landmarks agree."""
+    figure, axes = plots.subplots(2, height=2.0)
+    time = np.arange(len(ds)) / FPS
+    for k, name in enumerate(("turn (to the right)", "nod (downwards)", "tilt (to the right)")):
+        plots.curve(axes[0], time, euler(ds.w2c)[:, k], name, k)
+    plots.label(axes[0], "time (s)", "angle (degrees)", "head pose")
+    axes[0].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    plots.curve(axes[1], time, ds.reprojection)
+    plots.label(axes[1], "time (s)", f"error (px of {ds.size})", "distance of projected and tracked rigid landmarks")
+    axes[1].set_ylim(0)
+    return figure
+
+
+# ---- pictures of a head ----
+
+def rendered(head: Head, ds: Dataset, ids: Sequence[int], deform: bool = True, batch: int = 8) -> np.ndarray:
+    """Frames `ids` of the dataset as the head shows them, [len(ids), S, S, 3] uint8 composites."""
+    renderer, ids = Renderer(head, ds, deform), list(ids)
+    frames, out = Frames(ds, ids, renderer.device, keep=False), []
+    for begin in range(0, len(ids), batch):
+        given = frames.batch(ids[begin:begin + batch])
+        rgb, _ = renderer.batch(frames.features, given["ids"], given["blink"], given["w2c"], given["background"])
+        out.append((rgb * 255).round().byte().cpu().numpy())
+    return np.concatenate(out)
+
+
+def psnr(shown: np.ndarray, truth: np.ndarray) -> float:
+    """Mean PSNR in dB of pictures [..., S, S, 3] uint8 over all their pixels."""
+    return float(metrics.psnr(*(torch.from_numpy(a).float() / 255 for a in (shown, truth))).mean())
+
+
+def frames_of(ds: Dataset, ids: Sequence[int]) -> np.ndarray:
+    """The clip's own frames, [len(ids), S, S, 3] uint8."""
+    return np.stack([ds.frame(i) for i in ids])
+
+
+def projected(ds: Dataset, i: int, points: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Points [N, 3] of the head frame in frame i: px [N, 2] and depth [N]."""
+    w2c = ds.w2c[i]
+    camera = points.detach().cpu().numpy() @ w2c[:3, :3].T + w2c[:3, 3]
+    return ds.focal * camera[:, :2] / camera[:, 2:] + ds.size / 2, camera[:, 2]
+
+
+def gaussians_on_frame(head: Head, ds: Dataset, i: int) -> Figure:
+    """Centres of the Gaussians on frame i in their own colours, as large as they are, and what they render to."""
+    pixels, depth = projected(ds, i, head.gaussians["means"])
+    colours = (0.5 + 0.2820948 * head.gaussians["sh0"][:, 0].detach().cpu().numpy()).clip(0, 1)
+    radius = head.gaussians["scales"].detach().cpu().exp().mean(1).numpy() * ds.focal / depth
+    shown = rendered(head, ds, [i], deform=False)[0]
+    figure = plots.pictures([ds.frame(i)] * 2 + [np.full_like(shown, 255), shown],
+                            [f"frame {i}", "centres", "one standard deviation", "rendered"], edge=2.8)
+    figure.axes[1].scatter(*pixels.T - 0.5, s=3, c="#00e0a0", linewidths=0)
+    axis = figure.axes[2]
+    axis.scatter(*pixels.T - 0.5, s=(2.8 * 72 * 2 * radius / ds.size) ** 2, c=colours, alpha=0.6, linewidths=0)
+    for axis in figure.axes[1:3]:
+        axis.set(xlim=(-0.5, ds.size - 0.5), ylim=(ds.size - 0.5, -0.5))
+    return figure
+
+
+def against_truth(truth: np.ndarray, shown: np.ndarray, names: Sequence[str]) -> Figure:
+    """Rows of frame, render and error; the error is the mean over the colours, on one scale for all rows.
+
+    Args:
+        truth, shown: [R, S, S, 3] uint8. names: one per row.
+    """
+    error = np.abs(shown.astype(np.float32) - truth).mean(-1) / 255
+    high = max(float(np.percentile(error, 99.5)), 1e-3)
+    figure, axes = plots.subplots(len(truth), 3, width=9.2, height=2.9)
+    for row, name in enumerate(names):
+        cells = axes[3 * row:3 * row + 3]
+        cells[0].imshow(truth[row])
+        cells[1].imshow(shown[row])
+        drawn = cells[2].imshow(error[row], vmin=0, vmax=high, cmap="inferno")
+        for axis, title in zip(cells, (f"{name}: video", f"render, {psnr(shown[row], truth[row]):.1f} dB", "error")):
+            axis.set_title(title, fontsize=9)
+            axis.axis("off")
+    figure.colorbar(drawn, ax=list(axes[2::3]), label="absolute error (0 ... 1)", shrink=0.8)
+    return figure
+
+
+def views(head: Head, ds: Dataset, degrees: Sequence[float] = (-40, -20, 0, 20, 40)) -> Figure:
+    """The canonical head, without sound and background, from several sides."""
+    i, device = middle_frame(ds), next(head.parameters()).device
+    turns = np.stack([cv2.Rodrigues(np.array([0, np.radians(d), 0]))[0] for d in degrees])
+    w2c = np.repeat(ds.w2c[i:i + 1], len(degrees), 0)
+    w2c[:, :3, :3] = w2c[:, :3, :3] @ turns.astype(np.float32)
+    n = len(degrees)
+    plain = torch.full((n, ds.size, ds.size, 3), LIGHT, device=device)
+    given = Frames(ds, [i], device, keep=False).batch([i])
+    rgb, _ = Renderer(head, ds, deform=False).batch(
+        torch.from_numpy(ds.features).to(device), given["ids"].repeat(n), given["blink"].repeat(n),
+        torch.from_numpy(w2c).to(device), plain)
+    return plots.pictures(list(rgb.cpu().numpy()), [f"{d:+g} degrees" if d else "front" for d in degrees], edge=2.1)
+
+
+# ---- how training went ----
+
+def curves(run: Run, last: Optional[int] = None) -> Figure:
+    """Loss terms, PSNR and number of Gaussians over the iterations; stages and densification marked.
+
+    Args:
+        last: draw up to this iteration; default: all.
+    """
+    last = last or run.config.iterations
+    rows = [r for r in run.metrics("train") if r["iteration"] <= last]
+    evals = [r for r in run.metrics("eval") if r["iteration"] <= last]
+    figure, axes = plots.subplots(1, 3, width=12, height=3.4)
+    for style, name in enumerate(["loss", *dict.fromkeys(k for r in rows for k in r if k not in NOT_A_TERM)]):
+        some = [(r["iteration"], r[name]) for r in rows if r.get(name)]
+        if some:
+            plots.curve(axes[0], *zip(*some), name, style)
+    axes[0].set_yscale("log")
+    plots.curve(axes[1], [r["iteration"] for r in rows], [r["psnr"] for r in rows], "training batches")
+    plots.curve(axes[1], [r["iteration"] for r in evals], [r["val_psnr"] for r in evals], "validation frames", 1,
+                marker="o")
+    plots.curve(axes[2], [r["iteration"] for r in rows], [r["points"] for r in rows])
+    axes[2].set_ylim(0)
+    c = run.config
+    for axis in axes:
+        axis.axvspan(min(c.densify_from_iter, last), min(c.densify_until_iter, last), color="#e0a526", alpha=0.12, lw=0)
+        if c.coarse_iterations < last:
+            axis.axvline(c.coarse_iterations, color="#888888", linewidth=1)
+    plots.label(axes[0], "iteration", "loss (weighted)", "loss terms")
+    axes[0].legend(frameon=False, fontsize=8, ncols=2)
+    plots.label(axes[1], "iteration", "PSNR (dB)", "picture quality")
+    plots.label(axes[2], "iteration", "number of Gaussians", "Gaussians (yellow: densification)")
+    return figure
+
+
+# ---- what the deformation does ----
+
+@torch.no_grad()
+def offsets(head: Head, ds: Dataset, ids: Sequence[int]) -> dict[str, Tensor]:
+    """The network's offsets of all N Gaussians in frames `ids`: means [B, N, 3] and so on, see `Deformation.decode`."""
+    device = next(head.parameters()).device
+    return head.offsets(*_conditions(ds, ids, device))
+
+
+def _conditions(ds: Dataset, ids: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Sound windows, blink and camera of frames `ids`."""
+    index = torch.as_tensor(list(ids), device=device)
+    features, blink, w2c = (torch.from_numpy(a).to(device) for a in (ds.features, ds.blink, ds.w2c))
+    return audio_windows(features, index), blink[index], w2c[index]
+
+
+@torch.no_grad()
+def painted(head: Head, ds: Dataset, i: int, values: Tensor) -> np.ndarray:
+    """One value per Gaussian [N] as it is seen in frame i: [S, S] float32, NaN where there is no head."""
+    device = next(head.parameters()).device
+    shape = head.shapes(None, 1)
+    shape["colors"] = values.to(device)[None, :, None].expand(1, -1, 3)
+    w2c = torch.from_numpy(ds.w2c[i]).to(device)
+    rgb, alpha, _ = rasterize(**shape, viewmats=w2c[None, None], Ks=ds.K.to(device)[None, None], width=ds.size,
+                              height=ds.size)
+    rgb, alpha = rgb[0, 0, ..., 0].cpu().numpy(), alpha[0, 0, ..., 0].cpu().numpy()
+    return np.where(alpha > VISIBLE, rgb / np.maximum(alpha, VISIBLE), np.nan)
+
+
+def paintings(head: Head, ds: Dataset, i: int, named: dict[str, Tensor], unit: str) -> Figure:
+    """Frame i in grey under values per Gaussian ([N] each), one panel and colour scale each."""
+    grey = cv2.cvtColor(ds.frame(i), cv2.COLOR_RGB2GRAY)
+    figure, axes = plots.subplots(1, len(named), width=3.1 * len(named), height=3.1)
+    for axis, (name, values) in zip(axes, named.items()):
+        image = painted(head, ds, i, values)
+        seen = image[np.isfinite(image)]
+        low, high = np.percentile(seen, (1, 99)) if len(seen) else (0, 1)
+        axis.imshow(grey, cmap="gray", vmin=0, vmax=400)
+        drawn = axis.imshow(image, vmin=low, vmax=max(high, low + 1e-6), cmap="viridis", alpha=0.85)
+        axis.set_title(f"{name}, mean {float(values.mean()):.3g}", fontsize=9)
+        axis.axis("off")
+        figure.colorbar(drawn, ax=axis, label=unit, shrink=0.8, format="%.3g")
+    return figure
+
+
+def attention(head: Head, ds: Dataset, i: int) -> Figure:
+    """How much each part of the face looks at each token in frame i (mean over attention heads; the four sum to 1)."""
+    weights = head.attention(*_conditions(ds, [i], next(head.parameters()).device))[0]
+    return paintings(head, ds, i, {f"{name} token": weights[:, k] for k, name in enumerate(TOKENS)}, "attention")
+
+
+def movement(head: Head, ds: Dataset, ids: Sequence[int], i: int) -> Figure:
+    """How far the network moves, and how strongly it fades, each Gaussian over frames `ids`, painted on frame i."""
+    moved = offsets(head, ds, ids)
+    named = {"place": moved["means"].std(0).norm(dim=-1), "size": moved["scales"].std(0).mean(-1),
+             "opacity": moved["opacities"].std(0).mean(-1), "colour": moved["sh"].std(0).mean(-1)}
+    return paintings(head, ds, i, named, "standard deviation over frames")
+
+
+# ---- mouths and sound ----
+
+def mouth(picture: np.ndarray, rect: np.ndarray, edge: int = 128) -> np.ndarray:
+    """The square around a lip rectangle (x0, y0, x1, y1 px), enlarged to [edge, edge, 3] uint8."""
+    half = 0.6 * max(rect[2] - rect[0], rect[3] - rect[1], 4)
+    x, y = (rect[0] + rect[2]) / 2, (rect[1] + rect[3]) / 2
+    scale = edge / (2 * half)
+    half_pixel = (scale - 1) / 2  # OpenCV puts pixel centres on whole numbers
+    place = np.float32([[scale, 0, edge / 2 - scale * x + half_pixel], [0, scale, edge / 2 - scale * y + half_pixel]])
+    return cv2.warpAffine(picture, place, (edge, edge), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def faces_and_mouths(shown: dict[str, np.ndarray], rects: np.ndarray, names: Sequence[str]) -> Figure:
+    """A row of faces and a row of enlarged mouths for each kind of picture.
+
+    Args:
+        shown: kind -> [C, S, S, 3] uint8. rects: [C, 4] lip rectangles in px. names: one per column.
+    """
+    corners = np.asarray(rects).reshape(-1, 2, 2)
+    half = np.median((corners[:, 1] - corners[:, 0]).max(1)) / 2  # one scale for all, so that mouths can be compared
+    rects = np.concatenate([corners.mean(1) - half, corners.mean(1) + half], 1)
+    faces = [list(images) for images in shown.values()]
+    mouths = [[mouth(image, rect) for image, rect in zip(images, rects)] for images in shown.values()]
+    titles = [f"{kind}, {name}{part}" for part in ("", ": mouth") for kind in shown for name in names]
+    return plots.pictures([p for row in faces + mouths for p in row], titles, columns=len(names), edge=1.9)
+
+
+def sound(wave: np.ndarray, features: np.ndarray) -> Figure:
+    """Waveform [samples] and features [N, 16, 29] of a sound on one time axis."""
+    figure, axes = plots.subplots(2, height=1.7)
+    _sound(axes, wave, features)
+    return figure
+
+
+def loudness(wave: np.ndarray, frames: int) -> np.ndarray:
+    """Level of the sound of each video frame in dB of full scale, not below -60: [frames]."""
+    padded = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
+    padded[:min(len(wave), len(padded))] = wave[:len(padded)]
+    rms = np.sqrt(np.square(padded.reshape(frames, -1)).mean(1))
+    return 20 * np.log10(np.maximum(rms, 1e-3))
+
+
+def speech_and_mouth(level: np.ndarray, opening: np.ndarray) -> Figure:
+    """Loudness [F] in dB over the mouth opening [F] tracked on the render (NaN: no face found)."""
+    figure, axes = plots.subplots(2, height=1.8)
+    time = np.arange(len(level)) / FPS
+    plots.curve(axes[0], time, level)
+    plots.label(axes[0], "time (s)", "level (dB)", "loudness of the sound")
+    plots.curve(axes[1], time, opening, style=1, marker=".", markersize=3)
+    plots.label(axes[1], "time (s)", "lip gap /\nface height", "mouth opening on the render")
+    for axis in axes:
+        axis.set_xlim(0, len(level) / FPS)
+    return figure

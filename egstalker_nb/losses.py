@@ -1,0 +1,47 @@
+"""The named loss terms of one training step."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .config import Config
+from .metrics import ssim_map
+
+
+class Losses(nn.Module):
+    """The weighted terms of a stage, stacked in the order of `names`; the loss is their sum.
+
+    Terms of weight 0 are left out. Without parameters; a module because CUDA graphs want one.
+    """
+
+    def __init__(self, cfg: Config, stage: str):
+        super().__init__()
+        weights = {"l1": cfg.lambda_l1, "dssim": cfg.lambda_dssim, "mask": cfg.lambda_mask,
+                   "lip": cfg.lambda_lip if stage == "fine" else 0.0}
+        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
+        self.names = (*self.weights, "loss", "psnr")
+
+    def forward(self, rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
+        """One batch.
+
+        Args:
+            rgb: [B, H, W, 3] composite. alpha: [B, H, W, 1] splat opacity. frame: [B, H, W, 3] 0...1.
+            head: [B, H, W, 1] soft head mask 0...1. lips: [B, H, W, 1], 1 inside the lip rectangle.
+
+        Returns:
+            the loss (scalar), and [len(names)] detached: weighted terms, loss, PSNR in dB.
+        """
+        difference = (rgb - frame).abs()
+        terms = {"l1": lambda: difference.mean(),
+                 "dssim": lambda: 1 - ssim_map(rgb, frame).mean(),
+                 "mask": lambda: (alpha - head).abs().mean(),
+                 "lip": lambda: (difference * lips).sum() / (3 * lips.sum()).clamp_min(1)}
+        values = [weight * terms[name]() for name, weight in self.weights.items()]
+        loss = torch.stack(values).sum()
+        shown = [v.detach() for v in (*values, loss, psnr_of(rgb, frame))]
+        return loss, torch.stack(shown)
+
+
+def psnr_of(rgb: Tensor, frame: Tensor) -> Tensor:
+    """PSNR in dB of a batch, over all pixels, without leaving the device."""
+    return -10 * torch.log10((rgb.detach() - frame).square().mean().clamp_min(1e-10))

@@ -1,0 +1,297 @@
+"""Scores of pictures, landmarks and lip sync; and the blur under SSIM, which training differentiates through."""
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .errors import InputError
+
+# Face-mesh indices. Inner and outer lip contours:
+LIPS = (0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181, 185, 191, 267, 269, 270, 291,
+        308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415)
+_LIP_GAP, _FACE_HEIGHT = (13, 14), (10, 152)
+# Each eye: (outer corner, inner corner) and three (upper, lower) pairs of the lids.
+_EYES = (((33, 133), ((160, 144), (159, 145), (158, 153))), ((263, 362), ((387, 373), (386, 374), (385, 380))))
+_LUMINANCE, _CONTRAST = 0.01 ** 2, 0.03 ** 2  # SSIM's constants for a value range of 1 (Wang et al. 2004)
+
+
+@lru_cache(maxsize=8)
+def _gaussian(sigma, size):
+    offsets = np.arange(size) - (size - 1) / 2
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    return weights / weights.sum()
+
+
+@lru_cache(maxsize=8)
+def _kernel(sigma, size, dtype, device):
+    # kept on the device: copying it there would make every step wait, and cannot be captured in a CUDA graph
+    return torch.as_tensor(_gaussian(sigma, size), dtype=dtype, device=device)
+
+
+class _Blur(torch.autograd.Function):
+    """A symmetric kernel with zero padding is its own adjoint: backward is the same blur of the gradient."""
+
+    @staticmethod
+    def forward(ctx, x, sigma, size):
+        ctx.kernel = sigma, size
+        return _blurred(x, *ctx.kernel)
+
+    @staticmethod
+    def backward(ctx, grad):
+        # Through apply, so that second derivatives exist too.
+        return _Blur.apply(grad, *ctx.kernel), None, None
+
+
+def blur(x, sigma=1.5, size=11):
+    """Gaussian blur with zero padding, differentiable.
+
+    Args:
+        x: [B, H, W, C] float32 or float64 (images, any number of channels up to 512), CPU or CUDA.
+        sigma: standard deviation in px.
+        size: taps of the kernel, odd.
+
+    Returns:
+        tensor like x, contiguous; near the border the zeros outside count.
+
+    Errors: InputError for another number of dimensions, more channels, or an even size.
+    """
+    if x.ndim != 4 or x.shape[-1] > 512 or size % 2 == 0:
+        raise InputError("x [B, H, W, C] with C of at most 512, and an odd size", f"{list(x.shape)}, size {size}",
+                         "Reshape to [B, H, W, C].")
+    return _Blur.apply(x, float(sigma), int(size))
+
+
+def _blurred(x, sigma, size):
+    weights = _gaussian(sigma, size)
+    if x.device.type == "cpu":
+        return _blurred_cpu(x, weights)
+    channels = x.shape[-1]
+    kernel = _kernel(sigma, size, x.dtype, x.device).expand(channels, 1, size)
+    planes = x.permute(0, 3, 1, 2)
+    planes = F.conv2d(planes, kernel[:, :, None, :], padding=(0, size // 2), groups=channels)
+    planes = F.conv2d(planes, kernel[:, :, :, None], padding=(size // 2, 0), groups=channels)
+    return planes.permute(0, 2, 3, 1).contiguous()
+
+
+def _blurred_cpu(x, weights):
+    # OpenCV on interleaved channels, an image a thread: torch's depthwise convolutions take 1 to 6 times
+    # as long and vary. The pool is made anew (0.1 ms), since threads do not survive a fork.
+    source = x.detach().contiguous().numpy()
+    result = np.empty_like(source)
+
+    def one(index):
+        height, width, channels = source.shape[1:]
+        cv2.sepFilter2D(source[index], -1, weights, weights, borderType=cv2.BORDER_CONSTANT,
+                        dst=result[index] if channels > 1 else result[index].reshape(height, width))
+
+    workers = min(len(source), torch.get_num_threads())
+    if workers > 1:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(one, range(len(source))))
+    else:
+        for index in range(len(source)):
+            one(index)
+    return torch.from_numpy(result)
+
+
+def ssim_map(a, b):
+    """Structural similarity of each pixel and channel, differentiable in both.
+
+    Window: 11 x 11 Gaussian, sigma 1.5, zero padding (as in 3D Gaussian Splatting; at the outer 5 px the
+    zeros outside count). Value range 1, K = 0.01 and 0.03 (Wang et al. 2004).
+
+    Args:
+        a, b: [..., H, W, 3] float, 0..1, equal shapes.
+
+    Returns:
+        [..., H, W, 3], -1..1.
+
+    Errors: InputError for other or unequal shapes.
+    """
+    _require_images(a, b)
+    shape, x, y = a.shape, a.reshape(-1, *a.shape[-3:]), b.reshape(-1, *b.shape[-3:])
+    # Only the sum of the two variances is needed: four blurs instead of five. y has its own, so that a constant
+    # target (training) costs no backward pass. Stacked as images, not as channels: the parts stay contiguous.
+    mean_y = blur(y)
+    mean_x, square, product = blur(torch.cat((x, x * x + y * y, x * y))).chunk(3)
+    mean_product, mean_square = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+    luminance = (2 * mean_product + _LUMINANCE) / (mean_square + _LUMINANCE)
+    structure = (2 * (product - mean_product) + _CONTRAST) / (square - mean_square + _CONTRAST)
+    return (luminance * structure).reshape(shape)
+
+
+def ssim(a, b, mask=None):
+    """Mean structural similarity of each image; see `ssim_map`.
+
+    Args:
+        a, b: [..., H, W, 3] float, 0..1.
+        mask: None, or weights [..., H, W, 1], 0..1, by which the map is averaged.
+
+    Returns:
+        [...] one number for each image, 1 for equal images; nan where the mask is empty.
+    """
+    return _averaged(ssim_map(a, b), mask)
+
+
+def psnr(a, b, mask=None):
+    """Peak signal-to-noise ratio of each image in dB, for a peak of 1.
+
+    Args:
+        a, b: [..., H, W, 3] float, 0..1.
+        mask: None, or weights [..., H, W, 1], 0..1, by which squared errors are averaged.
+
+    Returns:
+        [...] one number for each image, at most 100 (equal images; so that means stay finite); nan where the
+        mask is empty.
+
+    Errors: InputError for other or unequal shapes.
+    """
+    _require_images(a, b)
+    return -10 * torch.log10(_averaged((a - b).square(), mask).clamp_min(1e-10))
+
+
+def _require_images(a, b):
+    if a.shape != b.shape or a.ndim < 3 or a.shape[-1] != 3:
+        raise InputError("two equal shapes [..., H, W, 3]", f"{list(a.shape)} and {list(b.shape)}",
+                         "Bring both to one size, channels last.")
+
+
+def _averaged(values, mask):
+    """Mean over the last three dimensions, weighted by a mask."""
+    if mask is None:
+        return values.mean(dim=(-3, -2, -1))
+    if mask.shape[-1] != 1 or mask.shape[-3:-1] != values.shape[-3:-1]:
+        raise InputError(f"a mask {list(values.shape[:-1]) + [1]}", str(list(mask.shape)), "Resize the mask.")
+    mask = mask.to(values.dtype).expand(*values.shape[:-1], 1)
+    return (values * mask).sum(dim=(-3, -2, -1)) / (values.shape[-1] * mask.sum(dim=(-3, -2, -1)))
+
+
+def landmark_distance(pred, true, which="mouth"):
+    """Mean distance between predicted and true landmarks (LMD), in the image plane and without alignment.
+
+    Args:
+        pred, true: [N, 478, 2 or 3] px (only x and y count); frames with non-finite values are left out.
+        which: 'mouth' (40 landmarks of the lips) or 'face' (all 478).
+
+    Returns:
+        float in px; nan without a usable frame.
+
+    Errors: InputError for unequal frame counts, other shapes, or another `which`.
+    """
+    pred, true = _points(pred), _points(true)
+    if len(pred) != len(true) or which not in ("mouth", "face"):
+        raise InputError("equally many frames and which='mouth' or 'face'", f"{len(pred)}, {len(true)} and {which!r}",
+                         "Pair the frames.")
+    chosen = list(LIPS) if which == "mouth" else slice(None)
+    distances = np.linalg.norm(pred[:, chosen] - true[:, chosen], axis=-1).mean(axis=1)
+    distances = distances[np.isfinite(distances)]
+    return float(distances.mean()) if len(distances) else float("nan")
+
+
+def aperture(landmarks):
+    """Mouth opening: inner lip gap (landmarks 13, 14) over face height (10, 152), in the image plane.
+
+    Args:
+        landmarks: [N, 478, 2 or 3], any unit; only x and y count.
+
+    Returns:
+        float32 [N], 0 (closed) to about 0.3; nan for frames with non-finite landmarks or no height. Does not
+        change when the face is moved, scaled or turned in the image.
+    """
+    points = _points(landmarks)
+    return _ratio(_gap(points, _LIP_GAP), _gap(points, _FACE_HEIGHT)).astype(np.float32)
+
+
+def blink_ratio(landmarks):
+    """Openness of the eyes: eyelid gap (mean of three pairs) over eye width, mean of both eyes.
+
+    Args:
+        landmarks: [N, 478, 2 or 3], any unit; only x and y count.
+
+    Returns:
+        float32 [N], about 0.05 (closed) to 0.4 (wide open), not normalised to a person; nan for frames with
+        non-finite landmarks or no eye width.
+    """
+    points = _points(landmarks)
+    eyes = [_ratio(np.mean([_gap(points, pair) for pair in lids], axis=0), _gap(points, corners))
+            for corners, lids in _EYES]
+    return np.mean(eyes, axis=0).astype(np.float32)
+
+
+def temporal_jitter(landmarks):
+    """How much landmarks tremble from frame to frame.
+
+    The root mean square of second differences over time, divided by sqrt(6): the standard deviation, for each
+    coordinate, of the independent noise that would cause it. Steady motion counts nothing, fast motion a little.
+
+    Args:
+        landmarks: [N, K, 2 or 3] px; only x and y count; triples with non-finite values are left out.
+
+    Returns:
+        float in px; nan with fewer than 3 usable frames in a row.
+    """
+    points = np.asarray(landmarks, np.float64)[..., :2]
+    second = points[2:] - 2 * points[1:-1] + points[:-2] if len(points) > 2 else np.empty(0)
+    squares = np.square(second[np.isfinite(second)])
+    return float(np.sqrt(squares.mean() / 6)) if squares.size else float("nan")
+
+
+def correlation_and_lag(a, b, max_lag=10):
+    """Pearson correlation of two sequences, and the shift at which it is highest.
+
+    Args:
+        a, b: [N] numbers at one frame rate; pairs with a non-finite value are left out.
+        max_lag: largest shift tried, in frames; at least half of the frames (and 3) always overlap.
+
+    Returns:
+        (r at lag 0, best r, best lag in frames). The lag is positive when `a` is late: a[t + lag] goes with
+        b[t]; of equal ones the smallest counts. nan, nan, nan where a sequence is constant or shorter than 3.
+
+    Errors: InputError for unequal lengths.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise InputError("two sequences [N] of equal length", f"{list(a.shape)} and {list(b.shape)}",
+                         "Cut both to the same frames.")
+    reach = max(0, min(max_lag, len(a) // 2, len(a) - 3))
+    # By size, so that a later lag wins only by being better.
+    lags = sorted(range(-reach, reach + 1), key=abs)
+    scores = np.array([_pearson(a[max(0, lag):len(a) + min(0, lag)], b[max(0, -lag):len(b) - max(0, lag)])
+                       for lag in lags])
+    if np.isnan(scores).all():
+        return float("nan"), float("nan"), float("nan")
+    best = int(np.nanargmax(scores))
+    return float(scores[0]), float(scores[best]), lags[best]
+
+
+def _pearson(a, b):
+    usable = np.isfinite(a) & np.isfinite(b)
+    a, b = a[usable], b[usable]
+    # Relative to its size: rounding gives a constant sequence a tiny variance.
+    if len(a) < 3 or any(np.ptp(x) <= 1e-9 * np.abs(x).max() for x in (a, b)):
+        return float("nan")
+    a, b = a - a.mean(), b - b.mean()
+    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1))
+
+
+def _points(landmarks):
+    """float64 [N, 478, 2] of [N, 478, 2 or 3]."""
+    points = np.asarray(landmarks, np.float64)
+    if points.ndim != 3 or points.shape[1] != 478 or points.shape[2] not in (2, 3):
+        raise InputError("landmarks [N, 478, 2 or 3]", str(list(points.shape)), "Give the face mesh with irises.")
+    return points[..., :2]
+
+
+def _gap(points, pair):
+    return np.linalg.norm(points[:, pair[0]] - points[:, pair[1]], axis=-1)
+
+
+def _ratio(top, bottom):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.where(bottom > 0, top / bottom, np.nan)

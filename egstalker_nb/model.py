@@ -1,0 +1,269 @@
+"""The talking head: canonical Gaussians and the network that deforms them by audio, eyes and pose.
+
+After EGSTalker: a tri-plane gives each Gaussian a feature; the efficient spatial-audio attention (ESAA) lets it
+look at four tokens (audio, eye, camera, null); five heads turn the result into offsets.
+"""
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import Config
+from .gaussians import make_gaussians
+from .rasterizer import rasterize
+
+TOKENS = ("audio", "eye", "camera", "null")
+AUDIO_CONTEXT = 8   # neighbouring feature windows behind one audio token
+AUDIO_DIM = 32      # numbers in the audio code
+CAMERA_DIM = 12     # a rotation matrix and a translation
+
+
+def audio_windows(features: Tensor, ids: Tensor) -> Tensor:
+    """The 8 feature windows around each frame: features [N, 16, 29], ids [B] -> [B, 8, 16, 29], ends repeated."""
+    reach = torch.arange(AUDIO_CONTEXT, device=ids.device) - AUDIO_CONTEXT // 2
+    return features[(ids[:, None] + reach).clamp(0, len(features) - 1)]
+
+
+def keep_scale(module: nn.Module) -> None:
+    """Start linear layers so that signals keep their size: with torch's defaults sound reaches the offsets a
+    thousand times weaker than position does, and mouths hardly learn to move."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv1d)):
+            nn.init.kaiming_normal_(layer.weight, a=0.02)
+            nn.init.zeros_(layer.bias)
+
+
+class TaylorKAN(nn.Module):
+    """A Kolmogorov-Arnold layer with cubic Taylor polynomials on its edges: y_j = sum_i sum_k w_jik x_i^k.
+
+    Inputs are squashed by tanh, because a cubic explodes on whatever lies outside the training range.
+    """
+
+    def __init__(self, inputs: int, outputs: int, order: int = 3):
+        super().__init__()
+        self.order = order
+        self.weights = nn.Linear(inputs * order, outputs)  # its bias is the k = 0 term
+        keep_scale(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(x)
+        powers = [x]
+        for _ in range(self.order - 1):
+            powers.append(powers[-1] * x)
+        return self.weights(torch.cat(powers, -1))
+
+
+class AudioNet(nn.Module):
+    """[B, 8, 16, 29] feature windows -> [B, 32] audio code: convolutions over time, attention over the windows."""
+
+    def __init__(self, channels: int = 29):
+        super().__init__()
+        widths = (channels, 32, 32, 64, 64)
+        convs = [layer for a, b in zip(widths, widths[1:])
+                 for layer in (nn.Conv1d(a, b, 3, stride=2, padding=1), nn.LeakyReLU(0.02))]
+        self.convs = nn.Sequential(*convs)  # 16 steps -> 8 -> 4 -> 2 -> 1
+        self.code = nn.Sequential(nn.Linear(64, 64), nn.LeakyReLU(0.02), nn.Linear(64, AUDIO_DIM))
+        self.score = nn.Sequential(nn.Conv1d(AUDIO_DIM, 16, 3, padding=1), nn.LeakyReLU(0.02),
+                                   nn.Conv1d(16, 1, 3, padding=1))
+        keep_scale(self)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        b, w, steps, channels = windows.shape
+        x = windows.reshape(b * w, steps, channels).transpose(1, 2)       # [B*8, 29, 16]
+        code = self.code(self.convs(x)[..., 0]).reshape(b, w, AUDIO_DIM)  # [B, 8, 32]
+        weight = self.score(code.transpose(1, 2)).softmax(-1)             # [B, 1, 8]
+        return (weight @ code)[:, 0]
+
+
+class TriPlane(nn.Module):
+    """Features of points: three planes at several resolutions, multiplied over the planes, joined over resolutions."""
+
+    AXES = (slice(0, 2), slice(0, 3, 2), slice(1, 3))  # xy, xz, yz; as slices, which CUDA graphs can capture
+
+    def __init__(self, resolutions: tuple, channels: int, bounds: float):
+        super().__init__()
+        self.bounds = bounds
+        self.planes = nn.ParameterList(
+            [nn.Parameter(torch.empty(3, channels, r, r).uniform_(0.5, 1.5)) for r in resolutions])
+
+    def forward(self, points: Tensor) -> Tensor:
+        """points [N, 3] head frame -> [N, channels * resolutions]."""
+        x = (points / self.bounds).nan_to_num()  # NaN crashes grid_sample's backward; the training guard reports it
+        grid = torch.stack([x[:, axes] for axes in self.AXES])[:, :, None]  # [3, N, 1, 2]
+        levels = []
+        for planes in self.planes:
+            xy, xz, yz = F.grid_sample(planes, grid, align_corners=True, padding_mode="border")[..., 0]
+            levels.append(xy * xz * yz)  # [C, N]; not prod(), whose gradient waits for the device
+        return torch.cat(levels).t()
+
+
+class ESAA(nn.Module):
+    """Efficient spatial-audio attention: Gaussians look at agents, agents look at the tokens.
+
+    Agents are learned. Upstream pools them from neighbouring rows of the queries, which depends on the order of the
+    Gaussians in memory, and that changes with every densification. With learned agents a Gaussian's weights over
+    agents do not depend on the frame either, so a frame costs one small product per head.
+    """
+
+    def __init__(self, width: int, heads: int, agents: int):
+        super().__init__()
+        self.heads, self.dim = heads, width // heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.agents = nn.Parameter(torch.randn(heads, agents, self.dim))
+        self.out = nn.Linear(width, width)
+        keep_scale(self)
+
+    def spatial_weights(self, feature: Tensor) -> Tensor:
+        """Attention of N Gaussians over M agents: feature [N, W] -> [heads, N, M]; the same for every frame."""
+        q = self.query(feature).reshape(-1, self.heads, self.dim).transpose(0, 1)
+        return (q @ self.agents.transpose(1, 2) / self.dim ** 0.5).softmax(-1)
+
+    def token_weights(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Attention of agents over tokens: tokens [B, T, W] -> ([B, heads, M, T], values [B, heads, T, dim])."""
+        b, t, _ = tokens.shape
+        key, value = self.key_value(tokens).reshape(b, t, 2, self.heads, self.dim).permute(2, 0, 3, 1, 4)
+        return (self.agents @ key.transpose(2, 3) / self.dim ** 0.5).softmax(-1), value
+
+    def forward(self, spatial: Tensor, tokens: Tensor) -> Tensor:
+        """spatial [heads, N, M], tokens [B, T, W] -> [B, N, W]."""
+        weights, value = self.token_weights(tokens)
+        seen = weights @ value                                        # [B, heads, M, dim]
+        mixed = spatial[None] @ seen                                  # [B, heads, N, dim]
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Deformation(nn.Module):
+    """Offsets of every Gaussian for given audio, blink and camera; zero at the start of the fine stage."""
+
+    def __init__(self, cfg: Config, pose_mean: Tensor, pose_std: Tensor):
+        super().__init__()
+        width = cfg.net_width
+        self.cfg = cfg
+        self.register_buffer("pose_mean", pose_mean)
+        self.register_buffer("pose_std", pose_std)
+        self.triplane = TriPlane(cfg.plane_resolution, cfg.output_coordinate_dim, cfg.bounds)
+        self.audio_net = AudioNet()
+        self.encoders = nn.ModuleDict({"audio": TaylorKAN(AUDIO_DIM, width), "eye": TaylorKAN(1, width),
+                                       "camera": TaylorKAN(CAMERA_DIM, width)})
+        self.null = nn.Parameter(torch.zeros(width))
+        self.attention = ESAA(width, cfg.num_heads, cfg.num_agents)
+        self.outputs = {"means": 3, "scales": 3, "quats": 4, "opacities": 1, "sh": 3 * (cfg.sh_degree + 1) ** 2}
+        self.trunk = nn.Linear(width, width * len(self.outputs))  # the first layer of all five heads in one product
+        self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in self.outputs.items()})
+        for head in self.heads.values():
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def tokens(self, audio: Tensor, blink: Tensor, w2c: Tensor) -> Tensor:
+        """audio [B, 8, 16, 29], blink [B] 0...1, w2c [B, 4, 4] -> [B, 4, W] in the order of `TOKENS`."""
+        pose = torch.cat([w2c[:, :3, :3].flatten(1), w2c[:, :3, 3]], 1)
+        pose = (pose - self.pose_mean) / self.pose_std
+        if self.training and self.cfg.audio_noise:
+            audio = audio + self.cfg.audio_noise * torch.randn_like(audio)
+        null = self.null.expand(len(audio), -1)
+        eye, camera = self.encoders["eye"](blink[:, None] * 2 - 1), self.encoders["camera"](pose / 2)
+        if self.training and self.cfg.token_dropout:
+            drop = torch.rand(2, len(audio), 1, device=audio.device) < self.cfg.token_dropout
+            eye, camera = torch.where(drop[0], null, eye), torch.where(drop[1], null, camera)
+        return torch.stack([self.encoders["audio"](self.audio_net(audio)), eye, camera, null], 1)
+
+    def spatial(self, means: Tensor) -> tuple[Tensor, Tensor]:
+        """What does not depend on the frame: features [N, W] and weights over agents [heads, N, M]."""
+        feature = self.triplane(means)
+        return feature, self.attention.spatial_weights(feature)
+
+    def decode(self, spatial: tuple[Tensor, Tensor], tokens: Tensor) -> dict[str, Tensor]:
+        """Offsets: means [B, N, 3], scales [B, N, 3], quats [B, N, 4], opacities [B, N, 1], sh [B, N, 3K]."""
+        feature, weights = spatial
+        x = feature + self.attention(weights, tokens)                 # [B, N, W]
+        hidden = F.relu(self.trunk(F.relu(x))).chunk(len(self.outputs), -1)
+        return {name: head(h) for (name, head), h in zip(self.heads.items(), hidden)}
+
+    def forward(self, means: Tensor, audio: Tensor, blink: Tensor, w2c: Tensor) -> tuple[Tensor, ...]:
+        """All at once, as tensors only (which CUDA graphs need): the values of `decode` in the order of `outputs`."""
+        return tuple(self.decode(self.spatial(means), self.tokens(audio, blink, w2c)).values())
+
+
+class Head(nn.Module):
+    """A talking head: canonical Gaussians and their deformation.
+
+    `gaussians` is a ParameterDict in gsplat's layout (see `make_gaussians`); the world is the head's own frame, so
+    moving the head means moving the camera.
+    """
+
+    def __init__(self, cfg: Config, gaussians: nn.ParameterDict, pose_mean: Tensor, pose_std: Tensor):
+        super().__init__()
+        self.cfg = cfg
+        self.gaussians = gaussians
+        self.deformation = Deformation(cfg, pose_mean, pose_std)
+
+    @classmethod
+    def blank(cls, cfg: Config, points: int) -> "Head":
+        """A head of the right shape for loading a checkpoint of `points` Gaussians."""
+        gaussians = make_gaussians(torch.randn(max(points, 4), 3), torch.zeros(max(points, 4), 3), cfg.sh_degree)
+        return cls(cfg, gaussians, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM))
+
+    def __len__(self) -> int:
+        return len(self.gaussians["means"])
+
+    def spatial(self) -> tuple[Tensor, Tensor]:
+        """The frame-independent part of the network; pass it to `render` when many frames follow."""
+        return self.deformation.spatial(self.gaussians["means"].detach())
+
+    def shapes(self, offsets: Optional[dict[str, Tensor]], batch: int) -> dict[str, Tensor]:
+        """Gaussians of `batch` frames, activated for the rasteriser (offsets None: the canonical head)."""
+        g = self.gaussians
+        sh = torch.cat([g["sh0"], g["shN"]], 1)                       # [N, K, 3]
+        raw = {"means": g["means"], "scales": g["scales"], "quats": g["quats"], "opacities": g["opacities"], "sh": sh}
+        raw = {k: v.expand(batch, *v.shape) for k, v in raw.items()}
+        if offsets is not None:
+            raw = {k: v + offsets[k].reshape(v.shape) for k, v in raw.items()}
+        return {"means": raw["means"], "quats": raw["quats"], "scales": raw["scales"].exp(),
+                "opacities": raw["opacities"].sigmoid(), "colors": raw["sh"]}
+
+    def offsets(self, audio: Tensor, blink: Tensor, w2c: Tensor,
+                spatial: Optional[tuple[Tensor, Tensor]] = None) -> dict[str, Tensor]:
+        """Raw offsets of B frames, see `Deformation.decode`; `spatial` saves time where many batches follow."""
+        net = self.deformation
+        return net.decode(spatial or self.spatial(), net.tokens(audio, blink, w2c))
+
+    def splat(self, offsets: Optional[dict[str, Tensor]], w2c: Tensor, K: Tensor, size: int,
+              background: Optional[Tensor] = None) -> tuple[Tensor, Tensor, dict]:
+        """Render B frames from their offsets (None: the canonical head).
+
+        Args:
+            offsets: see `offsets()`. w2c: [B, 4, 4]. K: [3, 3] px. size: picture edge in px.
+            background: [B, size, size, 3] 0...1, black if None.
+
+        Returns:
+            rgb [B, size, size, 3] composite (not clamped), alpha [B, size, size, 1], info of the rasteriser.
+        """
+        batch = len(w2c)
+        rgb, alpha, info = rasterize(**self.shapes(offsets, batch), viewmats=w2c[:, None],
+                                     Ks=K.expand(batch, 1, 3, 3), width=size, height=size,
+                                     sh_degree=self.cfg.sh_degree)
+        rgb, alpha = rgb[:, 0], alpha[:, 0]
+        if background is not None:
+            rgb = rgb + (1 - alpha) * background
+        return rgb, alpha, info
+
+    def render(self, audio: Tensor, blink: Tensor, w2c: Tensor, K: Tensor, size: int,
+               background: Optional[Tensor] = None, deform: bool = True,
+               spatial: Optional[tuple[Tensor, Tensor]] = None) -> tuple[Tensor, Tensor, dict]:
+        """`splat` of `offsets`: audio [B, 8, 16, 29] (see `audio_windows`), blink [B] 0 open ... 1 closed.
+
+        deform=False renders the canonical head, as the coarse stage does.
+        """
+        offsets = self.offsets(audio, blink, w2c, spatial) if deform else None
+        return self.splat(offsets, w2c, K, size, background)
+
+    @torch.no_grad()
+    def attention(self, audio: Tensor, blink: Tensor, w2c: Tensor) -> Tensor:
+        """How much each Gaussian looks at each token, mean over attention heads: [B, N, 4], rows sum to 1."""
+        esaa = self.deformation.attention
+        weights, _ = esaa.token_weights(self.deformation.tokens(audio, blink, w2c))  # [B, heads, M, T]
+        return (self.spatial()[1][None] @ weights).mean(1)

@@ -1,0 +1,206 @@
+"""`prepare`: all steps from a video to a dataset folder, each done once."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from .. import audio as sound
+from ..dataset import FORMAT, Dataset, load_dataset
+from ..errors import InputError
+from ..metrics import aperture
+from ..video import probe
+from . import crop as cropping
+from . import face, masks, overlay, plate, pose, quality, track
+from .steps import WORK, Step, Workspace, joined_chunks, read_npz, write_json, write_npz
+
+FPS = 25
+#: raised where a step computes something else than before, so that half-made datasets are not continued with it
+VERSION = 1
+SAMPLES_PER_FRAME = 640
+
+
+def prepare(video: str | Path, out: str | Path, size: int = 512, features: str | Path | None = None,
+            focal: float | None = None) -> Dataset:
+    """Turn a talking-head video into a dataset folder.
+
+    Interrupted work continues where it stopped, a finished folder is returned at once, and another size or other
+    features redo what they touch. Memory does not grow with the length of the clip.
+
+    Args:
+        video: a clip of one person with sound, at any size and frame rate.
+        out: the dataset folder to write.
+        size: side of the square pictures in px, a multiple of 16 from 64 to 1024.
+        features: `.npy` [num_frames, 16, 29] to use instead of computing them from the sound.
+        focal: focal length in px at `size`; by default 2.5 picture widths (see `pose.FOCAL_WIDTHS`).
+
+    Returns:
+        the Dataset. `dataset.report["warnings"]` says in plain sentences what will make it train badly;
+        `report/overlays.jpg` and `report/curves.jpg` show what was found.
+
+    Raises:
+        InputError: the video is missing, not a video, without sound or without a face; the size, the features or the
+            folder are not usable; the folder holds another video's dataset.
+    """
+    video, root = Path(video), Path(out)
+    _check_size(size, focal)
+    info = probe(video)
+    if not info.has_audio:
+        raise InputError("a video with sound", f"{video} without a sound stream",
+                         "Record the clip with sound, or add its sound track with a video editor: the mouth is "
+                         "learned from it.")
+    settings = {"version": VERSION, "video": _digest(video), "size": int(size),
+                "features": None if features is None else _digest(_existing(features)), "focal": focal}
+    if _finished(root, settings):
+        return load_dataset(root)
+    wave = sound.load_audio(video)
+    if features is not None:
+        sound.load_features(features, wave)
+    _open(root, settings)
+    try:
+        _build(video, root, settings, wave, features, info.frames_at(FPS))
+    except InputError:
+        # an unusable clip leaves no half-made dataset that would refuse the next clip
+        shutil.rmtree(root / WORK, ignore_errors=True)
+        if not any(root.iterdir()):
+            root.rmdir()
+        raise
+    return load_dataset(root)
+
+
+def _existing(features: str | Path) -> Path:
+    path = Path(features)
+    if not path.is_file():
+        raise InputError("a .npy file of features", f"no file at {path}", "Check the path.")
+    return path
+
+
+def _check_size(size: int, focal: float | None) -> None:
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 64 <= size <= 1024 or size % 16:
+        raise InputError("a picture size that is a multiple of 16 from 64 to 1024", repr(size),
+                         "Use 512, or 256 for quick trials.")
+    if focal is not None and not 0.5 * size <= focal <= 20 * size:
+        raise InputError(f"a focal length of {size // 2} to {20 * size} px at size {size}", repr(focal),
+                         "Leave it out: the usual value does for most clips.")
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _finished(root: Path, settings: dict) -> bool:
+    """True where the folder is finished with these settings.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    if root.exists() and not root.is_dir():
+        raise InputError("a folder to write to", f"a file at '{root}'", "Choose another path.")
+    made, begun = root / "dataset.json", root / WORK / "settings.json"
+    records = [_settings_of(record) for record in (made, begun) if record.is_file()]
+    if any(before.get("video") != settings["video"] for before in records):
+        raise InputError("an empty folder or one with this video's dataset",
+                         f"'{root}' with the dataset of another video",
+                         "Choose another folder, or delete this one.")
+    if not records and any((root / name).exists() for name in ("frames", "masks")):
+        raise InputError("an empty folder or a dataset that prepare has begun", f"'{root}' with something else in it",
+                         "Choose another folder.")
+    return made.is_file() and records[0] == settings
+
+
+def _open(root: Path, settings: dict) -> None:
+    """Make the folder, or open it again: from here on it counts as unfinished."""
+    try:
+        (root / WORK).mkdir(parents=True, exist_ok=True)
+        write_json(root / WORK / "settings.json", settings)
+        (root / "dataset.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError("a folder that can be written to", f"'{root}' ({error.strerror})",
+                         "Choose another folder, or change its permissions.") from error
+
+
+def _settings_of(record: Path) -> dict:
+    try:
+        value = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError("a dataset folder", f"'{record}' that cannot be read ({error})",
+                         "Choose another folder, or delete this one.") from error
+    return value.get("settings", {}) if record.name == "dataset.json" else value
+
+
+def _build(video: Path, root: Path, settings: dict, wave: np.ndarray, features: str | Path | None,
+           expected: int) -> None:
+    work = Workspace(root)
+    size, key = settings["size"], {"version": settings["version"], "video": settings["video"]}
+
+    scanned = work.run("scan", lambda step: track.scan(step, video, expected), key)
+    seen = track.load_scan(scanned)
+    tracked = work.run("track", lambda step: track.track(step, video, seen), needs=["scan"])
+    raw = joined_chunks(tracked)
+    if not raw["found"].any():
+        raise InputError("a face in the clip", "none that could be tracked",
+                         "Use a clip that shows one person's face from the front, well lit and not too small.")
+    n = seen.num_frames
+    square = cropping.choose_crop(raw["landmarks"], raw["found"], seen.width, seen.height)
+    landmarks = face.fill_gaps(cropping.to_crop(raw["landmarks"], square, size), raw["found"])
+    cut = work.run("frames", lambda step: cropping.write_frames(step, video, root / "frames", n, square, size),
+                   {"size": size}, ["track"], clears="frames")
+    person = masks.PersonStore(cut, n)
+    posed = work.run("pose", lambda step: _pose(step, landmarks, raw["found"], size, settings["focal"]),
+                     {"size": size, "focal": settings["focal"]}, ["track"])
+    masked = work.run("masks", lambda step: masks.write_masks(step, root / "masks", root / "frames", person, landmarks),
+                      needs=["frames"], clears="masks")
+    plated = work.run("plate", lambda step: plate.write_plate(step, root, n), needs=["masks"])
+    work.run("sound", lambda step: _sound(step, root, wave, features, n),
+             {"features": settings["features"]}, ["scan"])
+
+    tracking = {"landmarks": landmarks, "found": raw["found"], **read_npz(posed.folder / "pose.npz"),
+                "blink": face.blink_curve(landmarks, raw["found"]), "aperture": aperture(landmarks),
+                "lip_rect": face.rectangles(landmarks, face.LIPS, face.LIP_MARGIN, size),
+                "eye_rect": face.rectangles(landmarks, face.EYE_REGION, face.EYE_MARGIN, size)}
+    focal = float(tracking.pop("focal"))
+    write_npz(root / "tracking.npz", **tracking)
+    padded = sound.load_audio(root / "audio.wav")
+    uncovered = float(read_npz(plated.folder / "plate.npz")["uncovered"])
+    person_share = 1 - float(joined_chunks(masked)["shares"][:, 2].mean())
+    report = quality.measure(seen, landmarks, raw["found"], tracking["w2c"], tracking["reprojection"], square, size,
+                             tracking["aperture"], tracking["blink"], padded, uncovered, person_share)
+    report["warnings"] = quality.find_problems(report)
+    report["seconds_per_step"] = {name: step.seconds for name, step in work.steps.items()}
+    (root / "report").mkdir(exist_ok=True)
+    overlay.write_sheet(root, tracking, focal)
+    overlay.write_curves(root, tracking, quality.euler(tracking["w2c"]), padded)
+    write_json(root / "report.json", report)
+    encoder = sound.encoder_spec() if features is None else {"name": "external"}
+    write_json(root / "dataset.json", {
+        "format": FORMAT, "source": video.name, "fps": FPS, "size": size, "num_frames": n, "crop": list(square),
+        "focal": focal, "encoder": encoder, "num_train": max(1, n * 10 // 11), "settings": settings})
+    work.remove()
+
+
+def _pose(step: Step, landmarks: np.ndarray, found: np.ndarray, size: int, focal: float | None) -> None:
+    result = pose.solve_pose(landmarks, found, size, focal)
+    write_npz(step.folder / "pose.npz", w2c=result.w2c, mean_face=result.mean_face, reprojection=result.reprojection,
+              focal=np.float64(result.focal))
+
+
+def _sound(step: Step, root: Path, wave: np.ndarray, features: str | Path | None, num_frames: int) -> None:
+    """Write audio.wav, cut or padded to the length of the picture, and features.npy."""
+    samples = num_frames * SAMPLES_PER_FRAME
+    windows = (sound.extract_features(wave[:samples], num_frames) if features is None
+               else sound.load_features(features, wave))
+    if len(windows) < num_frames:
+        # one frame shorter is within rounding: the last window is held
+        windows = np.concatenate([windows, np.repeat(windows[-1:], num_frames - len(windows), axis=0)])
+    temporary = root / ".features.npy"
+    np.save(temporary, windows[:num_frames])
+    os.replace(temporary, root / "features.npy")
+    sound.save_wav(root / "audio.wav", np.pad(wave[:samples], (0, max(0, samples - len(wave)))))

@@ -1,0 +1,171 @@
+"""Steps that are done once: each one is keyed by its settings, keeps its partial work, and can be continued.
+
+A dataset in the making has a hidden folder `.work` with one folder per step. A step's folder holds its key (a hash of
+the settings it depends on and of the steps before it), its partial results (one file per chunk of frames, each
+written to a temporary name and renamed), and `done.json` once it is finished.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Callable, Iterable, Iterator
+
+import numpy as np
+
+from ..video import read_frames
+
+WORK = ".work"
+#: frames per chunk: what an interruption costs at most. The face tracker starts afresh in each chunk, so that the
+#: result does not depend on where a preparation was interrupted
+CHUNK = 250
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name and rename it, so that it is complete or absent."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: object) -> None:
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode("utf-8"))
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Compressed arrays, written to a temporary name and renamed."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(temporary, path)
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+class Step:
+    """One step's folder in `.work`: its key, its chunks and whether it is done."""
+
+    def __init__(self, folder: Path, key: str):
+        self.folder, self.key = folder, key
+
+    @property
+    def done(self) -> bool:
+        marker = self.folder / "done.json"
+        return marker.is_file() and json.loads(marker.read_text(encoding="utf-8"))["key"] == self.key
+
+    @property
+    def seconds(self) -> float:
+        return json.loads((self.folder / "done.json").read_text(encoding="utf-8"))["seconds"]
+
+    def chunk(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.npz"
+
+    def begin(self) -> bool:
+        """Open the folder; True where partial work for the same key is there, False where the step starts afresh."""
+        same = self.folder / f"key-{self.key}"
+        if same.is_file():
+            return True
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        same.touch()
+        return False
+
+
+class Workspace:
+    """The `.work` folder of a dataset in the making."""
+
+    def __init__(self, root: Path):
+        self.root, self.folder = root, root / WORK
+        self.folder.mkdir(exist_ok=True)
+        self.steps: dict[str, Step] = {}
+
+    def run(self, name: str, make: Callable[[Step], None], settings: dict | None = None, needs: Iterable[str] = (),
+            clears: str | None = None) -> Step:
+        """Do a step unless it is done with these very settings.
+
+        Args:
+            name: the step's folder. make: does the work; called with the Step. settings: JSON-able, what the result
+                depends on. needs: earlier steps that it depends on.
+            clears: a folder of the dataset that the step fills; emptied where the step starts afresh.
+
+        Returns:
+            the Step.
+        """
+        text = json.dumps([name, settings or {}, [self.steps[n].key for n in needs]], sort_keys=True)
+        step = Step(self.folder / name, hashlib.sha256(text.encode()).hexdigest()[:16])
+        self.steps[name] = step
+        if step.done:
+            return step
+        continued = step.begin()
+        if clears:
+            if not continued:
+                shutil.rmtree(self.root / clears, ignore_errors=True)
+            (self.root / clears).mkdir(exist_ok=True)
+        start = time.perf_counter()
+        make(step)
+        write_json(step.folder / "done.json", {"key": step.key, "seconds": round(time.perf_counter() - start, 2)})
+        return step
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+def chunks(num_frames: int) -> list[range]:
+    """Frame numbers of each chunk."""
+    return [range(a, min(a + CHUNK, num_frames)) for a in range(0, num_frames, CHUNK)]
+
+
+def missing_chunks(step: Step, num_frames: int) -> list[tuple[int, range]]:
+    """Number and frames of the chunks that a step has still to do."""
+    return [(k, ids) for k, ids in enumerate(chunks(num_frames)) if not step.chunk(k).is_file()]
+
+
+def joined_chunks(step: Step) -> dict[str, np.ndarray]:
+    """All chunks of a step, joined along their first axis."""
+    parts = [read_npz(path) for path in sorted(step.folder.glob("*.npz"))]
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def quiet_frames(video: Path, start: int) -> Iterator[np.ndarray]:
+    """`read_frames` without its warnings about damage, which the first pass has already reported."""
+    frames = read_frames(video, start=start)
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            image = next(frames, None)
+        if image is None:
+            return
+        yield image
+
+
+class Writers:
+    """Two threads that code and write pictures; at most eight pictures wait, so that memory stays flat."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(2)
+        self._waiting: list = []
+
+    def __enter__(self) -> "Writers":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, work: Callable, *args: object) -> None:
+        if len(self._waiting) >= 8:
+            self._waiting.pop(0).result()
+        self._waiting.append(self._pool.submit(work, *args))
+
+    def finish(self) -> None:
+        """Wait until everything is written; raises what a writer raised."""
+        for future in self._waiting:
+            future.result()
+        self._waiting.clear()

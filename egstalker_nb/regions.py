@@ -1,0 +1,35 @@
+"""Names for parts of the head, from landmarks alone."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: a few MediaPipe face-mesh landmarks of each part; a point belongs to the part of its nearest landmark
+PARTS = {
+    "lips": (0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181, 185, 191, 267, 269, 270,
+             291, 308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415),
+    "eyes": (7, 33, 133, 144, 145, 153, 154, 155, 157, 158, 159, 160, 161, 163, 173, 246, 249, 263, 362, 373, 374, 380,
+             381, 382, 384, 385, 386, 387, 388, 390, 398, 466, 468, 473),
+    "brows": (46, 52, 53, 55, 63, 65, 66, 70, 105, 107, 276, 282, 283, 285, 293, 295, 296, 300, 334, 336),
+    "nose": (1, 2, 4, 5, 6, 19, 45, 48, 64, 94, 98, 115, 168, 195, 197, 220, 275, 278, 294, 327, 344, 440),
+}
+SKIN, AROUND = "other skin", "hair, ears, neck"
+REGIONS = (*PARTS, SKIN, AROUND)
+FACE_REACH = 0.25  # head units: further than this from every landmark is no longer the face
+
+
+def region_of(points: Tensor, mean_face: Tensor) -> Tensor:
+    """Index into `REGIONS` for each point: points [N, 3], mean_face [478, 3], both head frame -> [N] int64."""
+    label = torch.full((len(mean_face),), REGIONS.index(SKIN), device=points.device)
+    for name, ids in PARTS.items():
+        label[list(ids)] = REGIONS.index(name)
+    distance, nearest = torch.cdist(points, mean_face).min(1)
+    region = label[nearest]
+    region[distance > FACE_REACH] = REGIONS.index(AROUND)
+    return region
+
+
+def count_regions(points: Tensor, mean_face: Tensor) -> dict[str, int]:
+    """How many points lie in each region."""
+    counts = torch.bincount(region_of(points, mean_face), minlength=len(REGIONS)).tolist()
+    return dict(zip(REGIONS, counts))

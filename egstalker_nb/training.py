@@ -1,0 +1,321 @@
+"""The training loop: `train` schedules, `Trainer` does one step."""
+from __future__ import annotations
+
+import copy
+import json
+import math
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Iterator, Literal, Optional
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint
+from .config import Config
+from .dataset import Dataset
+from .densify import Densifier
+from .errors import DatasetError, InputError, TrainingError
+from .frames import Frames
+from .gaussians import landmark_colors, make_gaussians
+from .graphs import Graphed
+from .losses import Losses, psnr_of
+from .model import Head, audio_windows
+from .progress import Progress
+from .run import METRICS, Run, default_device, open_run
+
+LOG_INTERVAL = 20       # steps between rows of metrics.jsonl; losses wait on the device until then
+EVAL_FRAMES = 8         # validation frames behind the PSNR curve
+MIN_FRAMES = 8
+COLLAPSE_OPACITY = 0.3  # of the highest mean opacity so far
+COLLAPSE_POINTS = 0.5   # of the highest point count so far
+
+
+def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["coarse"] | int] = None,
+          device: Optional[str | torch.device] = None) -> Run:
+    """Train a talking head, or continue the run in `out`.
+
+    On the CPU a continued run equals an uninterrupted one bit for bit. Ctrl-C (or SIGTERM) finishes the step, writes
+    a checkpoint and raises KeyboardInterrupt.
+
+    Args:
+        ds: prepared dataset. cfg: see `load_config`. out: run folder. device: default CUDA, else the CPU.
+        until: "coarse" stops after the coarse stage, a number after that iteration, None at the end.
+
+    Raises:
+        ConfigError, DatasetError: the folder holds another run, or the dataset is too short.
+        TrainingError: the loss is not finite, or the head collapses; the last good checkpoint stays.
+    """
+    device = torch.device(device) if device is not None else default_device()
+    stop = _stop_iteration(cfg, until)
+    if ds.num_train < MIN_FRAMES:
+        raise DatasetError(f"at least {MIN_FRAMES} training frames", str(ds.num_train), "Use a longer clip.")
+    run = open_run(ds, cfg, Path(out), device)
+    done = run.iterations[-1] if run.iterations else 0
+    if done >= stop:
+        return run
+    trainer = Trainer(ds, cfg, run, device)
+    with Progress(stop, f"train {run.root.name}", initial=trainer.iteration) as bar, stop_signal() as stopping:
+        while trainer.iteration < stop:
+            trainer.train_iteration()
+            now = trainer.iteration
+            keep = now in (stop, cfg.coarse_iterations) or now % cfg.checkpoint_interval == 0 or stopping.is_set()
+            if keep or now % LOG_INTERVAL == 0:
+                trainer.log(bar)
+            bar.update(stage=cfg.stage(now), points=len(trainer.head))
+            if now % cfg.eval_interval == 0 or now == stop:
+                bar.update(0, val_psnr=trainer.evaluate())
+            if keep:
+                trainer.save()
+            if stopping.is_set() and now < stop:
+                raise KeyboardInterrupt(f"stopped at iteration {now}; a checkpoint is written, train again to go on")
+    return run
+
+
+def _stop_iteration(cfg: Config, until: Optional[str | int]) -> int:
+    if until is None:
+        return cfg.iterations
+    if until == "coarse":
+        return max(cfg.coarse_iterations, 1)
+    if isinstance(until, int) and 1 <= until <= cfg.iterations:
+        return until
+    raise InputError(f"until=None, 'coarse' or an iteration from 1 to {cfg.iterations}", repr(until), "Choose one.")
+
+
+@contextmanager
+def stop_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that a step is never cut in the middle; a second Ctrl-C is immediate."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def on_signal(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    old = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)
+
+
+def decayed(first: float, last: float, progress: float) -> float:
+    """Exponential interpolation from `first` (progress 0) to `last` (progress 1)."""
+    if first <= 0 or last <= 0:
+        return first
+    return math.exp(math.log(first) + (math.log(last) - math.log(first)) * min(max(progress, 0.0), 1.0))
+
+
+@lru_cache(4)
+def _shuffle(num_frames: int, seed: int) -> list[int]:
+    return torch.randperm(num_frames, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def frame_order(iteration: int, batch: int, num_frames: int, seed: int) -> list[int]:
+    """The frames of a step: a fresh shuffle each epoch, found from the iteration alone, so that resuming is exact."""
+    positions = range((iteration - 1) * batch, iteration * batch)
+    return [_shuffle(num_frames, seed * 1_000_003 + p // num_frames)[p % num_frames] for p in positions]
+
+
+class Trainer:
+    """Everything that changes while training; `iteration` counts finished steps."""
+
+    def __init__(self, ds: Dataset, cfg: Config, run: Run, device: torch.device):
+        self.ds, self.cfg, self.run, self.device = ds, cfg, run, device
+        torch.manual_seed(cfg.seed)
+        self.head = new_head(ds, cfg).to(device).train()
+        self.average = copy.deepcopy(self.head.deformation).eval().requires_grad_(False)
+        self._averaged = list(self.average.parameters()), list(self.head.deformation.parameters())
+        self.optimizers = self._optimizers()
+        self.densifier = Densifier(cfg, len(self.head), torch.from_numpy(ds.mean_face), device)
+        self.iteration = 0
+        self.deform = Graphed(self.head.deformation)
+        self.losses = {stage: Graphed(Losses(cfg, stage)) for stage in ("coarse", "fine")}
+        self.pending: list[tuple[str, Tensor]] = []  # stage and loss terms of the steps since the last row
+        self.peak = {"opacity": 0.0, "points": 0}
+        self.frames = Frames(ds, ds.train_ids, device)
+        step = max(1, len(ds.val_ids) // EVAL_FRAMES)
+        self.eval_ids = list(ds.val_ids)[::step][:EVAL_FRAMES]
+        self.eval_frames = Frames(ds, self.eval_ids, device)
+        self.K = ds.K.to(device)
+        if run.iterations:
+            self.restore(run.iterations[-1])
+        self.clock = time.perf_counter()
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        c, g, net = self.cfg, self.head.gaussians, self.head.deformation
+        fused = self.device.type == "cuda"
+        rates = {"means": c.position_lr_init, "scales": c.scaling_lr, "quats": c.rotation_lr,
+                 "opacities": c.opacity_lr, "sh0": c.feature_lr, "shN": c.feature_lr / 20}
+        optimizers = {name: torch.optim.Adam([{"params": [g[name]], "lr": rate}], eps=1e-15, fused=fused)
+                      for name, rate in rates.items()}
+        grid = list(net.triplane.parameters())
+        rest = [p for name, p in net.named_parameters() if not name.startswith("triplane.")]
+        optimizers["network"] = torch.optim.AdamW(
+            [{"params": grid, "lr": c.grid_lr_init}, {"params": rest, "lr": c.deformation_lr_init}],
+            weight_decay=c.weight_decay, fused=fused)
+        return optimizers
+
+    @property
+    def gaussian_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {k: v for k, v in self.optimizers.items() if k != "network"}
+
+    def train_iteration(self) -> None:
+        """One step on one batch."""
+        it = self.iteration + 1
+        stage, params = self.cfg.stage(it), self.head.gaussians
+        batch = self.frames.batch(self._ids(it))
+        self.frames.prefetch(self._ids(it + 1))
+        offsets = self._offsets(batch) if stage == "fine" else None
+        rgb, alpha, info = self.head.splat(offsets, batch["w2c"], self.K, self.ds.size, batch["background"])
+        loss, shown = self.losses[stage](rgb, alpha, batch["frame"], batch["head"], batch["lips"])
+        growing = self.densifier.active(it)
+        if growing:
+            info["means2d"].retain_grad()
+        loss.backward()
+        self._update(it, stage == "fine")
+        if growing:
+            done = self.densifier.after_backward(params, self.gaussian_optimizers, it, info)
+            if done:
+                self.write({"kind": "densify", "iteration": it, **done})
+        # cloned: a captured graph writes the next step's terms into the same memory
+        self.pending.append((stage, shown.clone()))
+        self.iteration = it
+
+    def _offsets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        audio = audio_windows(self.frames.features, batch["ids"])
+        values = self.deform(self.head.gaussians["means"].detach(), audio, batch["blink"], batch["w2c"])
+        return dict(zip(self.head.deformation.outputs, values))
+
+    def _ids(self, iteration: int) -> list[int]:
+        return frame_order(iteration, self.cfg.batch_size, self.ds.num_train, self.cfg.seed)
+
+    def _update(self, it: int, fine: bool) -> None:
+        """Step the optimisers that have gradients, with this iteration's learning rates."""
+        c = self.cfg
+        self.optimizers["means"].param_groups[0]["lr"] = decayed(
+            c.position_lr_init, c.position_lr_final, it / c.iterations)
+        if fine:
+            progress = (it - c.coarse_iterations) / max(c.iterations - c.coarse_iterations, 1)
+            grid, rest = self.optimizers["network"].param_groups
+            grid["lr"] = decayed(c.grid_lr_init, c.grid_lr_final, progress)
+            rest["lr"] = decayed(c.deformation_lr_init, c.deformation_lr_final, progress)
+        for name, optimizer in self.optimizers.items():
+            if fine or name != "network":
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        if fine:
+            self._average(it - c.coarse_iterations)
+
+    @torch.no_grad()
+    def _average(self, steps: int) -> None:
+        """Move the averaged network towards the trained one; quickly at first, so that the start is forgotten."""
+        decay = min(self.cfg.weight_average, (1 + steps) / (10 + steps))
+        torch._foreach_lerp_(*self._averaged, 1 - decay)
+
+    def log(self, bar: Progress) -> None:
+        """Write the mean of the steps since the last row, and stop the run if it has gone wrong."""
+        if not self.pending:
+            return
+        stage = self.pending[-1][0]
+        names = self.losses[stage].module.names
+        rows = torch.stack([terms for at, terms in self.pending if at == stage]).cpu()
+        first = self.iteration - len(rows) + 1
+        self.pending = []
+        for offset in (~torch.isfinite(rows).all(1)).nonzero()[:1, 0].tolist():
+            raise self._stopped(f"a loss that is not finite at iteration {first + offset}",
+                                dict(zip(names, rows[offset].tolist())))
+        opacity, points = self.head.gaussians["opacities"].detach().sigmoid().mean().item(), len(self.head)
+        values = dict(zip(names, rows.mean(0).tolist()))
+        self.write({"kind": "train", "iteration": self.iteration, "stage": self.cfg.stage(self.iteration), **values,
+                    "points": points, "opacity": opacity, "it_per_s": len(rows) / (time.perf_counter() - self.clock)})
+        self.clock = time.perf_counter()
+        bar.update(0, **values)
+        self.peak = {"opacity": max(self.peak["opacity"], opacity), "points": max(self.peak["points"], points)}
+        if opacity < COLLAPSE_OPACITY * self.peak["opacity"] or points < COLLAPSE_POINTS * self.peak["points"]:
+            raise self._stopped(f"a collapse by iteration {self.iteration}: mean opacity {opacity:.3f} (peak "
+                                f"{self.peak['opacity']:.3f}), {points} points (peak {self.peak['points']})", values)
+
+    def _stopped(self, what: str, terms: dict[str, float]) -> TrainingError:
+        listed = ", ".join(f"{k} {v:.4g}" for k, v in terms.items())
+        good = self.run.iterations
+        kept = f"The last good checkpoint is iteration {good[-1]}." if good else "No checkpoint was written yet."
+        return TrainingError("a finite loss and a head that stays", f"{what} ({listed})",
+                             f"{kept} Lower the learning rates or check the dataset's report, and train again.")
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """PSNR (dB, composite) on a few validation frames with the averaged network; written to the metrics."""
+        head, fine = self.shown_head(), self.cfg.stage(self.iteration) == "fine"
+        values = []
+        for i in self.eval_ids:
+            b = self.eval_frames.batch([i])
+            rgb, _, _ = head.render(audio_windows(self.frames.features, b["ids"]), b["blink"], b["w2c"], self.K,
+                                    self.ds.size, b["background"], deform=fine)
+            values.append(psnr_of(rgb.clamp(0, 1), b["frame"]))
+        value = torch.stack(values).mean().item() if values else float("nan")
+        self.write({"kind": "eval", "iteration": self.iteration, "val_psnr": value})
+        return value
+
+    def shown_head(self) -> Head:
+        """The head as it is rendered: trained Gaussians, averaged network."""
+        head = copy.copy(self.head)
+        head._modules = {**self.head._modules, "deformation": self.average}
+        return head
+
+    def write(self, row: dict[str, Any]) -> None:
+        with open(self.run.root / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def save(self) -> None:
+        """Write a checkpoint of this iteration."""
+        self.check_finite()
+        state = {"iteration": self.iteration, "stage": self.cfg.stage(self.iteration), "points": len(self.head)}
+        trainer = {"network": self.head.deformation.state_dict(), "densifier": self.densifier.state_dict(),
+                   "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()}, "peak": self.peak,
+                   "rng": torch.get_rng_state(),
+                   "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None}
+        shown = {**self.shown_head().state_dict(), "born": self.densifier.state["born"]}
+        checkpoint.save(self.run.root, self.iteration, shown, trainer, state, dict(self.head.gaussians))
+        self.write({"kind": "checkpoint", "iteration": self.iteration, "points": len(self.head)})
+
+    def check_finite(self) -> None:
+        bad = [name for name, p in self.head.named_parameters() if not torch.isfinite(p).all()]
+        if bad:
+            raise self._stopped(f"parameters that are not finite at iteration {self.iteration}: {', '.join(bad)}", {})
+
+    def restore(self, iteration: int) -> None:
+        """Continue from a checkpoint: everything that `save` wrote, and metrics up to it."""
+        tensors = checkpoint.load(self.run.root, iteration, checkpoint.HEAD)
+        trainer = checkpoint.load(self.run.root, iteration, checkpoint.TRAINER)
+        for name in self.head.gaussians:
+            self.head.gaussians[name] = nn.Parameter(tensors[f"gaussians.{name}"].to(self.device))
+        self.average.load_state_dict({k.removeprefix("deformation."): v for k, v in tensors.items()
+                                      if k.startswith("deformation.")})
+        self.head.deformation.load_state_dict(trainer["network"])
+        self.optimizers = self._optimizers()
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(trainer["optimizers"][name])
+        self.densifier.load_state_dict(trainer["densifier"])
+        self.peak, self.iteration = trainer["peak"], iteration
+        rows = [r for r in self.run.metrics() if r["iteration"] <= iteration]
+        checkpoint.write_text_atomic(self.run.root / METRICS, "".join(json.dumps(r) + "\n" for r in rows))
+        torch.set_rng_state(trainer["rng"])
+        if trainer["cuda_rng"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(trainer["cuda_rng"], self.device)
+
+
+def new_head(ds: Dataset, cfg: Config) -> Head:
+    """The untrained head of a dataset: Gaussians at the mean face's landmarks, coloured by the frames."""
+    train = torch.from_numpy(ds.w2c[:ds.num_train])
+    pose = torch.cat([train[:, :3, :3].flatten(1), train[:, :3, 3]], 1)
+    gaussians = make_gaussians(torch.from_numpy(ds.mean_face), landmark_colors(ds), cfg.sh_degree)
+    return Head(cfg, gaussians, pose.mean(0), pose.std(0).clamp_min(1e-2))

@@ -1,0 +1,145 @@
+"""Fixtures of all tests, and quiet, modest libraries."""
+import os
+
+# before numba, torch and mediapipe are imported; the notebooks' kernels inherit them
+for variable in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while waiting starve each other on 2 cores
+os.environ.setdefault("GLOG_minloglevel", "3")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import json  # noqa: E402
+import wave  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(2)
+cv2.setNumThreads(2)
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY_SIZE, TINY_FRAMES, TINY_FOCAL = 64, 12, 128.0
+
+
+@pytest.fixture(scope="session")
+def sample_clip() -> Path:
+    """The committed talking-head clip."""
+    return ROOT / "data" / "sample" / "clip.mp4"
+
+
+@pytest.fixture(scope="session")
+def sample_dataset(sample_clip, tmp_path_factory):
+    """The sample, prepared at 128 px once for all tests. Read only: copy the folder before changing it."""
+    import egstalker_nb as egs
+
+    return egs.prepare(sample_clip, tmp_path_factory.mktemp("sample") / "dataset", size=128)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory):
+    """A made-up dataset: 12 frames of 64 px of a ball with eyes and a mouth that opens. Read only."""
+    import egstalker_nb as egs
+
+    root = tmp_path_factory.mktemp("tiny") / "dataset"
+    make_tiny_dataset(root)
+    return egs.load_dataset(root)
+
+
+def make_tiny_dataset(root: Path) -> None:
+    """Write a dataset folder with a known truth and without face tracking; the same bytes at every call."""
+    from egstalker_nb.audio import encoder_spec
+
+    size, count, focal = TINY_SIZE, TINY_FRAMES, TINY_FOCAL
+    time = np.arange(count) / 25.0
+    aperture = (0.08 * (1 - np.cos(2 * np.pi * 4 * time))).astype(np.float32)
+    blink = np.where(np.arange(count) % 6 == 5, 0.9, 0.1).astype(np.float32)
+    mean_face, w2c = _ball(), _poses(count)
+    camera = np.einsum("nij,kj->nki", w2c[:, :3, :3], mean_face) + w2c[:, None, :3, 3]
+    pixels = focal * camera[..., :2] / camera[..., 2:] + size / 2
+    depth = focal * (camera[..., 2:] - w2c[:, None, 2:3, 3]) / w2c[:, None, 2:3, 3]
+    centre = focal * w2c[:, :2, 3] / w2c[:, 2:3, 3] + size / 2
+    radius = 1.3 * focal / w2c[:, 2, 3]
+
+    (root / "frames").mkdir(parents=True)
+    (root / "masks").mkdir()
+    plate, best = _plate(), [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+    cv2.imwrite(str(root / "background.png"), plate[..., ::-1])
+    for i in range(count):
+        image, mask = _picture(plate, centre[i], radius[i], aperture[i], blink[i])
+        cv2.imwrite(str(root / "frames" / f"{i:06d}.jpg"), image[..., ::-1], best)
+        cv2.imwrite(str(root / "masks" / f"{i:06d}.png"), mask[..., ::-1])
+
+    rng = np.random.default_rng(0)
+    loudness = (aperture - aperture.mean()) / aperture.std()
+    features = loudness[:, None, None] * rng.normal(size=(1, 16, 29)) + 0.1 * rng.normal(size=(count, 16, 29))
+    np.save(root / "features.npy", features.astype(np.float32))
+    sound = np.repeat(aperture / aperture.max(), 640) * np.sin(2 * np.pi * 150 * np.arange(count * 640) / 16000)
+    with wave.open(str(root / "audio.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes((sound * 12000).astype("<i2").tobytes())
+    np.savez(root / "tracking.npz", landmarks=np.concatenate([pixels, depth], -1).astype(np.float32),
+             found=np.ones(count, bool), w2c=w2c.astype(np.float32), blink=blink, aperture=aperture,
+             lip_rect=_rects(centre, radius, 0.4, 0.5, 0.35), eye_rect=_rects(centre, radius, -0.35, 0.7, 0.25),
+             mean_face=mean_face, reprojection=np.full(count, 0.2, np.float32))
+    (root / "report.json").write_text(json.dumps({"num_frames": count, "warnings": []}))
+    (root / "dataset.json").write_text(json.dumps({
+        "format": 1, "source": "made-up", "fps": 25, "size": size, "num_frames": count, "crop": [0, 0, size],
+        "focal": focal, "encoder": encoder_spec(), "num_train": count * 10 // 11}))
+
+
+def _ball() -> np.ndarray:
+    """478 points on the camera's half of an ellipsoid, mean distance from their centroid 1; [478, 3] float32."""
+    i = np.arange(478)
+    z = -(i + 0.5) / 478
+    angle, ring = i * np.pi * (3 - np.sqrt(5)), np.sqrt(1 - z * z)
+    points = np.stack([ring * np.cos(angle), 1.2 * ring * np.sin(angle), z], -1)
+    points -= points.mean(0)
+    return (points / np.linalg.norm(points, axis=-1).mean()).astype(np.float32)
+
+
+def _poses(count: int) -> np.ndarray:
+    """World-to-camera [count, 4, 4]: a head 9 units away that turns 6 degrees to either side and drifts."""
+    phase = 2 * np.pi * np.arange(count) / count
+    turn = np.deg2rad(6) * np.sin(phase)
+    w2c = np.tile(np.eye(4), (count, 1, 1))
+    w2c[:, 0, 0], w2c[:, 0, 2], w2c[:, 2, 0], w2c[:, 2, 2] = np.cos(turn), np.sin(turn), -np.sin(turn), np.cos(turn)
+    w2c[:, :3, 3] = np.stack([0.2 * np.cos(phase), 0.1 * np.sin(phase), np.full(count, 9.0)], -1)
+    return w2c
+
+
+def _plate() -> np.ndarray:
+    y, x = np.mgrid[0:TINY_SIZE, 0:TINY_SIZE] / TINY_SIZE
+    return (255 * np.stack([0.3 + 0.2 * x, 0.4 + 0.2 * y, 0.6 - 0.2 * x], -1)).astype(np.uint8)
+
+
+def _picture(plate, centre, radius, aperture, blink) -> tuple[np.ndarray, np.ndarray]:
+    """One frame and its masks, [S, S, 3] uint8 each."""
+    y, x = np.mgrid[0:TINY_SIZE, 0:TINY_SIZE] + 0.5
+    u, v = (x - centre[0]) / radius, (y - centre[1]) / radius
+
+    def inside(across, down, wide, high):
+        return 1 / (1 + np.exp(np.clip(12 * (np.hypot((u - across) / wide, (v - down) / high) - 1), -50, 50)))
+
+    head = inside(0, 0, 1, 1.2)
+    torso = (1 - head) * inside(0, 2.6, 1.6, 1.5)
+    skin = np.array([0.85, 0.62, 0.5]) * (0.9 - 0.25 * u * u)[..., None]
+    for across in (-0.4, 0.4):
+        skin = skin * (1 - 0.9 * inside(across, -0.35, 0.16, 0.12 * (1.1 - blink)))[..., None]
+    skin = skin * (1 - 0.9 * inside(0, 0.4, 0.3, 0.04 + aperture))[..., None]
+    back = 1 - head - torso
+    image = head[..., None] * skin + torso[..., None] * [0.2, 0.25, 0.45] + back[..., None] * plate / 255.0
+    mask = np.rint(255 * np.stack([head, torso], -1)).astype(int)
+    mask = np.dstack([mask, 255 - mask.sum(-1)])
+    return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8), np.clip(mask, 0, 255).astype(np.uint8)
+
+
+def _rects(centre, radius, down, wide, high) -> np.ndarray:
+    """[N, 4] int32 rectangles around a part of the face, inside the picture."""
+    middle = centre + np.stack([np.zeros_like(radius), down * radius], -1)
+    half = np.stack([wide * radius, high * radius], -1)
+    corners = np.concatenate([np.floor(middle - half), np.ceil(middle + half)], -1)
+    return np.clip(corners, 0, TINY_SIZE).astype(np.int32)

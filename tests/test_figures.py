@@ -1,0 +1,242 @@
+"""Figures, diagrams, tables and the final check of the notebooks: what they show must be what the data says."""
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from egstalker_nb import diagrams, figures, plots, tables
+from egstalker_nb.config import FIELDS, load_config
+from egstalker_nb.errors import EgsError, InputError
+from egstalker_nb.run import Run
+from egstalker_nb.training import new_head
+
+
+@pytest.fixture
+def config():
+    return load_config("quick_test")
+
+
+@pytest.fixture
+def head(tiny_dataset, config):
+    torch.manual_seed(0)
+    return new_head(tiny_dataset, config).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def moving(head):
+    """A head whose network does something."""
+    for layer in head.deformation.heads.values():
+        torch.nn.init.normal_(layer.weight, std=0.02)
+    return head
+
+
+@pytest.fixture
+def logged(tmp_path, config):
+    """A run folder that holds a metrics file only: coarse until 100, fine until 200."""
+    rows = []
+    for it in range(20, 201, 20):
+        terms = {"l1": 1 / it, "dssim": 2 / it, **({"lip": 3 / it} if it > 100 else {})}
+        rows.append({"kind": "train", "iteration": it, "stage": config.stage(it), **terms, "loss": sum(terms.values()),
+                     "psnr": 10 + it / 20, "points": 478 + it, "opacity": 0.3, "it_per_s": 5.0})
+    rows += [{"kind": "eval", "iteration": it, "val_psnr": 9 + it / 20} for it in (100, 200)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return Run(tmp_path, config, {})
+
+
+# ---- figures: each can be saved, has its axes named, and is not kept by pyplot ----
+
+def saved(figure, folder):
+    plots.finish(figure, folder, "picture")
+    assert (folder / "figures" / "picture.png").stat().st_size > 1000
+    assert plt.get_fignums() == [], "pyplot would show it a second time and keep it for ever"
+
+
+@pytest.mark.parametrize("name", ["anatomy", "signals", "motion"])
+def test_dataset_figures(tiny_dataset, tmp_path, name):
+    saved(getattr(figures, name)(tiny_dataset, *([3] if name == "anatomy" else [])), tmp_path)
+
+
+def test_head_figures(tiny_dataset, moving, tmp_path):
+    ds = tiny_dataset
+    saved(figures.gaussians_on_frame(moving, ds, 2), tmp_path)
+    saved(figures.views(moving, ds), tmp_path)
+    saved(figures.attention(moving, ds, 2), tmp_path)
+    saved(figures.movement(moving, ds, range(6), 2), tmp_path)
+
+
+def test_picture_rows(tiny_dataset, tmp_path):
+    ids = [1, 5, 9]
+    truth = figures.frames_of(tiny_dataset, ids)
+    saved(figures.against_truth(truth, 255 - truth, ["a", "b", "c"]), tmp_path)
+    figure = figures.faces_and_mouths({"video": truth, "render": truth}, tiny_dataset.lip_rect[ids], ["a", "b", "c"])
+    assert len(figure.axes) == 12, "a face and a mouth for each of two kinds and three frames"
+    saved(figure, tmp_path)
+
+
+def test_sound_figures(tiny_dataset, tmp_path):
+    """Frames without a face leave gaps, and silence no error."""
+    saved(figures.sound(tiny_dataset.audio(), tiny_dataset.features), tmp_path)
+    saved(figures.sound(np.zeros(6400, np.float32), np.zeros((10, 16, 29), np.float32)), tmp_path)
+    saved(figures.speech_and_mouth(np.zeros(12), np.where(np.arange(12) % 3, 0.05, np.nan)), tmp_path)
+    saved(figures.speech_and_mouth(np.zeros(12), np.full(12, np.nan)), tmp_path)
+
+
+def test_curves_show_every_term_and_stop_where_told(logged, tmp_path):
+    """A loss term that begins in the fine stage is drawn from there on; `last` hides what came later."""
+    figure = figures.curves(logged)
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert {"loss", "l1", "dssim", "lip"} <= set(lines)
+    assert list(lines["lip"].get_xdata()) == [120, 140, 160, 180, 200]
+    assert list(figure.axes[1].lines[1].get_ydata()) == [14, 19], "validation PSNR"
+    saved(figure, tmp_path)
+    coarse = figures.curves(logged, last=100)
+    assert max(max(line.get_xdata()) for axis in coarse.axes for line in axis.lines) == 100
+    assert "lip" not in {line.get_label() for line in coarse.axes[0].lines}
+
+
+def test_a_plot_without_names_on_its_axes_is_refused(tmp_path):
+    figure, (axis,) = plots.subplots()
+    plots.curve(axis, [0, 1], [0, 1])
+    with pytest.raises(InputError, match="both axes"):
+        plots.finish(figure, tmp_path, "nameless")
+    plots.label(axis, "time (s)", "level (dB)")
+    saved(figure, tmp_path)
+
+
+# ---- what the figures compute ----
+
+def test_feature_windows_become_the_strip_they_were_cut_from():
+    """Windows overlap; laid on a time axis, each step must appear once and at its own time."""
+    strip = np.random.default_rng(0).normal(size=(40, 29)).astype(np.float32)
+    padded = np.pad(strip, ((8, 8), (0, 0)))
+    windows = np.stack([padded[2 * i:2 * i + 16] for i in range(20)])
+    np.testing.assert_array_equal(figures.steps_of(windows), strip)
+
+
+def test_loudness_is_in_decibels_of_full_scale():
+    """A full-scale sine is 3 dB below full scale; half of it 6 dB less; silence and missing sound are the floor."""
+    sine = np.sin(2 * np.pi * 100 * np.arange(640) / 16000).astype(np.float32)
+    level = figures.loudness(np.concatenate([sine, sine / 2, 0 * sine]), 4)
+    np.testing.assert_allclose(level, [-3.01, -9.03, -60, -60], atol=0.02)
+
+
+def test_landmarks_of_the_mean_face_fall_on_the_tracked_ones(tiny_dataset):
+    """Head frame to pixels: a wrong axis or centre would paint points beside the face."""
+    for i in (0, 7):
+        pixels, depth = figures.projected(tiny_dataset, i, torch.from_numpy(tiny_dataset.mean_face))
+        np.testing.assert_allclose(pixels, tiny_dataset.landmarks[i, :, :2], atol=0.01)
+        assert (depth > 0).all()
+
+
+def test_mouth_is_centred_and_enlarged():
+    """Also at the border of the picture, where the crop reaches outside."""
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[50:60, 4:16] = (255, 0, 0)
+    crop = figures.mouth(picture, np.array([4, 50, 16, 60]), edge=96)
+    assert crop.shape == (96, 96, 3)
+    red = crop[..., 0] > 128
+    rows, columns = np.nonzero(red)
+    assert abs(columns.mean() - 47.5) < 0.6 and abs(rows.mean() - 47.5) < 0.6
+    assert 0.5 < red.any(0).mean() <= 1.0
+
+
+def test_psnr_of_a_known_error():
+    a = np.full((2, 16, 16, 3), 100, np.uint8)
+    assert figures.psnr(a + 51, a) == pytest.approx(-20 * np.log10(51 / 255), abs=1e-4)
+
+
+def test_values_are_painted_unchanged_where_the_head_is(head, tiny_dataset):
+    """Blending must not darken a value at soft edges; where there is no head there is no value."""
+    image = figures.painted(head, tiny_dataset, 2, torch.full((len(head),), 7.0))
+    seen = np.isfinite(image)
+    assert 0.05 < seen.mean() < 0.9
+    np.testing.assert_allclose(image[seen], 7, rtol=1e-3)
+    right = (head.gaussians["means"][:, 0] > 0).float()
+    image = figures.painted(head, tiny_dataset, 0, right)
+    assert np.nanmean(image[:, 42:]) > 0.8 > 0.2 > np.nanmean(image[:, :22])
+
+
+def test_rendered_follows_the_order_asked_for_and_the_offsets(head, tiny_dataset):
+    """Frames come back in the order of `ids` over all batches; at the start the deformation changes nothing."""
+    ids = [9, 0, 4]
+    still = figures.rendered(head, tiny_dataset, ids, deform=False, batch=2)
+    for picture, i in zip(still, ids):
+        np.testing.assert_array_equal(picture, figures.rendered(head, tiny_dataset, [i], deform=False)[0])
+    np.testing.assert_array_equal(figures.rendered(head, tiny_dataset, ids), still)
+    assert all(not o.any() for o in figures.offsets(head, tiny_dataset, ids).values())
+    torch.nn.init.normal_(head.deformation.heads["means"].weight, std=0.1)
+    assert (figures.rendered(head, tiny_dataset, ids) != still).any()
+
+
+# ---- diagrams ----
+
+@pytest.mark.parametrize("name", diagrams.METHODS)
+def test_diagram_is_readable(name):
+    """Arrows join boxes that exist, boxes lie apart, and every text fits into its box."""
+    diagram = diagrams.METHODS[name]
+    assert {key for pair in diagram.arrows + diagram.back for key in pair} == set(diagram.boxes)
+    places = [box[:2] for box in diagram.boxes.values()]
+    assert all(abs(a[0] - b[0]) >= 1 or abs(a[1] - b[1]) >= 1 for i, a in enumerate(places) for b in places[:i])
+    figure = diagrams.method(name)
+    figure.canvas.draw()
+    axis, = figure.axes
+    boxes = [p for p in axis.patches if hasattr(p, "get_boxstyle")]
+    for words, box in zip(axis.texts, boxes):
+        inner, outer = words.get_window_extent(), box.get_window_extent()
+        assert inner.width < outer.width and inner.height < outer.height, words.get_text()
+
+
+def test_unknown_diagram_is_refused():
+    with pytest.raises(InputError, match="preparation"):
+        diagrams.method("magic")
+
+
+# ---- tables ----
+
+def test_every_setting_is_explained(config):
+    """The settings table is the reference that notebook 2 shows: no field without a meaning, changes marked."""
+    docs = tables.setting_docs()
+    assert set(docs) == set(FIELDS)
+    assert docs["batch_size"] == "Frames per step."
+    rows = {row[1]: row for row in tables.settings(config).rows}
+    assert set(rows) == set(FIELDS) - {"preset"}
+    assert all(len(row[5]) > 10 for row in rows.values())
+    assert rows["coarse_iterations"][2:5] == (100, "*", 3000) and rows["sh_degree"][3] == ""
+
+
+def test_report_table_knows_what_preparation_writes(sample_dataset):
+    """A value that preparation renames would silently show as missing."""
+    assert [name for name, value, _ in tables.report(sample_dataset.report).rows if value is None] == []
+
+
+def test_report_table_shows_missing_values_as_missing():
+    shown = {row[0]: row[1] for row in tables.report({"num_frames": 12, "cuts": []}).rows}
+    assert shown["num_frames"] == 12 and shown["cuts"] == [] and shown["reprojection_px.rms"] is None
+
+
+def test_table_as_html_and_as_text():
+    """Text from a user's file must not become markup."""
+    table = tables.Table(("name", "value"), [("<b>", 0.123456), ("none", None), ("list", [1, True])], caption="a & b")
+    html = table._repr_html_()
+    assert "&lt;b&gt;" in html and "<b>" not in html and "a &amp; b" in html
+    assert str(table).splitlines() == ["a & b", "name  value", "<b>   0.1235", "none  -", "list  1, yes"]
+
+
+def test_tensor_table_gives_shape_type_and_range():
+    (row,) = tables.tensors({"x": (np.array([[1, -2]], np.int16), "what")}).rows
+    assert row == ("x", [1, 2], "int16", -2.0, 1.0, "what")
+
+
+def test_check_passes_within_the_range_ends_included():
+    table = tables.check(("a", 1, 1, 2, "Fix a."), ("b", np.float32(0.5), 0, 1, "Fix b."))
+    assert [row[-1] for row in table.rows] == ["passed", "passed"]
+
+
+@pytest.mark.parametrize("value", [0.89, 1.01, float("nan")])
+def test_check_names_what_failed_and_what_to_do(value):
+    """A notebook whose result is wrong must not end quietly, least of all with NaN."""
+    with pytest.raises(EgsError, match=r"faces in 0.9 ... 1; found .*\. Look at it\.") as caught:
+        tables.check(("fine", 1, 0, 1, "Never shown."), ("faces", value, 0.9, 1, "Look at it."))
+    assert "Never shown" not in str(caught.value)

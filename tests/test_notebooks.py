@@ -1,0 +1,115 @@
+"""The six notebooks: how they are committed, and that all of them run headless on the sample."""
+import ast
+
+import nbformat
+import papermill
+import pytest
+
+from egstalker_nb import pipeline
+from egstalker_nb.video import probe
+
+MAX_CELL_LINES = 25
+SIZE, ITERATIONS, SECONDS = 128, 60, 2.0
+PARAMETERS = {
+    "01_data_prep": {"video", "dataset", "size", "features"},
+    "02_coarse_training": {"dataset", "run", "config", "overrides"},
+    "03_fine_training": {"dataset", "run", "config", "overrides"},
+    "04_densification_analysis": {"run"},
+    "05_config_comparison": {"runs", "dataset"},
+    "06_custom_audio_rendering": {"run", "audio", "out", "poses", "duration"},
+}
+each_notebook = pytest.mark.parametrize("name", pipeline.NOTEBOOKS)
+
+
+def read(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(pipeline.NOTEBOOK_DIR / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
+
+
+def parameter_cells(nb: nbformat.NotebookNode) -> list:
+    return [c for c in nb.cells if "parameters" in c.metadata.get("tags", [])]
+
+
+def assigned(cell: nbformat.NotebookNode) -> set:
+    """Names that a cell assigns."""
+    return {n.id for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
+def test_the_six_are_there_and_no_other():
+    """A notebook outside the list would never be run by anyone."""
+    assert sorted(p.stem for p in pipeline.NOTEBOOK_DIR.glob("*.ipynb")) == list(pipeline.NOTEBOOKS)
+    assert set(PARAMETERS) == set(pipeline.NOTEBOOKS)
+
+
+@each_notebook
+def test_notebook_is_valid_and_clean(name):
+    """Outputs and counts make every diff unreadable and carry stale results."""
+    nb = read(name)
+    nbformat.validate(nb)
+    code = [c for c in nb.cells if c.cell_type == "code"]
+    assert [i for i, c in enumerate(code) if c.outputs] == []
+    assert [i for i, c in enumerate(code) if c.execution_count is not None] == []
+    assert nb.metadata.kernelspec.name == "python3"
+
+
+@each_notebook
+def test_cells_are_short_and_introduced(name):
+    """One idea a cell, prose first: a notebook is read as much as it is run."""
+    nb = read(name)
+    long = {i: n for i, c in enumerate(nb.cells)
+            if c.cell_type == "code" and (n := len(c.source.splitlines())) > MAX_CELL_LINES}
+    assert long == {}, "cell: lines"
+    assert nb.cells[0].cell_type == "markdown" and nb.cells[0].source.startswith("# ")
+
+
+@each_notebook
+def test_parameters_are_literals_in_one_cell(name):
+    """Papermill replaces this cell's values: a derived one would keep the old value."""
+    (cell,) = parameter_cells(read(name))
+    for node in ast.parse(cell.source).body:
+        if isinstance(node, ast.ImportFrom):
+            assert node.module == "typing"  # for the annotations
+            continue
+        assert isinstance(node, (ast.Assign, ast.AnnAssign)), ast.unparse(node)
+        ast.literal_eval(node.value)
+    assert PARAMETERS[name] <= assigned(cell)
+
+
+@each_notebook
+def test_papermill_sees_every_parameter(name):
+    """Papermill's inspection drops lines it cannot read (`=` in a comment, `int | None`), and they become unknown."""
+    (cell,) = parameter_cells(read(name))
+    assert set(papermill.inspect_notebook(str(pipeline.NOTEBOOK_DIR / f"{name}.ipynb"))) == assigned(cell)
+
+
+@pytest.fixture(scope="module")
+def headless(sample_clip, tmp_path_factory):
+    """All six, executed once; returns the folder of the results and the video."""
+    folder = tmp_path_factory.mktemp("headless")
+    video = pipeline.run_notebooks(
+        sample_clip, "quick_test", audio=sample_clip.with_name("speech.wav"), name="sample", out=folder / "out",
+        dataset=folder / "dataset", size=SIZE, duration=SECONDS,
+        overrides={"coarse_iterations": ITERATIONS // 3, "iterations": ITERATIONS})
+    return folder / "out", video
+
+
+def test_all_six_run_headless_on_the_sample(headless):
+    """From the clip to the talking video through the notebooks themselves, as `make demo` does."""
+    out, video = headless
+    info = probe(video)
+    assert (info.width, info.height, info.fps, info.has_audio) == (SIZE, SIZE, 25, True)
+    assert abs(info.duration - SECONDS) <= 0.04
+    assert sorted(p.stem for p in (out / "notebooks").glob("*.ipynb")) == list(pipeline.NOTEBOOKS)
+
+
+@each_notebook
+def test_executed_notebook_is_complete(headless, name):
+    """Every cell ran, without an error and without a warning that a reader would stumble over."""
+    out, _ = headless
+    nb = nbformat.read(out / "notebooks" / f"{name}.ipynb", as_version=4)
+    code = [c for c in nb.cells if c.cell_type == "code" and c.source.strip()]
+    assert [c.source for c in code if c.execution_count is None] == []
+    outputs = [o for c in code for o in c.outputs]
+    assert outputs, "the notebook shows nothing"
+    errors = [o.get("text", o.get("evalue")) for o in outputs if o.output_type == "error"
+              or o.output_type == "stream" and o.name == "stderr" and "Warning" in o.text]
+    assert errors == []

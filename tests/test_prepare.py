@@ -1,0 +1,332 @@
+"""`egs.prepare` on the sample clip: truth, resuming, changed settings, flat memory, errors."""
+import json
+import weakref
+
+import numpy as np
+import pytest
+
+import egstalker_nb as egs
+from egstalker_nb.audio import frames_of, load_audio
+from egstalker_nb.errors import InputError
+from egstalker_nb.preparation import bundle, crop, masks, pipeline, quality, steps, track
+from egstalker_nb.video import read_frames, write_video
+
+# ---- the sample, tracked for real
+
+
+def test_reprojection_of_the_sample_is_within_the_limit(sample_dataset):
+    ds = sample_dataset
+    assert ds.found.all()
+    assert np.sqrt((ds.reprojection.astype(float) ** 2).mean()) <= 1.5 * ds.size / 512
+    assert ds.report["reprojection_px"]["rms"] <= 1.5 * ds.size / 512
+
+
+def test_mean_face_and_cameras_explain_the_landmarks(sample_dataset):
+    ds = sample_dataset
+    shown = bundle.project(ds.w2c[:, :3, :3].astype(float), ds.w2c[:, :3, 3].astype(float),
+                           ds.mean_face.astype(float), ds.focal) + ds.size / 2
+    error = np.linalg.norm(shown - ds.landmarks[..., :2], axis=-1)
+    # also the moving landmarks are right in the mean
+    assert np.median(error) < 0.005 * ds.size and error.mean(axis=0).max() < 0.04 * ds.size
+
+
+def test_mouth_eyes_and_head_follow_the_known_truth(sample_dataset, sample_clip):
+    truth, ds = np.load(sample_clip.parent / "truth.npz"), sample_dataset
+
+    def agreement(a, b):
+        return np.corrcoef(a, b)[0, 1]
+
+    assert agreement(ds.aperture, truth["aperture"]) > 0.85
+    assert agreement(ds.blink, truth["blink"]) > 0.85
+    angles, true = quality.euler(ds.w2c), quality.euler(truth["w2c"])
+    assert agreement(angles[:, 0], true[:, 0]) > 0.9 and agreement(angles[:, 1], true[:, 1]) > 0.7
+
+
+def test_dataset_has_the_whole_format(sample_dataset):
+    ds = sample_dataset
+    n, s = ds.num_frames, ds.size
+    assert ds.num_train == n * 10 // 11 and s == 128 and ds.fps == 25
+    assert ds.features.shape == (n, 16, 29) and ds.features.dtype == np.float32
+    assert len(ds.audio()) == n * 640
+    assert ds.w2c.shape == (n, 4, 4) and np.allclose(np.linalg.det(ds.w2c[:, :3, :3]), 1, atol=1e-4)
+    assert 0 <= ds.blink.min() and ds.blink.max() <= 1
+    for rect in (ds.lip_rect, ds.eye_rect):
+        assert rect.dtype == np.int32 and (rect >= 0).all() and (rect <= s).all() and (rect[:, 2:] > rect[:, :2]).all()
+    for i in (0, n - 1):
+        assert ds.frame(i).shape == ds.mask(i).shape == (s, s, 3)
+    assert len(list((ds.root / "frames").iterdir())) == len(list((ds.root / "masks").iterdir())) == n
+    assert ds.plate.shape == (s, s, 3)
+    assert (ds.root / "report" / "overlays.jpg").is_file() and (ds.root / "report" / "curves.jpg").is_file()
+    assert not (ds.root / steps.WORK).exists() and not list(ds.root.rglob("*.tmp"))
+
+
+def test_masks_of_the_sample_are_where_head_and_torso_are(sample_dataset):
+    ds = sample_dataset
+    for i in range(0, ds.num_frames, 60):
+        mask, points = ds.mask(i).astype(int), ds.landmarks[i, :, :2]
+        assert (mask.sum(axis=2) == 255).all()
+        nose, chin, top = (np.clip(points[k].round().astype(int), 0, ds.size - 1) for k in (4, 152, 10))
+        height = chin[1] - top[1]
+        assert mask[nose[1], nose[0], 0] > 250
+        assert mask[top[1] - height // 10, top[0], 0] > 250, "hair belongs to the head"
+        assert mask[min(chin[1] + height // 3, ds.size - 1), chin[0], 1] > 250, "the neck belongs to the torso"
+        assert mask[2, 2, 2] > 250
+
+
+def test_a_finished_dataset_is_returned_at_once(sample_dataset, sample_clip, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("a finished dataset was worked on again")
+
+    monkeypatch.setattr(pipeline, "_build", never)
+    monkeypatch.setattr(pipeline.sound, "load_audio", never)
+    again = egs.prepare(sample_clip, sample_dataset.root, size=sample_dataset.size)
+    assert again.hash == sample_dataset.hash
+
+
+# ---- resuming
+
+class Interruption(Exception):
+    """Stands for Ctrl-C, which would end pytest itself."""
+
+
+@pytest.fixture(scope="module")
+def short_clip(sample_clip, tmp_path_factory):
+    """The sample's first 45 frames with their sound."""
+    frames = [image for image, _ in zip(read_frames(sample_clip), range(45))]
+    return write_video(tmp_path_factory.mktemp("short") / "short.mp4", frames, load_audio(sample_clip)[:45 * 640])
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(steps, "CHUNK", 20)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(short_clip, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "CHUNK", 20)
+        return egs.prepare(short_clip, tmp_path_factory.mktemp("whole") / "ds", size=64)
+
+
+def contents(root):
+    """Every file of a dataset, comparable: bytes, arrays, or the report without its times."""
+    result = {}
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        name = str(path.relative_to(root))
+        if path.suffix == ".npz":
+            with np.load(path) as file:
+                result[name] = {k: file[k].tobytes() for k in file.files}
+        elif name == "report.json":
+            result[name] = {k: v for k, v in json.loads(path.read_text()).items() if k != "seconds_per_step"}
+        else:
+            result[name] = path.read_bytes()
+    return result
+
+
+@pytest.mark.parametrize("owner, name, calls, most_left", [
+    # where it is interrupted, at which call, and how many calls at most are left for the second attempt
+    (track._FaceFinder, "__call__", 6, 5),
+    (track.FaceTracker, "__call__", 40, 35),
+    (crop, "write_jpeg", 30, 25 + 2),
+    (masks, "split", 30, 25),
+    (pipeline.sound, "save_wav", 1, 1),
+    (pipeline.overlay, "write_sheet", 1, 1),
+])
+def test_interrupted_work_continues_with_the_same_result(short_clip, uninterrupted, small_chunks, tmp_path, monkeypatch,
+                                                          owner, name, calls, most_left):
+    real, count = getattr(owner, name), 0
+
+    def counted(*args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == stop_at:
+            raise Interruption
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    stop_at = calls
+    with pytest.raises(Interruption):
+        egs.prepare(short_clip, tmp_path / "ds", size=64)
+    assert not (tmp_path / "ds" / "dataset.json").exists()
+    count, stop_at = 0, None
+    resumed = egs.prepare(short_clip, tmp_path / "ds", size=64)
+    assert 0 < count <= most_left
+    assert contents(resumed.root) == contents(uninterrupted.root)
+
+
+def test_steps_before_an_interruption_are_not_done_again(short_clip, uninterrupted, small_chunks, tmp_path,
+                                                          monkeypatch):
+    def interrupt(*args):
+        raise Interruption
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.plate, "write_plate", interrupt)
+        with pytest.raises(Interruption):
+            egs.prepare(short_clip, tmp_path / "ds", size=64)
+    for owner, name in ((track, "scan"), (track, "track"), (crop, "write_frames"), (pipeline.pose, "solve_pose"),
+                        (masks, "write_masks")):
+        monkeypatch.setattr(owner, name, interrupt)
+    assert contents(egs.prepare(short_clip, tmp_path / "ds", size=64).root) == contents(uninterrupted.root)
+
+
+def test_another_size_on_an_unfinished_folder_keeps_the_tracking_and_redoes_the_rest(short_clip, uninterrupted,
+                                                                                       small_chunks, tmp_path,
+                                                                                       monkeypatch):
+    def interrupt(*args):
+        raise Interruption
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.plate, "write_plate", interrupt)
+        with pytest.raises(Interruption):
+            egs.prepare(short_clip, tmp_path / "ds", size=80)
+    monkeypatch.setattr(track, "track", interrupt)
+    assert contents(egs.prepare(short_clip, tmp_path / "ds", size=64).root) == contents(uninterrupted.root)
+
+
+def test_another_size_on_a_finished_folder_makes_it_anew(short_clip, uninterrupted, small_chunks, tmp_path):
+    egs.prepare(short_clip, tmp_path / "ds", size=80)
+    assert contents(egs.prepare(short_clip, tmp_path / "ds", size=64).root) == contents(uninterrupted.root)
+
+
+def test_own_features_are_taken_as_they_are(short_clip, small_chunks, tmp_path):
+    given = np.random.default_rng(0).normal(size=(45, 16, 29)).astype(np.float32)
+    np.save(tmp_path / "own.npy", given)
+    ds = egs.prepare(short_clip, tmp_path / "ds", size=64, features=tmp_path / "own.npy")
+    np.testing.assert_array_equal(ds.features, given)
+    assert ds.encoder == {"name": "external"}
+
+
+# ---- memory
+
+class Lives:
+    """Made-up source frames, counting how many are alive at once."""
+
+    def __init__(self, count, size):
+        self.count, self.size, self.now, self.most = count, size, 0, 0
+
+    def frames(self, path, fps=25.0, start=0):
+        for i in range(start, self.count):
+            image = np.full((self.size, self.size, 3), i % 200, np.uint8)
+            self.now += 1
+            self.most = max(self.most, self.now)
+            weakref.finalize(image, self.gone)
+            yield image
+
+    def gone(self):
+        self.now -= 1
+
+
+def test_long_clips_do_not_pile_up_frames(monkeypatch, tmp_path, sample_dataset):
+    lives, points = Lives(600, 64), sample_dataset.landmarks[0] / 2
+
+    class Finder:
+        def __call__(self, image):
+            boxes = np.full((track.MAX_FACES, 5), np.nan, np.float32)
+            boxes[0] = (20, 15, 44, 45, 0.9)
+            return boxes
+
+    class Tracker:
+        def __init__(self, faces):
+            pass
+
+        def __call__(self, image, roi, box):
+            return points.copy()
+
+        def close(self):
+            pass
+
+    class Person:
+        """Stands for MediaPipe: everything in the middle is person."""
+
+        class solutions:
+            class selfie_segmentation:
+                class SelfieSegmentation:
+                    def __init__(self, model_selection):
+                        pass
+
+                    def process(self, image):
+                        self.segmentation_mask = np.pad(np.ones((128, 128), np.float32), 64)
+                        return self
+
+                    def close(self):
+                        pass
+
+    for owner, name, fake in ((track, "read_frames", lives.frames), (steps, "read_frames", lives.frames),
+                              (track, "_FaceFinder", Finder), (track, "FaceTracker", Tracker),
+                              (crop, "require_mediapipe", lambda: Person)):
+        monkeypatch.setattr(owner, name, fake)
+    wave = np.random.default_rng(0).normal(0, 0.1, 600 * 640).astype(np.float32)
+    settings = {"version": 1, "video": "made up", "size": 64, "features": None, "focal": None}
+    (tmp_path / "ds").mkdir()
+    pipeline._build(tmp_path / "long.mp4", tmp_path / "ds", settings, wave, None, 600)
+    assert egs.load_dataset(tmp_path / "ds").num_frames == 600
+    # two or three in the reader and the loop, eight in front of the writers, two being written
+    assert 0 < lives.most <= 16
+
+
+# ---- errors
+
+def test_bad_sizes_are_refused_before_anything_is_written(sample_clip, tmp_path):
+    for size in (0, 63, 100, 1040, 512.0, True, "512"):
+        with pytest.raises(InputError, match="multiple of 16"):
+            egs.prepare(sample_clip, tmp_path / "ds", size=size)
+    with pytest.raises(InputError, match="focal"):
+        egs.prepare(sample_clip, tmp_path / "ds", size=64, focal=1.0)
+    assert not (tmp_path / "ds").exists()
+
+
+def test_missing_and_wrong_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no file"):
+        egs.prepare(tmp_path / "none.mp4", tmp_path / "ds")
+    (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(InputError):
+        egs.prepare(tmp_path / "text.mp4", tmp_path / "ds")
+    assert not (tmp_path / "ds").exists()
+
+
+@pytest.fixture(scope="module")
+def grey_frames():
+    return [np.full((64, 64, 3), 90 + i, np.uint8) for i in range(12)]
+
+
+def test_a_clip_without_sound_is_refused_with_advice(grey_frames, tmp_path):
+    video = write_video(tmp_path / "mute.mp4", grey_frames)
+    with pytest.raises(InputError, match="(?s)without a sound stream.*Record the clip with sound"):
+        egs.prepare(video, tmp_path / "ds")
+
+
+def test_a_clip_without_a_face_is_refused_and_leaves_nothing_behind(grey_frames, tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.1, 12 * 640).astype(np.float32)
+    video = write_video(tmp_path / "empty.mp4", grey_frames, noise)
+    with pytest.raises(InputError, match="face"):
+        egs.prepare(video, tmp_path / "ds", size=64)
+    assert not (tmp_path / "ds").exists()
+
+
+def test_another_videos_folder_is_refused_and_untouched(sample_dataset, short_clip):
+    before = (sample_dataset.root / "dataset.json").read_bytes()
+    with pytest.raises(InputError, match="another video"):
+        egs.prepare(short_clip, sample_dataset.root, size=sample_dataset.size)
+    assert (sample_dataset.root / "dataset.json").read_bytes() == before
+    assert not (sample_dataset.root / steps.WORK).exists()
+
+
+def test_unusable_folders_are_refused(short_clip, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="a file at"):
+        egs.prepare(short_clip, tmp_path / "file")
+    with pytest.raises(InputError, match="can be written"):
+        egs.prepare(short_clip, tmp_path / "file" / "ds")
+    (tmp_path / "other" / "frames").mkdir(parents=True)
+    with pytest.raises(InputError, match="something else"):
+        egs.prepare(short_clip, tmp_path / "other")
+
+
+def test_features_of_another_length_are_refused_with_the_expected_count(short_clip, tmp_path):
+    np.save(tmp_path / "long.npy", np.zeros((60, 16, 29), np.float32))
+    expected = str(frames_of(len(load_audio(short_clip))))
+    with pytest.raises(InputError, match=expected):
+        egs.prepare(short_clip, tmp_path / "ds", size=64, features=tmp_path / "long.npy")
+    with pytest.raises(InputError, match="no file"):
+        egs.prepare(short_clip, tmp_path / "ds", size=64, features=tmp_path / "none.npy")
+    assert not (tmp_path / "ds").exists()

@@ -1,0 +1,285 @@
+"""The parts of data preparation on made-up inputs: crop, masks, plate, measures and every warning."""
+import copy
+
+import cv2
+import numpy as np
+import pytest
+
+from egstalker_nb.preparation import crop, face, masks, plate, quality, track
+from egstalker_nb.preparation.steps import Step, Workspace, write_npz
+
+
+def drawn_face(size=256, centre=(128, 120), height=110, mouth=0.0):
+    """Landmarks [478, 3] px of a drawn frontal face: an oval with jaw, eyes and lips in their places."""
+    rng = np.random.default_rng(3)
+    points = np.zeros((478, 3), np.float32)
+    points[:, :2] = rng.uniform(-0.3, 0.3, (478, 2))
+    angles = np.linspace(0, 2 * np.pi, len(face.OVAL), endpoint=False)
+    points[face.OVAL, :2] = np.stack([0.38 * np.sin(angles), -0.5 * np.cos(angles)], axis=1)
+    for side, (corners, lids) in zip((-1, 1), face.EYES):
+        points[list(corners), :2] = [(side * 0.24, -0.1), (side * 0.08, -0.1)]
+        for upper, lower in lids:
+            points[[upper, lower], :2] = [(side * 0.16, -0.125), (side * 0.16, -0.075)]
+    points[face.LIPS, :2] = rng.uniform(-1, 1, (len(face.LIPS), 2)) * [0.15, 0.06] + [0, 0.25]
+    points[[13, 14], :2] = [(0, 0.25 - mouth / 2), (0, 0.25 + mouth / 2)]
+    points[:, :2] = points[:, :2] * height + centre
+    return points
+
+
+# ---- crop
+
+def test_crop_holds_head_hair_and_shoulders_inside_the_picture():
+    points = np.stack([drawn_face(centre=(900 + 4 * i, 400), height=200) for i in range(20)])
+    x0, y0, side = crop.choose_crop(points, np.ones(20, bool), 1920, 1080)
+    assert 0 <= x0 and x0 + side <= 1920 and 0 <= y0 and y0 + side <= 1080
+    assert y0 <= points[..., 1].min() - 0.4 * 200 and y0 + side >= points[..., 1].max() + 0.3 * 200
+    assert x0 <= points[..., 0].min() - 0.4 * 200 and x0 + side >= points[..., 0].max() + 0.4 * 200
+    assert side < 600
+
+
+def test_head_crop_of_a_square_source_is_kept_whole():
+    points = drawn_face(256, (128, 120), 130)[None]
+    assert crop.choose_crop(points, np.ones(1, bool), 256, 256) == (0, 0, 256)
+
+
+def test_crop_of_a_close_up_stays_in_the_picture():
+    points = drawn_face(centre=(600, 360), height=600)[None]
+    x0, y0, side = crop.choose_crop(points, np.ones(1, bool), 1280, 720)
+    assert (y0, side) == (0, 720) and 0 <= x0 <= 1280 - 720
+
+
+def test_landmarks_follow_the_crop():
+    points = np.array([[[110.0, 60.0, 5.0]]], np.float32)
+    np.testing.assert_allclose(crop.to_crop(points, (100, 40, 200), 100), [[[5, 10, 2.5]]])
+
+
+# ---- landmarks
+
+def test_blink_is_scaled_to_the_clip_and_a_squint_is_no_blink():
+    clip = np.stack([drawn_face() for _ in range(10)])
+    for _, lids in face.EYES:
+        for upper, lower in lids:
+            clip[5, upper, 1] = clip[5, lower, 1] - 0.2
+            clip[7, upper, 1] += 1.5
+    blink = face.blink_curve(clip, np.ones(10, bool))
+    assert blink[5] == pytest.approx(1) and blink[0] < 0.05 and 0.2 < blink[7] < 0.6
+    squint = face.blink_curve(clip[6:], np.ones(4, bool))
+    assert squint.max() < 0.6
+
+
+def test_gaps_are_interpolated_and_ends_held():
+    values = np.array([9.0, 1, 9, 9, 4, 9], np.float32)[:, None]
+    found = np.array([0, 1, 0, 0, 1, 0], bool)
+    np.testing.assert_allclose(face.fill_gaps(values, found)[:, 0], [1, 1, 2, 3, 4, 4])
+
+
+def test_rectangles_hold_their_landmarks_and_stay_inside():
+    points = np.stack([drawn_face(), drawn_face(centre=(5, 250))])
+    boxes = face.rectangles(points, face.LIPS, 0.25, 256)
+    low, high = points[0, face.LIPS, :2].min(0), points[0, face.LIPS, :2].max(0)
+    assert (boxes[0, :2] < low).all() and (boxes[0, 2:] > high).all()
+    assert (boxes >= 0).all() and (boxes <= 256).all() and (boxes[:, 2:] - boxes[:, :2] >= 4).all()
+
+
+# ---- masks
+
+@pytest.fixture(scope="module")
+def portrait():
+    """A drawn person, her hair hanging to the shoulders: picture, person mask [256, 256], landmarks, hair mask."""
+    size, points = 256, drawn_face(256, (128, 110), 110)
+    image = np.full((size, size, 3), (90, 140, 200), np.uint8)
+    hair, person = np.zeros((2, size, size), np.uint8)
+    for target, colour in ((image, (110, 70, 30)), (hair, 255), (person, 255)):
+        cv2.ellipse(target, (128, 105), (62, 75), 0, 0, 360, colour, -1)
+        cv2.rectangle(target, (66, 105), (95, 200), colour, -1)
+    for target, colour in ((image, (215, 165, 140)), (person, 255), (hair, 0)):
+        cv2.rectangle(target, (105, 140), (151, 200), colour, -1)
+        cv2.ellipse(target, (128, 110), (42, 55), 0, 0, 360, colour, -1)
+    for target, colour in ((image, (30, 40, 110)), (person, 255), (hair, 0)):
+        cv2.ellipse(target, (128, 256), (110, 62), 0, 180, 360, colour, -1)
+        # a collar that stands up beside the cheek, higher than the border leaves the jaw
+        cv2.rectangle(target, (174, 128), (190, 230), colour, -1)
+    noise = np.random.default_rng(0).normal(0, 4, image.shape)
+    return (image + noise).clip(0, 255).astype(np.uint8), person.astype(np.float32) / 255, points, hair > 0
+
+
+@pytest.fixture(scope="module")
+def portrait_mask(portrait, tmp_path_factory):
+    image, person, points, _ = portrait
+    folder = tmp_path_factory.mktemp("portrait")
+    crop.write_jpeg(folder / "000000.jpg", image)
+    write_npz(folder / "00000.npz", person=np.round(person[None] * 255).astype(np.uint8))
+    store = masks.PersonStore(Step(folder, "k"), 1)
+    colours = masks.learn_colours(folder, store, points[None, :, :2].astype(float))
+    return masks.split(image, store.steady(0), points[:, :2].astype(float), colours)
+
+
+def test_masks_sum_to_255_and_are_soft(portrait_mask):
+    assert (portrait_mask.astype(int).sum(axis=2) == 255).all()
+    assert ((portrait_mask[..., 0] > 20) & (portrait_mask[..., 0] < 235)).mean() > 0.005
+
+
+def test_face_and_hanging_hair_are_head_and_the_rest_of_the_person_torso(portrait, portrait_mask):
+    hair = portrait[3]
+    assert portrait_mask[110, 128, 0] > 250 and portrait_mask[45, 128, 0] > 250
+    hanging = np.zeros_like(hair)
+    hanging[175:190, 70:91] = hair[175:190, 70:91]
+    assert hanging.sum() > 250 and portrait_mask[hanging, 0].mean() > 200
+    assert portrait_mask[185, 128, 1] > 240 and portrait_mask[240, 128, 1] > 240 and portrait_mask[235, 60, 1] > 240
+    assert portrait_mask[20, 20, 2] > 250 and portrait_mask[150, 230, 2] > 250
+
+
+def test_cloth_that_reaches_up_is_torso(portrait_mask):
+    assert portrait_mask[136:142, 178:187, 1].min() > 200
+
+
+def test_border_follows_the_chin(portrait_mask):
+    column = portrait_mask[:, 128, 0].astype(int)
+    assert column[160] > 240 and column[176] < 20
+
+
+def test_a_second_person_is_background(portrait):
+    image, person, points, _ = portrait
+    person = person.copy()
+    person[20:60, 220:250] = 1
+    filled = masks.refine_person(image, person, masks.fill(points[face.OVAL, :2], 256))
+    assert filled[40, 235] < 0.1 and filled[110, 128] > 0.95
+
+
+# ---- plate
+
+def test_plate_shows_what_was_uncovered_and_fills_the_rest():
+    rng = np.random.default_rng(0)
+    truth = np.full((64, 64, 3), 120, np.uint8)
+    truth[:, :32] = (200, 40, 90)
+    total = plate.PlateSum(64)
+    for i in range(20):
+        mask = np.zeros((64, 64, 3), np.uint8)
+        mask[..., 2] = 255
+        # the person walks to and fro, so that only the middle is never seen
+        mask[16:48, 20 + i % 4:44 + i % 4] = (255, 0, 0)
+        image = (truth + rng.normal(0, 3, truth.shape)).clip(0, 255).astype(np.uint8)
+        image[mask[..., 0] > 0] = 255
+        total.add(image, mask)
+    result, uncovered = total.result()
+    assert np.abs(result[:, :18].astype(int) - truth[:, :18]).max() <= 3
+    hidden = 32 * 21 / 64**2
+    assert 1 - hidden - 0.1 < uncovered <= 1 - hidden + 0.01
+    # filled with the surroundings' colours, not with the person's white
+    assert result[32, 32].max() < 215 and result[32, 32].min() > 30
+
+
+def test_plate_memory_does_not_grow():
+    total = plate.PlateSum(64)
+    mask = np.dstack([np.zeros((64, 64, 2), np.uint8), np.full((64, 64), 255, np.uint8)])
+    before = sum(v.nbytes for v in vars(total).values() if isinstance(v, np.ndarray))
+    for _ in range(50):
+        total.add(np.zeros((64, 64, 3), np.uint8), mask)
+    assert sum(v.nbytes for v in vars(total).values() if isinstance(v, np.ndarray)) == before
+
+
+# ---- which face, cuts, sound
+
+def boxes_of(*faces):
+    result = np.full((track.MAX_FACES, 5), np.nan, np.float32)
+    result[:len(faces)] = faces
+    return result
+
+
+def test_the_large_face_is_followed_and_the_other_counted():
+    clip = np.stack([boxes_of((300, 50, 340, 90, 0.95), (50 + i, 60, 170 + i, 180, 0.8)) for i in range(10)])
+    main, others = track.main_face(clip)
+    np.testing.assert_allclose(main[:, 0], 50 + np.arange(10))
+    assert (others == 1).all()
+    alone, none = track.main_face(clip[:, 1:2])
+    assert (none == 0).all() and not np.isnan(alone).any()
+
+
+def test_cuts_are_found_and_movement_is_none():
+    change = np.full(60, 0.01)
+    change[20:30] = 0.05
+    change[40] = 0.3
+    np.testing.assert_array_equal(quality.find_cuts(change), [40])
+
+
+def test_angles_have_the_stated_signs():
+    w2c = np.tile(np.eye(4), (4, 1, 1))
+    c, s = np.cos(0.2), np.sin(0.2)
+    w2c[1, :3, :3] = [[c, 0, -s], [0, 1, 0], [s, 0, c]]   # the nose, -z, goes to +x: the image's right
+    w2c[2, :3, :3] = [[1, 0, 0], [0, c, -s], [0, s, c]]   # the nose goes to +y: down
+    w2c[3, :3, :3] = [[c, -s, 0], [s, c, 0], [0, 0, 1]]   # the top of the head, -y, goes to +x
+    np.testing.assert_allclose(quality.euler(w2c), np.diag([0.0] + [np.degrees(0.2)] * 3)[:, 1:], atol=1e-6)
+
+
+def test_loudness_tells_speech_from_silence():
+    rng = np.random.default_rng(0)
+    speech = rng.normal(0, 0.1, 32000).astype(np.float32)
+    speech[16000:] *= 1e-4
+    found = quality.loudness(speech)
+    assert found["level_dbfs"] == pytest.approx(-20, abs=1) and found["silence_share"] == pytest.approx(0.5, abs=0.02)
+    assert quality.loudness(np.zeros(16000, np.float32))["silence_share"] == 1
+
+
+# ---- warnings
+
+GOOD = {
+    "num_frames": 500, "seconds": 20.0, "source": {"width": 1280, "height": 720, "notes": []},
+    "frames_with_face": 500, "reprojection_px": {"rms": 1.0, "mean": 0.9, "p95": 1.4}, "pose_jitter_deg": 0.3,
+    "head_motion": {"yaw_deg": [-10, 12], "pitch_deg": [-5, 5], "roll_deg": [-4, 4], "x": [0, 0], "y": [0, 0],
+                    "depth": [12, 12]},
+    "face_height_px": 280.0, "face_height_source_px": 300.0, "face_outside_share": 0.0, "uncovered_background": 0.4,
+    "person_share": 0.5, "mouth_movement": {"mean": 0.04, "range": 0.08}, "blinks": 5,
+    "sound": {"level_dbfs": -20.0, "silence_share": 0.2}, "other_faces_share": 0.0, "cuts": [], "black_frames": 0,
+}
+
+
+def test_a_good_clip_has_no_warnings():
+    assert quality.find_problems(GOOD) == []
+
+
+@pytest.mark.parametrize("path, value, word", [
+    (("seconds",), 2.0, "lasts only"),
+    (("frames_with_face",), 400, "No face was found in 20%"),
+    (("face_height_source_px",), 60.0, "60 px"),
+    (("face_height_source_px",), 120.0, "enlarged 2.3"),
+    (("face_outside_share",), 0.3, "cut by the border"),
+    (("other_faces_share",), 0.5, "More than one face"),
+    (("head_motion", "yaw_deg"), [30, 50], "from the side"),
+    (("head_motion", "yaw_deg"), [-20, 60], "60 degrees"),
+    (("uncovered_background",), 0.01, "background"),
+    (("source", "notes"), ["cut off"], "damaged"),
+    (("cuts",), [100], "4.0 s"),
+    (("black_frames",), 12, "12 frames are black"),
+    (("sound", "level_dbfs"), -70.0, "silent"),
+    (("sound", "silence_share"), 0.8, "80%"),
+    (("mouth_movement", "range"), 0.001, "mouth hardly moves"),
+    (("reprojection_px", "rms"), 4.0, "pose fits badly"),
+])
+def test_each_fault_gives_its_warning_alone(path, value, word):
+    report = copy.deepcopy(GOOD)
+    place = report
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    problems = quality.find_problems(report)
+    assert len(problems) == 1 and word in problems[0]
+
+
+# ---- steps
+
+def test_a_finished_step_is_not_done_again_unless_its_settings_change(tmp_path):
+    done = []
+
+    def run(first, second):
+        work = Workspace(tmp_path)
+        work.run("a", lambda step: done.append("a"), {"x": first})
+        work.run("b", lambda step: done.append("b"), {"y": second}, needs=["a"], clears="pictures")
+
+    run(1, 1)
+    (tmp_path / "pictures" / "0.png").write_bytes(b"old")
+    run(1, 1)
+    assert done == ["a", "b"] and (tmp_path / "pictures" / "0.png").is_file()
+    run(1, 2)
+    assert done == ["a", "b", "b"] and not (tmp_path / "pictures" / "0.png").exists()
+    run(2, 2)
+    assert done == ["a", "b", "b", "a", "b"]
