@@ -2,7 +2,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
+
+# before torch is imported: OpenMP threads that spin while they wait starve the rasteriser's threads on a small CPU
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoint, metrics
-from .errors import DatasetError
+from .errors import DatasetError, MissingPackageError
 from .frames import Frames
 from .progress import Progress
 from .rendering import Renderer
@@ -124,11 +124,12 @@ def _rendered(renderer: Renderer, ids: list[int], batch: int, collected: dict[st
 
 def _tracker():
     """(function picture -> landmarks [478, 3] or None, "") or (None, why there is none)."""
+    from .preparation.track import FaceTracker
+
     try:
-        from .preparation.track import FaceTracker
         return FaceTracker(), ""
-    except ImportError as error:
-        return None, f"Landmark and lip-sync scores need mediapipe, which is not installed here ({error.name})."
+    except MissingPackageError:
+        return None, "Landmark and lip-sync scores need mediapipe, which is not installed here."
 
 
 def _landmark_scores(tracked: list[Optional[np.ndarray]], truth: np.ndarray, aperture: np.ndarray) -> dict[str, Any]:

@@ -92,6 +92,13 @@ def test_frames_without_a_face_are_interpolated(truth):
     assert error[30:35].max() < 2.5 and error[found].max() < 1.0
 
 
+def test_before_the_first_face_the_head_rests(truth):
+    _, _, _, landmarks = truth
+    found = np.arange(COUNT) >= 12
+    poses = solve_pose(landmarks, found, SIZE)
+    assert (poses.w2c[:12] == poses.w2c[12]).all() and (poses.w2c[13] != poses.w2c[12]).any()
+
+
 def test_a_sudden_movement_is_not_smoothed_away(truth):
     head, rotation, place, _ = truth
     jump = bundle.exponential(np.array([[0.0, 0.5, 0.0]]))[0]

@@ -120,6 +120,9 @@ def solve_pose(landmarks: np.ndarray, found: np.ndarray, size: int, focal: float
     place = np.searchsorted(keys, nearest)
     rotation, translation = _all_poses(rotation[place], translation[place], rigid, observed[:, RIGID], found, focal,
                                        bend, size)
+    # before the first and after the last face there is nothing to interpolate: the head rests
+    held = np.clip(np.arange(len(found)), seen[0], seen[-1])
+    rotation, translation = rotation[held], translation[held]
     shape = bundle.locate_points(rotation[keys], translation[keys], shape, observed[keys], focal)
     shape[RIGID] = rigid
     return _finish(rotation, translation, shape, observed, focal)

@@ -1,0 +1,76 @@
+"""Protects: a damaged dataset is named, and the torso is pasted without a seam."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import egstalker_nb as egs
+from egstalker_nb.dataset import paste_torso
+from egstalker_nb.errors import DatasetError
+
+
+@pytest.fixture
+def copy(tiny_dataset, tmp_path):
+    return shutil.copytree(tiny_dataset.root, tmp_path / "copy")
+
+
+def test_split_is_first_ten_elevenths(tiny_dataset):
+    assert list(tiny_dataset.train_ids) == list(range(10)) and list(tiny_dataset.val_ids) == [10, 11]
+    with pytest.raises(DatasetError, match="'test'"):
+        tiny_dataset.split("test")
+
+
+def test_missing_and_unfinished_folders_are_errors(tmp_path, copy):
+    (copy / "dataset.json").unlink()
+    for folder in (tmp_path / "none", copy):
+        with pytest.raises(DatasetError, match="egs.prepare"):
+            egs.load_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["tracking.npz", "features.npy", "dataset.json"])
+def test_damaged_files_are_errors(copy, name):
+    (copy / name).write_bytes(b"cut")
+    with pytest.raises(DatasetError):
+        egs.load_dataset(copy)
+
+
+def test_features_of_another_length_are_an_error(copy):
+    np.save(copy / "features.npy", np.zeros((5, 16, 29), np.float32))
+    with pytest.raises(DatasetError, match=r"\(12, 16, 29\); found \(5, 16, 29\)"):
+        egs.load_dataset(copy)
+
+
+def test_nothing_is_unpickled(copy):
+    np.save(copy / "features.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(DatasetError):
+        egs.load_dataset(copy)
+
+
+def test_a_missing_picture_is_named(copy):
+    (copy / "frames" / "000003.jpg").unlink()
+    with pytest.raises(DatasetError, match="000003.jpg"):
+        egs.load_dataset(copy).frame(3)
+
+
+def test_hash_follows_the_content(tiny_dataset, copy):
+    assert egs.load_dataset(copy).hash == tiny_dataset.hash
+    meta = json.loads((copy / "dataset.json").read_text())
+    (copy / "dataset.json").write_text(json.dumps({**meta, "focal": 129.0}))
+    assert egs.load_dataset(copy).hash != tiny_dataset.hash
+
+
+def test_torso_is_pasted_without_plate_or_head_colour_in_its_edge():
+    """Blue torso below, red head above with a soft border, green plate: no red anywhere, no green in the torso."""
+    size, soft = 512, 8
+    y = np.arange(size)[:, None].repeat(size, 1)
+    head = np.clip((256 - y) / soft + 0.5, 0, 1)
+    mask = np.rint(255 * np.dstack([head, 1 - head, 0 * head])).astype(np.uint8)
+    red, blue = np.array([220.0, 0, 0]), np.array([0, 0, 220.0])
+    frame = (head[..., None] * red + (1 - head[..., None]) * blue).astype(np.uint8)
+    plate = np.full((size, size, 3), (0, 200, 0), np.uint8)
+    pasted = paste_torso(plate, frame, mask).astype(int)
+    assert np.abs(pasted[264:] - frame[264:]).max() <= 2, "the torso itself stays as it is"
+    assert (pasted[..., 0] < 40).all(), "no head colour in the background"
+    assert (pasted[253:260, :, 1] < 60).all(), "no plate colour in the soft border"
+    assert np.abs(pasted[:190] - plate[:190]).max() <= 2, "far under the head, the plate"
