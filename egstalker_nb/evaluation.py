@@ -65,7 +65,7 @@ def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration:
 
     Args:
         run: see `load_run`. split: which frames. iteration: default the newest checkpoint. batch: frames at a time.
-        max_frames: score only the first so many frames.
+        max_frames: score only the first so many frames (written as `<split>_<iteration>_first<n>.json`).
 
     Raises:
         DatasetError: no checkpoint, dataset gone or changed, empty split.
@@ -90,7 +90,8 @@ def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration:
         scores.update(_landmark_scores(tracked, ds.landmarks[ids], ds.aperture[ids]))
     folder = run.root / "scores"
     folder.mkdir(exist_ok=True)
-    checkpoint.write_text_atomic(folder / f"{split}_{number}.json", json.dumps(_finite(scores), indent=1))
+    part = "" if max_frames is None else f"_first{len(ids)}"
+    checkpoint.write_text_atomic(folder / f"{split}_{number}{part}.json", json.dumps(_finite(scores), indent=1))
     return scores
 
 

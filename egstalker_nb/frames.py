@@ -45,7 +45,7 @@ class Frames:
 
     def _load(self, ids: list[int]) -> Tensor:
         kept = torch.empty(len(ids), self.size, self.size, BYTES_PER_PIXEL, dtype=torch.uint8, device=self.device)
-        for row, picture in zip(kept, progress(self.pool.map(self._read, ids), "load frames", len(ids))):
+        for picture, row in zip(progress(self.pool.map(self._read, ids), "load frames", len(ids)), kept):
             row.copy_(torch.from_numpy(picture))
         return kept
 

@@ -138,7 +138,7 @@ class Trainer:
         self.densifier = Densifier(cfg, len(self.head), torch.from_numpy(ds.mean_face), device)
         self.iteration = 0
         self.deform = Graphed(self.head.deformation)
-        self.losses = {stage: Graphed(Losses(cfg, stage)) for stage in ("coarse", "fine")}
+        self.losses = {stage: Graphed(Losses(cfg, stage, ds.head_box)) for stage in ("coarse", "fine")}
         self.pending: list[tuple[str, Tensor]] = []  # stage and loss terms of the steps since the last row
         self.peak = {"opacity": 0.0, "points": 0}
         self.frames = Frames(ds, ds.train_ids, device)
@@ -152,16 +152,15 @@ class Trainer:
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         c, g, net = self.cfg, self.head.gaussians, self.head.deformation
-        fused = self.device.type == "cuda"
         rates = {"means": c.position_lr_init, "scales": c.scaling_lr, "quats": c.rotation_lr,
                  "opacities": c.opacity_lr, "sh0": c.feature_lr, "shN": c.feature_lr / 20}
-        optimizers = {name: torch.optim.Adam([{"params": [g[name]], "lr": rate}], eps=1e-15, fused=fused)
+        optimizers = {name: torch.optim.Adam([{"params": [g[name]], "lr": rate}], eps=1e-15, fused=True)
                       for name, rate in rates.items()}
         grid = list(net.triplane.parameters())
         rest = [p for name, p in net.named_parameters() if not name.startswith("triplane.")]
         optimizers["network"] = torch.optim.AdamW(
             [{"params": grid, "lr": c.grid_lr_init}, {"params": rest, "lr": c.deformation_lr_init}],
-            weight_decay=c.weight_decay, fused=fused)
+            weight_decay=c.weight_decay, fused=True)
         return optimizers
 
     @property

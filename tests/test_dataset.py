@@ -47,6 +47,16 @@ def test_nothing_is_unpickled(copy):
         egs.load_dataset(copy)
 
 
+def test_head_box_holds_the_head_of_every_frame(tiny_dataset):
+    x0, y0, x1, y1 = tiny_dataset.head_box
+    for i in range(len(tiny_dataset)):
+        head = tiny_dataset.mask(i)[..., 0].copy()
+        assert head[y0:y1, x0:x1].max() == 255
+        head[y0:y1, x0:x1] = 0
+        assert head.max() == 0
+    assert (x1 - x0, y1 - y0) <= (64, 64)
+
+
 def test_a_missing_picture_is_named(copy):
     (copy / "frames" / "000003.jpg").unlink()
     with pytest.raises(DatasetError, match="000003.jpg"):

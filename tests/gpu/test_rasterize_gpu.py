@@ -62,7 +62,8 @@ def draw(function, scene, camera, options, device, dtype, weights=None):
     ((image * random).sum() + (alpha * random_alpha).sum()).backward()
     grad2d = torch.stack([x.grad for x in means2d]) if isinstance(means2d, list) else means2d.grad
     drawn = (info["radii"] > 0).all(-1, keepdim=True)  # the rest is undefined on CUDA
-    grads = {name: x.grad.double().cpu() for name, x in ours.items()}
+    # a depth picture has no gradient for colours
+    grads = {name: (torch.zeros_like(x) if x.grad is None else x.grad).double().cpu() for name, x in ours.items()}
     grads["means2d"] = torch.where(drawn, grad2d, torch.zeros_like(grad2d)).double().cpu()
     return image.detach().double().cpu(), alpha.detach().double().cpu(), info["radii"].cpu(), grads, doubtful
 
@@ -73,7 +74,7 @@ def check(found, wanted, clear):
     assert ((found[0] - wanted[0]) * clear).abs().max() < limit
     assert ((found[1] - wanted[1]) * clear).abs().max() < 1e-3
     for name, grad in wanted[3].items():
-        assert (found[3][name] - grad).norm() < 1e-2 * grad.norm(), name
+        assert (found[3][name] - grad).norm() <= 1e-2 * grad.norm(), name
 
 
 CASES = [
@@ -116,7 +117,7 @@ def test_batch_dimensions():
     close = ((found[0] - wanted[0]).abs() < 1e-3).all(-1)
     assert close.float().mean() > 0.998  # pixels at a threshold may differ by one step of 1/255
     for name, grad in wanted[3].items():
-        assert (found[3][name] - grad).norm() < 1e-2 * grad.norm(), name
+        assert (found[3][name] - grad).norm() <= 1e-2 * grad.norm(), name
 
 
 def test_no_gaussians():
