@@ -51,12 +51,12 @@ def speed(run: egs.Run, batches: tuple[int, ...] = (1, 8, 32)) -> dict[str, floa
     for batch in batches:
         ids = [list(run.dataset.val_ids)[i % len(run.dataset.val_ids)] for i in range(batch)]
         given = frames.batch(ids)
-        call = lambda: renderer.batch(frames.features, given["ids"], given["blink"], given["w2c"], given["background"])
+        inputs = [given[name] for name in ("ids", "blink", "w2c", "background")]
         for _ in range(3):
-            call()
+            renderer.batch(frames.features, *inputs)
         renderer.seconds, rounds = 0.0, 0
         while renderer.seconds < 1.0:
-            call()
+            renderer.batch(frames.features, *inputs)
             rounds += 1
         found[f"batch_{batch}_fps"] = round(rounds * batch / renderer.seconds, 1)
     return found

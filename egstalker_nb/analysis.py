@@ -24,7 +24,7 @@ from .training import train
 if TYPE_CHECKING:
     import plotly.graph_objects
 
-LESSON_ITERATIONS, LESSON_POINTS = 400, 2_000
+LESSON_ITERATIONS, LESSON_POINTS = 300, 2_000
 CLOUD_POINTS = 20_000       # more make a browser slow
 OLD = "#8a8a8a"             # Gaussians that are there from the start
 AGES = "plasma"             # colour map of the iteration of birth
@@ -189,7 +189,7 @@ def points_figure(run: Run, other: Optional[Run] = None) -> Figure:
             axis.axhline(r.config.max_points, color="#c1440e", linestyle=":", label="max_points")
         axis.set_ylim(0, 1.15 * max(points))
         plots.label(axis, "iteration", "number of Gaussians", r.root.name)
-        axis.legend(frameon=False, loc="lower right")
+        axis.legend(loc="lower right", framealpha=0.9)
     return figure
 
 
@@ -225,6 +225,7 @@ def births_figure(run: Run) -> Figure:
         counts = np.array([r["births"][name] for r in done])
         right.bar(at, counts, width, bottom=base, color=colour, label=name)
         base = base + counts
+    left.set_ylim(-1.15 * max((split + pruned).max(), 1), left.get_ylim()[1])  # else the lowest bar ends on the frame
     for axis in (left, right):
         axis.set_axisbelow(True)
     plots.label(left, "iteration", "Gaussians per round", "births and deaths")

@@ -84,4 +84,5 @@ def load(run: Path, iteration: int, part: str) -> Any:
     except Exception as error:  # safetensors, pickle and zip readers each raise their own kinds
         have = ", ".join(map(str, iterations(run))) or "none"
         raise DatasetError(f"a readable checkpoint at '{path}'", f"{type(error).__name__}: {error}",
-                           f"Checkpoints in this run: {have}. Remove a damaged one to go on from the one before.") from error
+                           f"Checkpoints in this run: {have}. Remove a damaged one to go on from the one before."
+                           ) from error

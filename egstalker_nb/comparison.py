@@ -1,6 +1,7 @@
 """Two or more runs side by side: settings and what they do, curves, scores, pictures, cost."""
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal, Optional, Sequence
 
@@ -12,7 +13,7 @@ from .analysis import rounds
 from .config import Config, describe, load_config, presets
 from .dataset import Dataset
 from .errors import ConfigError, DatasetError, InputError
-from .evaluation import SCORES, Scores, evaluate, saved_scores
+from .evaluation import SCORES, Scores, evaluate
 from .figures import NOT_A_TERM, psnr, rendered
 from .progress import clock
 from .run import Run, load_run
@@ -185,8 +186,10 @@ class Comparison:
         return "".join(table._repr_html_() for table in self._tables())
 
     def _tables(self) -> list[Table]:
-        known = [saved_scores(r) for r in self.runs]
-        return [self.parameters(), self.costs(), *([_score_table(self.names, known)] if all(known) else [])]
+        known = [_saved(r, "val") for r in self.runs]
+        common = set.intersection(*[set(k) for k in known])
+        scores = [_score_table(self.names, [k[max(common)] for k in known])] if common else []
+        return [self.parameters(), self.costs(), *scores]
 
     def parameters(self) -> Table:
         """The settings in which the runs differ, and what each difference does."""
@@ -211,17 +214,21 @@ class Comparison:
         """Scores of all runs on the same frames; what was scored before is read, the rest is measured now.
 
         All are scored on as many frames as the run that was scored on the most: means over different frames cannot be
-        compared, and a saved score is never replaced by a rougher one.
+        compared.
 
         Args:
             split: which frames. max_frames: at least the first so many; None: all of them.
         """
+        return _score_table(self.names, self.measure(split, max_frames))
+
+    def measure(self, split: Literal["train", "val", "all"] = "val", max_frames: Optional[int] = SCORED_FRAMES
+                ) -> list[Scores]:
+        """The numbers behind `scores`, one `Scores` for each run."""
         total = len(self.dataset.split(split))
-        saved = [saved_scores(r, split) for r in self.runs]
-        count = max([min(max_frames or total, total), *[s["frames"] for s in saved if s]])
-        done = [s if s and s["frames"] == count else evaluate(r, split, max_frames=count)
-                for r, s in zip(self.runs, saved)]
-        return _score_table(self.names, done)
+        saved = [_saved(r, split) for r in self.runs]
+        count = max([min(max_frames or total, total), *[n for known in saved for n in known]])
+        return [known[count] if count in known else evaluate(r, split, max_frames=count if count < total else None)
+                for r, known in zip(self.runs, saved)]
 
     def curves(self, by: Literal["iteration", "time"] = "iteration") -> Figure:
         """Loss terms, PSNR of training batches and validation frames, and Gaussians, over iterations or seconds.
@@ -271,6 +278,13 @@ class Comparison:
                 pictures.append(shown)
                 names.append(f"{name}: {psnr(shown, real):.1f} dB")
         return plots.pictures(pictures, names, columns=len(ids))
+
+
+def _saved(run: Run, split: str) -> dict[int, Scores]:
+    """Number of frames -> scores of the newest checkpoint that `evaluate` wrote before."""
+    stem = f"{split}_{run.pick()}"
+    files = [p for p in (run.root / "scores").glob(f"{stem}*.json") if p.stem == stem or p.stem.startswith(f"{stem}_")]
+    return {s["frames"]: s for s in (Scores(json.loads(p.read_text(encoding="utf-8"))) for p in files)}
 
 
 def _score_table(names: Sequence[str], done: Sequence[Scores]) -> Table:

@@ -20,7 +20,7 @@ from .run import Run, default_device
 SCORES = {
     "psnr_composite": ("dB", "the video frame (splats over plate and torso) against the camera's frame, all pixels"),
     "ssim_composite": ("", "the same, structural similarity"),
-    "psnr_frame": ("dB", "splats over the clean plate alone against the camera's frame: no pixel of the frame is lent"),
+    "psnr_frame": ("dB", "splats over the clean plate, without the torso that is lent from the frame: low by nature"),
     "ssim_frame": ("", "the same, structural similarity"),
     "psnr_head": ("dB", "composite against the camera's frame, weighed by the head mask"),
     "ssim_head": ("", "the same, structural similarity"),
@@ -54,7 +54,8 @@ class Scores(dict):
         body = "".join(f"<tr><td>{n}</td><td style='text-align:right'>{v}</td><td>{u}</td>"
                        f"<td style='text-align:left'>{w}</td></tr>" for n, v, u, w in self.rows())
         caption = f"{self['run']}, iteration {self['iteration']}, {self['split']} frames. {self.get('note') or ''}"
-        return f"<table><caption>{caption}</caption><tr><th>score</th><th>value</th><th>unit</th><th>what</th></tr>{body}</table>"
+        names = "".join(f"<th>{name}</th>" for name in ("score", "value", "unit", "what"))
+        return f"<table><caption>{caption}</caption><tr>{names}</tr>{body}</table>"
 
 
 def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration: Optional[int] = None, batch: int = 8,
@@ -72,7 +73,8 @@ def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration:
     """
     device = torch.device(device) if device is not None else default_device()
     ds, number = run.dataset, run.pick(iteration)
-    ids = list(ds.split(split))[:max_frames]
+    whole = list(ds.split(split))
+    ids = whole[:max_frames]
     if not ids:
         raise DatasetError(f"frames in split '{split}'", "none", "Use a longer clip or another split.")
     renderer = Renderer(run.load_head(number, device), ds, deform=number > run.config.coarse_iterations)
@@ -80,7 +82,7 @@ def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration:
     tracker, note = _tracker()
     tracked = []
     with Progress(len(ids), f"evaluate {split}", "frame") as bar:
-        for chunk_ids, rgb, pictures in _rendered(renderer, ids, batch, collected):
+        for chunk_ids, pictures in _rendered(renderer, ids, batch, collected):
             if tracker is not None:
                 tracked += [tracker(p) for p in pictures]
             bar.update(len(chunk_ids))
@@ -90,7 +92,7 @@ def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration:
         scores.update(_landmark_scores(tracked, ds.landmarks[ids], ds.aperture[ids]))
     folder = run.root / "scores"
     folder.mkdir(exist_ok=True)
-    part = "" if max_frames is None else f"_first{len(ids)}"
+    part = "" if len(ids) == len(whole) else f"_first{len(ids)}"
     checkpoint.write_text_atomic(folder / f"{split}_{number}{part}.json", json.dumps(_finite(scores), indent=1))
     return scores
 
@@ -101,7 +103,7 @@ def _finite(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rendered(renderer: Renderer, ids: list[int], batch: int, collected: dict[str, list[float]]
-              ) -> Iterator[tuple[list[int], Tensor, np.ndarray]]:
+              ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Render and score the pictures of `ids`, batch by batch."""
     ds, device = renderer.ds, renderer.device
     frames = Frames(ds, ids, device)
@@ -120,7 +122,7 @@ def _rendered(renderer: Renderer, ids: list[int], batch: int, collected: dict[st
                 m = None if mask is None else mask[i]
                 collected.setdefault(f"psnr_{name}", []).append(float(metrics.psnr(picture[i], given["frame"][i], m)))
                 collected.setdefault(f"ssim_{name}", []).append(float(metrics.ssim(picture[i], given["frame"][i], m)))
-        yield chunk, composite, (composite * 255).round().byte().cpu().numpy()
+        yield chunk, (composite * 255).round().byte().cpu().numpy()
 
 
 def _tracker():

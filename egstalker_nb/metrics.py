@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from .errors import InputError
+from .regions import PARTS
 
-# Face-mesh indices. Inner and outer lip contours:
-LIPS = (0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181, 185, 191, 267, 269, 270, 291,
-        308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415)
 _LIP_GAP, _FACE_HEIGHT = (13, 14), (10, 152)
 # Each eye: (outer corner, inner corner) and three (upper, lower) pairs of the lids.
 _EYES = (((33, 133), ((160, 144), (159, 145), (158, 153))), ((263, 362), ((387, 373), (386, 374), (385, 380))))
@@ -187,7 +185,7 @@ def landmark_distance(pred, true, which="mouth"):
     if len(pred) != len(true) or which not in ("mouth", "face"):
         raise InputError("equally many frames and which='mouth' or 'face'", f"{len(pred)}, {len(true)} and {which!r}",
                          "Pair the frames.")
-    chosen = list(LIPS) if which == "mouth" else slice(None)
+    chosen = list(PARTS["lips"]) if which == "mouth" else slice(None)
     distances = np.linalg.norm(pred[:, chosen] - true[:, chosen], axis=-1).mean(axis=1)
     distances = distances[np.isfinite(distances)]
     return float(distances.mean()) if len(distances) else float("nan")

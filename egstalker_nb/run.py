@@ -91,7 +91,8 @@ class Run:
         try:
             head.load_state_dict(tensors, strict=False)
         except RuntimeError as error:
-            raise DatasetError("a checkpoint that fits config.yaml", str(error), "Do not edit a run's config.") from error
+            raise DatasetError("a checkpoint that fits config.yaml", str(error),
+                               "Do not edit a run's config.") from error
         return head.to(device or default_device()).eval().requires_grad_(False)
 
     def born(self, iteration: Optional[int] = None) -> torch.Tensor:
@@ -146,7 +147,7 @@ def _same(run: Run, ds: Dataset, cfg: Config) -> None:
     other = [f"{k}: {old[k]!r} there, {new[k]!r} now" for k in new if old[k] != new[k] and k != "preset"]
     if other:
         raise ConfigError(f"the settings of the run in '{run.root}'", "; ".join(other),
-                          "Train into another folder, or use the run's own settings.")
+                          f"Train into another folder, or continue with load_config('{run.root / CONFIG}').")
     if run.manifest["dataset_hash"] != ds.hash:
         raise DatasetError(f"dataset {run.manifest['dataset_hash']} of the run in '{run.root}'",
                            f"{ds.hash} in '{ds.root}'", "Train another dataset into another folder.")
@@ -161,7 +162,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
 
 
 def git_revision() -> str:

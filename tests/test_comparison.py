@@ -47,12 +47,14 @@ def scored(monkeypatch):
 
     def evaluate(run, split, max_frames=None):
         calls.append((run.root.name, max_frames))
-        scores = comparison.Scores(run=run.root.name, split=split, iteration=run.pick(), frames=max_frames, note="",
+        frames = max_frames or len(run.dataset.split(split))
+        scores = comparison.Scores(run=run.root.name, split=split, iteration=run.pick(), frames=frames, note="",
                                    psnr_composite=20.0 + len(calls), lmd_mouth=3.0 - len(calls),
                                    aperture_r=float("nan"))
         (run.root / "scores").mkdir(exist_ok=True)
         saved = {**scores, "aperture_r": None}
-        (run.root / "scores" / f"{split}_{run.pick()}.json").write_text(json.dumps(saved))
+        part = "" if max_frames is None else f"_first{max_frames}"
+        (run.root / "scores" / f"{split}_{run.pick()}{part}.json").write_text(json.dumps(saved))
         return scores
 
     monkeypatch.setattr(comparison, "evaluate", evaluate)
@@ -184,7 +186,7 @@ def test_default_frames_are_validation_frames(result):
 def test_scores_are_saved_and_read_again(result, scored):
     table = result.scores()
     count = len(result.dataset.val_ids)
-    assert scored == [("one", count), ("two", count)]
+    assert scored == [("one", None), ("two", None)], "all validation frames: fewer than the default number"
     rows = {row[0]: row[1:3] for row in table.rows}
     assert rows["psnr_composite"] == ("21.000", "22.000 *") and rows["lmd_mouth"] == ("2.000", "1.000 *")
     assert rows["aperture_r"] == (None, None) and rows["frames"] == (count, count)
@@ -192,12 +194,15 @@ def test_scores_are_saved_and_read_again(result, scored):
 
 
 def test_scores_are_on_as_many_frames_for_all(result, scored):
-    """A run that was scored on all frames must neither be compared with a rougher score, nor lose its own."""
-    comparison.evaluate(result.runs[1], "train", max_frames=10)
+    """A mean over 4 frames beside one over 6 would be read as a difference between the runs."""
+    comparison.evaluate(result.runs[0], "train", max_frames=4)
+    comparison.evaluate(result.runs[1], "train", max_frames=6)
     scored.clear()
     table = result.scores("train", max_frames=4)
-    assert scored == [("one", 10)]
-    assert {row[0]: row[1:3] for row in table.rows}["frames"] == (10, 10)
+    assert scored == [("one", 6)]
+    assert {row[0]: row[1:3] for row in table.rows}["frames"] == (6, 6)
+    result.scores("train", max_frames=None)
+    assert scored[1:] == [("one", None), ("two", None)]
 
 
 def test_shows_itself_with_known_scores_only(result, scored):
@@ -210,7 +215,9 @@ def test_real_scores_of_two_runs(result):
     """The one test without the stand-in: the column of each run holds its own scores."""
     row = {r[0]: r[1:3] for r in result.scores().rows}["psnr_composite"]
     values = [float(v.rstrip(" *")) for v in row]
-    assert values == pytest.approx([comparison.saved_scores(r)["psnr_composite"] for r in result.runs], abs=1e-3)
+    count = len(result.dataset.val_ids)
+    saved = [comparison._saved(r, "val")[count]["psnr_composite"] for r in result.runs]
+    assert values == pytest.approx(saved, abs=1e-3)
     assert values[0] != values[1]
 
 

@@ -14,7 +14,8 @@ CFG = dict(iterations=60, coarse_iterations=20, batch_size=2, plane_resolution=[
 
 @pytest.fixture(scope="module")
 def run(tiny_dataset, tmp_path_factory):
-    return egs.train(tiny_dataset, egs.load_config("quick_test", **CFG), tmp_path_factory.mktemp("r") / "run", device="cpu")
+    folder = tmp_path_factory.mktemp("r") / "run"
+    return egs.train(tiny_dataset, egs.load_config("quick_test", **CFG), folder, device="cpu")
 
 
 def test_scores_are_a_table_and_json(run):

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from egstalker_nb.errors import InputError
 from egstalker_nb.metrics import (
-    LIPS,
     aperture,
     blink_ratio,
     blur,
@@ -20,6 +19,7 @@ from egstalker_nb.metrics import (
     ssim_map,
     temporal_jitter,
 )
+from egstalker_nb.regions import PARTS
 
 
 def plain_blur(x, sigma=1.5, size=11):
@@ -160,10 +160,10 @@ def test_landmark_distance():
     """The mouth is the lips only, the face is all; depth does not count, lost frames are left out."""
     true = faces(4)
     pred = true.copy()
-    pred[:, LIPS, 0] += 3
-    pred[:, LIPS, 1] += 4
+    pred[:, list(PARTS["lips"]), 0] += 3
+    pred[:, list(PARTS["lips"]), 1] += 4
     pred[..., 2] += 100
-    assert len(set(LIPS)) == 40
+    assert len(set(list(PARTS["lips"]))) == 40
     assert landmark_distance(pred, true) == pytest.approx(5)
     assert landmark_distance(pred, true, "face") == pytest.approx(5 * 40 / 478)
     pred[0] = np.nan

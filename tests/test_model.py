@@ -3,9 +3,9 @@ import pytest
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb.gaussians import load_ply, make_gaussians, save_ply
 from egstalker_nb.errors import InputError
-from egstalker_nb.model import Head, TaylorKAN, audio_windows
+from egstalker_nb.gaussians import load_ply, make_gaussians, save_ply
+from egstalker_nb.model import TaylorKAN, audio_windows
 from egstalker_nb.training import new_head
 
 

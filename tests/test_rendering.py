@@ -14,7 +14,8 @@ CFG = dict(iterations=30, coarse_iterations=10, batch_size=2, plane_resolution=[
 
 @pytest.fixture(scope="module")
 def run(tiny_dataset, tmp_path_factory):
-    return egs.train(tiny_dataset, egs.load_config("quick_test", **CFG), tmp_path_factory.mktemp("r") / "run", device="cpu")
+    folder = tmp_path_factory.mktemp("r") / "run"
+    return egs.train(tiny_dataset, egs.load_config("quick_test", **CFG), folder, device="cpu")
 
 
 @pytest.fixture
@@ -37,7 +38,8 @@ def test_video_of_a_sound_longer_than_the_clip(run, speech, tmp_path, poses):
 
 def test_batches_do_not_change_the_picture(run, tiny_dataset):
     renderer = Renderer(run.load_head(device="cpu"), tiny_dataset)
-    args = [torch.from_numpy(a) for a in (tiny_dataset.features, np.arange(4), tiny_dataset.blink[:4], tiny_dataset.w2c[:4])]
+    ds = tiny_dataset
+    args = [torch.from_numpy(a) for a in (ds.features, np.arange(4), ds.blink[:4], ds.w2c[:4])]
     whole, _ = renderer.batch(*args)
     single = torch.cat([renderer.batch(args[0], *[a[i:i + 1] for a in args[1:]])[0] for i in range(4)])
     torch.testing.assert_close(whole, single, atol=1e-5, rtol=0)
@@ -100,7 +102,8 @@ def test_cycle_never_jumps():
 
 def test_orbit_keeps_the_distance_and_turns(tiny_dataset):
     _, w2c = _orbit_path(tiny_dataset, 100)
-    np.testing.assert_allclose(w2c[:, :3, :3] @ w2c[:, :3, :3].transpose(0, 2, 1), np.eye(3)[None].repeat(100, 0), atol=1e-5)
+    turns = w2c[:, :3, :3]
+    np.testing.assert_allclose(turns @ turns.transpose(0, 2, 1), np.eye(3)[None].repeat(100, 0), atol=1e-5)
     np.testing.assert_allclose(w2c[:, :3, 3], w2c[:1, :3, 3].repeat(100, 0), atol=1e-6)
     start = tiny_dataset.w2c[middle_frame(tiny_dataset)][:3, :3]
     angles = [np.degrees(np.arccos(np.clip((np.trace(m[:3, :3].T @ start) - 1) / 2, -1, 1))) for m in w2c]

@@ -1,6 +1,7 @@
 """Where the face is: a first pass finds faces, black frames and cuts, a second one the 478 landmarks."""
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,9 @@ WARM_UP = 5
 
 def require_mediapipe():
     """Import MediaPipe, or raise MissingPackageError with the command that installs it."""
+    # before the import: its C++ part writes start-up notes to stderr, and so into notebooks
+    os.environ.setdefault("GLOG_minloglevel", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import mediapipe
     except ImportError as error:

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from . import geometry
-from . import kernels
+from . import geometry, kernels
 from . import tiles as tile_lists
 
 _pool: ThreadPoolExecutor | None = None
