@@ -7,7 +7,6 @@ from typing import Any, Iterator, Literal, Optional
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from . import checkpoint, metrics
 from .errors import DatasetError, MissingPackageError

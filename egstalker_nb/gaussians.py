@@ -15,7 +15,8 @@ START_OPACITY = 0.1
 NAMES = ("means", "scales", "quats", "opacities", "sh0", "shN")
 PLY_REST = 45  # common viewers expect harmonics of degree 3: 15 coefficients for each of 3 colours
 _PLY_NAMES = ("x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)),
-              *(f"f_rest_{i}" for i in range(PLY_REST)), "opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4)))
+              *(f"f_rest_{i}" for i in range(PLY_REST)), "opacity", *(f"scale_{i}" for i in range(3)),
+              *(f"rot_{i}" for i in range(4)))
 
 
 def make_gaussians(means: Tensor, colors: Tensor, sh_degree: int) -> nn.ParameterDict:
