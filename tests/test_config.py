@@ -51,7 +51,7 @@ def test_all_problems_are_listed_at_once():
 
 def test_unknown_preset_names_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'production'"):
-        egs.load_config("producton")
+        egs.load_config("prod")
 
 
 def test_yaml_round_trip(tmp_path):

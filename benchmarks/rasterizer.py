@@ -1,6 +1,6 @@
 """Time the rasteriser: forward + backward, and forward alone, by image size and number of Gaussians.
 
-    python benchmarks/bench_rasterize.py [--device cuda] [--threads 2] [--repeats 20] [--out times.json]
+    python benchmarks/rasterizer.py [--device cuda] [--threads 2] [--repeats 20] [--out times.json]
 
 Prints a table and writes JSON. The scene resembles a head: Gaussians on an ellipsoid that fills most of the
 image, each about as wide as the distance to its neighbours. `batch` images of one deformed set each are
