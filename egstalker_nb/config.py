@@ -82,7 +82,7 @@ class Optimisation:
     """Of the tri-plane at the first fine step."""
     grid_lr_final: float = setting(1.6e-4, 0.0, 1.0)
     """The same at the last step."""
-    weight_decay: float = setting(0.2, 0.0, 1.0)
+    weight_decay: float = setting(1e-4, 0.0, 1.0)
     """Decoupled (AdamW), on the deformation network only: short clips overfit."""
     weight_average: float = setting(0.999, 0.0, 0.99999)
     """Decay of the exponential average of the network's weights that is used for rendering; 0 turns it off."""
