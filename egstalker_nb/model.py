@@ -253,12 +253,14 @@ class Head(nn.Module):
 
     def render(self, audio: Tensor, blink: Tensor, w2c: Tensor, K: Tensor, size: int,
                background: Optional[Tensor] = None, deform: bool = True,
-               spatial: Optional[tuple[Tensor, Tensor]] = None) -> tuple[Tensor, Tensor, dict]:
+               spatial: Optional[tuple[Tensor, Tensor]] = None,
+               pose: Optional[Tensor] = None) -> tuple[Tensor, Tensor, dict]:
         """`splat` of `offsets`: audio [B, 8, 16, 29] (see `audio_windows`), blink [B] 0 open ... 1 closed.
 
-        deform=False renders the canonical head, as the coarse stage does.
+        deform=False renders the canonical head, as the coarse stage does. pose [B, 4, 4]: what the network is told
+        instead of w2c; a camera outside the clip's range would make it extrapolate.
         """
-        offsets = self.offsets(audio, blink, w2c, spatial) if deform else None
+        offsets = self.offsets(audio, blink, w2c if pose is None else pose, spatial) if deform else None
         return self.splat(offsets, w2c, K, size, background)
 
     @torch.no_grad()

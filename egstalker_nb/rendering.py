@@ -216,13 +216,13 @@ class Renderer:
 
     @torch.no_grad()
     def batch(self, features: Tensor, rows: Tensor, blink: Tensor, w2c: Tensor,
-              background: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
+              background: Optional[Tensor] = None, pose: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """rgb [B, S, S, 3] 0...1 and alpha [B, S, S, 1] of B frames; arguments on the device, see `Head.render`."""
         began = time.perf_counter()
         if self.deform and self._spatial is None:
             self._spatial = self.head.spatial()
         rgb, alpha, _ = self.head.render(audio_windows(features, rows), blink, w2c, self.K, self.ds.size, background,
-                                         self.deform, self._spatial)
+                                         self.deform, self._spatial, pose)
         rgb = rgb.clamp(0, 1)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -240,7 +240,8 @@ class Renderer:
             if n + 1 < len(chunks):
                 frames.prefetch(script.source[chunks[n + 1]].tolist())
             rgb, _ = self.batch(features, torch.from_numpy(script.rows[chunk]).to(self.device), given["blink"],
-                                torch.from_numpy(script.w2c[chunk]).to(self.device), given["background"])
+                                torch.from_numpy(script.w2c[chunk]).to(self.device), given["background"],
+                                pose=given["w2c"])  # the orbit leaves the poses that the network knows
             if compare:
                 rgb = torch.cat([rgb, given["frame"]], 2)
             for picture in (rgb * 255).round().byte().cpu().numpy():

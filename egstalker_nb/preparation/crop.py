@@ -9,7 +9,7 @@ import numpy as np
 from ..progress import Progress
 from .face import CHIN, FOREHEAD, OVAL
 from .steps import Step, Writers, missing_chunks, quiet_frames, write_npz
-from .track import require_mediapipe
+from .track import QuietNet, require_mediapipe
 
 #: in heights of the face (top of the forehead to chin): room above for the hair, below for neck and shoulders,
 #: and on each side
@@ -72,7 +72,7 @@ def write_frames(step: Step, video: Path, folder: Path, num_frames: int, crop: t
     todo = missing_chunks(step, num_frames)
     if not todo:
         return
-    net = require_mediapipe().solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
+    net = QuietNet(require_mediapipe().solutions.selfie_segmentation.SelfieSegmentation, model_selection=0)
     frames, position = None, -1
     done = num_frames - sum(len(ids) for _, ids in todo)
     with Progress(num_frames, "cut frames", "frame", initial=done) as bar, Writers() as writers:

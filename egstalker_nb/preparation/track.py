@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Iterator
 
 import cv2
 import numpy as np
@@ -29,15 +32,48 @@ WARM_UP = 5
 
 def require_mediapipe():
     """Import MediaPipe, or raise MissingPackageError with the command that installs it."""
-    # before the import: its C++ part writes start-up notes to stderr, and so into notebooks
-    os.environ.setdefault("GLOG_minloglevel", "3")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import mediapipe
     except ImportError as error:
         raise MissingPackageError("MediaPipe, which finds the face", "no package 'mediapipe'",
                                   "Prepare data on a machine with: pip install mediapipe==0.10.21") from error
     return mediapipe
+
+
+class QuietNet:
+    """A MediaPipe network whose C++ part does not write its notes to stderr, where they would land in notebooks.
+
+    Args:
+        solution: a class of `mediapipe.solutions`. options: its arguments.
+    """
+
+    def __init__(self, solution: type, **options: Any):
+        with _silent_stderr():
+            self._net = solution(**options)
+            # its threads write until the first answer is there; an empty picture leaves no trace in the tracker
+            self._net.process(np.zeros((64, 64, 3), np.uint8))
+
+    def process(self, image: np.ndarray) -> Any:
+        """The network's answer to a picture [H, W, 3] uint8 RGB."""
+        with _silent_stderr():
+            return self._net.process(image)
+
+    def close(self) -> None:
+        self._net.close()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Point file descriptor 2 elsewhere: the notes do not pass through Python's sys.stderr."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @dataclass
@@ -121,7 +157,8 @@ class _FaceFinder:
 
     def __init__(self) -> None:
         detection = require_mediapipe().solutions.face_detection
-        self._models = [detection.FaceDetection(model_selection=m, min_detection_confidence=0.5) for m in (0, 1)]
+        self._models = [QuietNet(detection.FaceDetection, model_selection=m, min_detection_confidence=0.5)
+                        for m in (0, 1)]
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """[H, W, 3] uint8 -> [MAX_FACES, 5] float32, best first, NaN where there is none."""
@@ -252,9 +289,9 @@ class FaceTracker:
     """
 
     def __init__(self, faces: int = 1):
-        self._net = require_mediapipe().solutions.face_mesh.FaceMesh(
-            static_image_mode=False, max_num_faces=faces, refine_landmarks=True,
-            min_detection_confidence=0.5, min_tracking_confidence=0.5)
+        self._net = QuietNet(require_mediapipe().solutions.face_mesh.FaceMesh, static_image_mode=False,
+                             max_num_faces=faces, refine_landmarks=True, min_detection_confidence=0.5,
+                             min_tracking_confidence=0.5)
 
     def __call__(self, image: np.ndarray, roi: tuple[int, int, int, int] | None = None,
                  box: np.ndarray | None = None) -> np.ndarray | None:
