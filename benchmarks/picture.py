@@ -1,6 +1,6 @@
 """The README's picture: frames of a clip above, the trained head below; the right half are validation frames.
 
-    python benchmarks/picture.py outputs/demo/runs/quick_test docs/images/demo.png
+    python benchmarks/picture.py outputs/demo/runs/quick_test docs/images/demo.jpg
 """
 from __future__ import annotations
 
