@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for path in temporary.iterdir():  # on the disk before the name says that it is complete
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
@@ -42,13 +46,20 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def folder(run: Path, iteration: int) -> Path:
+    """Where the checkpoint of an iteration lies."""
     return run / "checkpoints" / f"iteration_{iteration}"
 
 
 def iterations(run: Path) -> list[int]:
     """Finished checkpoints of a run, ascending. Folders that a crash left half-written do not count."""
-    found = (p for p in (run / "checkpoints").glob("iteration_*") if (p / STATE).is_file())
-    return sorted(int(p.name.split("_")[1]) for p in found)
+    found = (re.fullmatch(r"iteration_(\d+)", p.parent.name) for p in (run / "checkpoints").glob(f"*/{STATE}"))
+    return sorted(int(m[1]) for m in found if m)
+
+
+def remove_leftovers(run: Path) -> None:
+    """Delete what a kill while saving left behind."""
+    for path in (run / "checkpoints").glob(".iteration_*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def save(run: Path, iteration: int, head: dict[str, Tensor], trainer: dict[str, Any], state: dict[str, Any],

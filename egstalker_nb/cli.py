@@ -34,7 +34,7 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
 def prepare(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
-    print(egs.prepare(args.video, args.out, size=args.size))
+    print(egs.prepare(args.video, args.out, size=args.size, features=args.features))
 
 
 def train(args: argparse.Namespace) -> None:
@@ -67,8 +67,9 @@ def trim(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     from .pipeline import run_notebooks
 
+    given = {"features": args.features, "audio_features": args.audio_features}
     run_notebooks(args.video, args.config, audio=args.audio, name=args.name, out=args.out, size=args.size,
-                  overrides=settings(args.set))
+                  overrides=settings(args.set), **{k: str(v.resolve()) for k, v in given.items() if v is not None})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,10 +86,13 @@ def parser() -> argparse.ArgumentParser:
 
     def add_config(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--config", default="production", help="preset or YAML file")
-        sub.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings that replace the file's")
+        sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                         help="a setting that replaces the file's; may be given several times")
 
     sub = command(prepare, "Make a dataset folder from a video.", "video", "out")
     sub.add_argument("--size", type=int, default=512, help="side of the square pictures, px")
+
+    sub.add_argument("--features", type=Path, help="ready audio features .npy of the video's own sound")
 
     sub = command(train, "Train a head, or go on with what the run folder holds.", "dataset", "run")
     add_config(sub)
@@ -117,6 +121,8 @@ def parser() -> argparse.ArgumentParser:
     sub = command(run, "Run all notebooks headless on a video.", "video")
     add_config(sub)
     sub.add_argument("--audio", type=Path, help="sound that drives the head; default: the clip's own")
+    sub.add_argument("--features", type=Path, help="ready audio features .npy of the video's own sound")
+    sub.add_argument("--audio-features", type=Path, help="ready audio features .npy of --audio")
     sub.add_argument("--name", help="names data/NAME and outputs/NAME; default: the video's name")
     sub.add_argument("--size", type=int, default=512, help="side of the square pictures, px")
     sub.add_argument("--out", type=Path, help="folder of the results; default: outputs/NAME")
@@ -124,11 +130,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run one command. An `EgsError` becomes one line on stderr and exit status 2; others pass through."""
+    """Run one command. An `EgsError` becomes one line on stderr and status 2, Ctrl-C one and 130; others pass."""
     args = parser().parse_args(argv)
     try:
         args.function(args)
     except EgsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stop:
+        print(f"interrupted: {stop or 'the same command goes on from here'}", file=sys.stderr)
+        return 130
     return 0

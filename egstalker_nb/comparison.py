@@ -12,7 +12,7 @@ from . import checkpoint, plots
 from .analysis import rounds
 from .config import Config, describe, load_config, presets
 from .dataset import Dataset
-from .errors import ConfigError, DatasetError, InputError
+from .errors import ConfigError, EgsError, InputError
 from .evaluation import SCORES, Scores, evaluate
 from .figures import NOT_A_TERM, psnr, rendered
 from .progress import clock
@@ -114,7 +114,7 @@ def select(paths: Sequence[str | Path], dataset: Dataset) -> tuple[list[Run], di
             else:
                 left_out[path] = (f"trained on dataset {run.manifest['dataset_hash']}, not on {dataset.hash} in "
                                   f"'{dataset.root}'")
-        except DatasetError as error:
+        except EgsError as error:
             left_out[path] = str(error)
     if not chosen:
         raise InputError(f"a trained run on the dataset in '{dataset.root}'",

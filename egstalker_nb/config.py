@@ -26,7 +26,7 @@ class Schedule:
 
     iterations: int = setting(30_000, 1, 1_000_000)
     """Total number of training steps, coarse stage included."""
-    coarse_iterations: int = setting(3_000, 0, 1_000_000)
+    coarse_iterations: int = setting(3_000, 1, 1_000_000)
     """Steps of the static stage (no audio), which builds the basic 3D structure."""
     batch_size: int = setting(1, 1, 64)
     """Frames per step."""
@@ -43,9 +43,9 @@ class Densification:
     """Growth and pruning of the Gaussians (gsplat's DefaultStrategy)."""
 
     densify_from_iter: int = setting(500, 0)
-    """First step of densification."""
+    """Growth rounds (every `densification_interval` steps) come after this step."""
     densify_until_iter: int = setting(15_000, 0)
-    """Last step of densification."""
+    """Growth and pruning end before this step."""
     densification_interval: int = setting(100, 1)
     """Steps between growth rounds."""
     densify_grad_threshold_coarse: float = setting(0.0002, 1e-7, 1.0)

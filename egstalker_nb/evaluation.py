@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Iterator, Literal, Optional
 
 import numpy as np
 import torch
 
 from . import checkpoint, metrics
-from .errors import DatasetError, MissingPackageError
+from .errors import DatasetError, InputError, MissingPackageError
 from .frames import Frames
 from .progress import Progress
 from .rendering import Renderer
@@ -72,6 +71,9 @@ def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration:
     """
     device = torch.device(device) if device is not None else default_device()
     ds, number = run.dataset, run.pick(iteration)
+    if batch < 1 or (max_frames is not None and max_frames < 1):
+        raise InputError("batch and max_frames of at least 1", f"batch={batch}, max_frames={max_frames}",
+                         "Leave max_frames out to score the whole split.")
     whole = list(ds.split(split))
     ids = whole[:max_frames]
     if not ids:
@@ -146,9 +148,3 @@ def _landmark_scores(tracked: list[Optional[np.ndarray]], truth: np.ndarray, ape
     r, best, lag = metrics.correlation_and_lag(opening, aperture)
     return {**scores, "aperture_r": float(r), "aperture_best_r": float(best),
             "aperture_lag": None if not np.isfinite(lag) else int(lag)}
-
-
-def saved_scores(run: Run, split: str = "val", iteration: Optional[int] = None) -> Optional[Scores]:
-    """Scores that `evaluate` wrote before, or None."""
-    path = Path(run.root) / "scores" / f"{split}_{run.pick(iteration)}.json"
-    return Scores(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

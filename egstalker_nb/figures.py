@@ -20,7 +20,7 @@ from .run import Run
 
 LIGHT = 0.92                # grey of a plain background
 MASK_COLOURS = np.float32([(230, 120, 60), (70, 120, 210), (90, 90, 90)])  # head, torso, background
-NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "it_per_s")
+NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "coverage", "it_per_s")
 VISIBLE = 0.02              # below this opacity a pixel shows no painted value
 
 

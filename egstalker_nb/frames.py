@@ -12,7 +12,7 @@ from .dataset import Dataset, paste_torso
 from .progress import progress
 
 BYTES_PER_PIXEL = 7                                   # frame 3, background 3, head mask 1
-BUDGET = {"cuda": 24 << 30, "cpu": 1 << 30}           # keep all frames in memory up to this many bytes
+CPU_BUDGET = 1 << 30                                  # keep all frames in memory up to this many bytes
 
 
 class Frames:
@@ -30,7 +30,8 @@ class Frames:
         self.features = torch.from_numpy(ds.features).to(self.device)
         self.lip_rect = torch.from_numpy(ds.lip_rect.astype(np.int64)).to(self.device)
         if keep is None:
-            keep = len(ids) * ds.size ** 2 * BYTES_PER_PIXEL <= BUDGET.get(self.device.type, BUDGET["cpu"])
+            free = torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else CPU_BUDGET
+            keep = len(ids) * ds.size ** 2 * BYTES_PER_PIXEL <= free
         self.pool = ThreadPoolExecutor(8 if self.device.type == "cuda" else 2)
         self.ahead: dict[int, Future] = {}
         self.rows = torch.zeros(ds.num_frames, dtype=torch.long)

@@ -26,7 +26,7 @@ class Losses(nn.Module):
         weights = {"l1": cfg.lambda_l1, "dssim": cfg.lambda_dssim, "mask": cfg.lambda_mask,
                    "lip": cfg.lambda_lip if stage == "fine" else 0.0}
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
-        self.names = (*self.weights, "loss", "psnr")
+        self.names = (*self.weights, "loss", "psnr", "coverage")
 
     def forward(self, rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
         """One batch.
@@ -36,7 +36,8 @@ class Losses(nn.Module):
             head: [B, H, W, 1] soft head mask 0...1. lips: [B, H, W, 1], 1 inside the lip rectangle.
 
         Returns:
-            the loss (scalar), and [len(names)] detached: weighted terms, loss, PSNR in dB.
+            the loss (scalar), and [len(names)] detached: weighted terms, loss, PSNR in dB, share
+            of the head mask that is covered.
         """
         difference = (rgb - frame).abs()
         terms = {"l1": lambda: difference.mean(),
@@ -45,7 +46,8 @@ class Losses(nn.Module):
                  "lip": lambda: (difference * lips).sum() / (3 * lips.sum()).clamp_min(1)}
         values = [weight * terms[name]() for name, weight in self.weights.items()]
         loss = torch.stack(values).sum()
-        shown = [v.detach() for v in (*values, loss, psnr_of(rgb, frame))]
+        coverage = (alpha * head).sum() / head.sum().clamp_min(1)  # 1 where the splats hide all of the head mask
+        shown = [v.detach() for v in (*values, loss, psnr_of(rgb, frame), coverage)]
         return loss, torch.stack(shown)
 
     def _dssim(self, rgb: Tensor, frame: Tensor) -> Tensor:

@@ -97,6 +97,10 @@ def render(run: Run, audio: Optional[str | Path] = None, out: Optional[str | Pat
     if compare and audio is not None:
         raise InputError("compare=True without audio", f"audio={str(audio)!r}",
                          "Another sound has no ground truth to compare with: leave one of the two out.")
+    if features is not None and audio is None:
+        raise InputError("audio together with features", "features alone", "Give the sound that they belong to.")
+    if poses not in POSES:
+        raise InputError(f"poses {', '.join(POSES)}", repr(poses), "Choose one of them.")
     ds = run.dataset
     number = run.pick(iteration)
     if audio is None:
@@ -129,8 +133,6 @@ def audio_script(run: Run, audio: str | Path, features: Optional[str | Path], po
     """Another sound on the dataset's poses, eyes and torso."""
     from .audio import encoder_spec, extract_features, load_audio, load_features
 
-    if poses not in POSES:
-        raise InputError(f"poses {', '.join(POSES)}", repr(poses), "Choose one of them.")
     ds, wave = run.dataset, load_audio(audio)
     if features is not None:
         windows = load_features(features, wave)
@@ -155,6 +157,8 @@ def _exactly(sound: np.ndarray, frames: int) -> np.ndarray:
 
 def _window(total: int, start: float, duration: Optional[float]) -> tuple[int, int]:
     """Frames [first, last) of a part in seconds, on the 25 fps grid."""
+    if not np.isfinite([start, duration or 0.0]).all():
+        raise InputError("start and duration in seconds", f"start={start}, duration={duration}", "Give finite numbers.")
     first = int(round(start * FPS))
     last = total if duration is None else first + int(round(duration * FPS))
     if not 0 <= first < last <= total:

@@ -50,7 +50,11 @@ class Run:
         Raises:
             DatasetError: moved away, or no longer the one that was trained on.
         """
-        ds = load_dataset((self.root / self.manifest["dataset"]).resolve())
+        place = (self.root / self.manifest["dataset"]).resolve()
+        if not place.is_dir():
+            raise DatasetError(f"the dataset of this run at '{place}'", "no such folder",
+                               "If it was moved, open the run with load_run(path, dataset=...).")
+        ds = load_dataset(place)
         if ds.hash != self.manifest["dataset_hash"]:
             raise DatasetError(f"dataset {self.manifest['dataset_hash']}, which this run was trained on",
                                f"{ds.hash} in '{ds.root}'", "Restore that dataset, or train a new run on this one.")
@@ -61,7 +65,8 @@ class Run:
         path = self.root / METRICS
         if not path.is_file():
             return []
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
+                if line.endswith("\n")]  # a row that was being written when the run was killed has no end
         return [r for r in rows if kind is None or r["kind"] == kind]
 
     def pick(self, iteration: Optional[int] = None) -> int:
@@ -88,8 +93,9 @@ class Run:
         head = Head.blank(self.config, points)
         for name in head.gaussians:
             head.gaussians[name] = torch.nn.Parameter(torch.empty_like(tensors[f"gaussians.{name}"]))
+        tensors.pop("born")
         try:
-            head.load_state_dict(tensors, strict=False)
+            head.load_state_dict(tensors)
         except RuntimeError as error:
             raise DatasetError("a checkpoint that fits config.yaml", str(error),
                                "Do not edit a run's config.") from error
@@ -105,8 +111,8 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_run(path: str | Path) -> Run:
-    """Open a run folder.
+def load_run(path: str | Path, dataset: Optional[str | Path] = None) -> Run:
+    """Open a run folder; `dataset` says where its dataset lies now, if one of the two was moved.
 
     Raises:
         DatasetError: not a run folder, or damaged.
@@ -114,6 +120,11 @@ def load_run(path: str | Path) -> Run:
     root = Path(path)
     try:
         manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        missing = {"dataset", "dataset_hash", "encoder"} - set(manifest)
+        if missing:
+            raise ValueError(f"{MANIFEST} without {', '.join(sorted(missing))}")
+        if dataset is not None:
+            manifest["dataset"] = _relative(Path(dataset), root)
         return Run(root, load_config(root / CONFIG), manifest)
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
@@ -129,17 +140,24 @@ def open_run(ds: Dataset, cfg: Config, root: Path, device: torch.device) -> Run:
         ConfigError: the folder holds a run with other settings. DatasetError: with another dataset.
     """
     if (root / MANIFEST).is_file():
-        run = load_run(root)
+        run = load_run(root, ds.root)
         _same(run, ds, cfg)
+        checkpoint.write_text_atomic(root / MANIFEST, json.dumps(run.manifest, indent=1))
+        checkpoint.remove_leftovers(root)
         return run
     for name in ("checkpoints", "renders", "figures"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    manifest = {"dataset": os.path.relpath(ds.root.resolve(), root.resolve()), "dataset_hash": ds.hash,
+    manifest = {"dataset": _relative(ds.root, root), "dataset_hash": ds.hash,
                 "dataset_size": ds.size, "encoder": ds.encoder, "seed": cfg.seed, "device": device_name(device),
                 "git": git_revision(), "versions": versions()}
     cfg.save(root / CONFIG)
     checkpoint.write_text_atomic(root / MANIFEST, json.dumps(manifest, indent=1))
     return Run(root, cfg, manifest)
+
+
+def _relative(place: Path, root: Path) -> str:
+    """Run folders and datasets that are moved together keep finding each other."""
+    return os.path.relpath(place.resolve(), root.resolve())
 
 
 def _same(run: Run, ds: Dataset, cfg: Config) -> None:
@@ -154,6 +172,7 @@ def _same(run: Run, ds: Dataset, cfg: Config) -> None:
 
 
 def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
     import gsplat
     import numpy
 
@@ -162,6 +181,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
+    """The card's name, or the CPU with its number of threads."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
 
 

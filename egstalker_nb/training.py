@@ -31,8 +31,9 @@ from .run import METRICS, Run, default_device, open_run
 LOG_INTERVAL = 20       # steps between rows of metrics.jsonl; losses wait on the device until then
 EVAL_FRAMES = 8         # validation frames behind the PSNR curve
 MIN_FRAMES = 8
-COLLAPSE_OPACITY = 0.3  # of the highest mean opacity so far
-COLLAPSE_POINTS = 0.5   # of the highest point count so far
+#: a head has collapsed when one of these falls below this share of its highest value so far: mean opacity of the
+#: Gaussians, share of the head mask that the (deformed) splats cover, number of Gaussians
+COLLAPSE = {"opacity": 0.3, "coverage": 0.3, "points": 0.5}
 
 
 def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["coarse"] | int] = None,
@@ -140,7 +141,7 @@ class Trainer:
         self.deform = Graphed(self.head.deformation)
         self.losses = {stage: Graphed(Losses(cfg, stage, ds.head_box)) for stage in ("coarse", "fine")}
         self.pending: list[tuple[str, Tensor]] = []  # stage and loss terms of the steps since the last row
-        self.peak = {"opacity": 0.0, "points": 0}
+        self.peak = {"opacity": 0.0, "coverage": 0.0, "points": 0}
         self.frames = Frames(ds, ds.train_ids, device)
         step = max(1, len(ds.val_ids) // EVAL_FRAMES)
         self.eval_ids = list(ds.val_ids)[::step][:EVAL_FRAMES]
@@ -148,6 +149,7 @@ class Trainer:
         self.K = ds.K.to(device)
         if run.iterations:
             self.restore(run.iterations[-1])
+        self._cut_metrics()
         self.clock = time.perf_counter()
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -237,11 +239,12 @@ class Trainer:
         self.write({"kind": "train", "iteration": self.iteration, "stage": self.cfg.stage(self.iteration), **values,
                     "points": points, "opacity": opacity, "it_per_s": len(rows) / (time.perf_counter() - self.clock)})
         self.clock = time.perf_counter()
-        bar.update(0, **values)
-        self.peak = {"opacity": max(self.peak["opacity"], opacity), "points": max(self.peak["points"], points)}
-        if opacity < COLLAPSE_OPACITY * self.peak["opacity"] or points < COLLAPSE_POINTS * self.peak["points"]:
-            raise self._stopped(f"a collapse by iteration {self.iteration}: mean opacity {opacity:.3f} (peak "
-                                f"{self.peak['opacity']:.3f}), {points} points (peak {self.peak['points']})", values)
+        bar.update(0, **{k: v for k, v in values.items() if k != "coverage"})
+        now = {"opacity": opacity, "coverage": values["coverage"], "points": points}
+        self.peak = {k: max(self.peak[k], v) for k, v in now.items()}
+        if any(now[k] < share * self.peak[k] for k, share in COLLAPSE.items()):
+            facts = ", ".join(f"{k} {v:.4g} (peak {self.peak[k]:.4g})" for k, v in now.items())
+            raise self._stopped(f"a collapse by iteration {self.iteration}: {facts}", values)
 
     def _stopped(self, what: str, terms: dict[str, float]) -> TrainingError:
         listed = ", ".join(f"{k} {v:.4g}" for k, v in terms.items())
@@ -291,6 +294,11 @@ class Trainer:
         if bad:
             raise self._stopped(f"parameters that are not finite at iteration {self.iteration}: {', '.join(bad)}", {})
 
+    def _cut_metrics(self) -> None:
+        """Drop rows of steps that will be done again: a killed run has logged more than it has saved."""
+        rows = [r for r in self.run.metrics() if r["iteration"] <= self.iteration]
+        checkpoint.write_text_atomic(self.run.root / METRICS, "".join(json.dumps(r) + "\n" for r in rows))
+
     def restore(self, iteration: int) -> None:
         """Continue from a checkpoint: everything that `save` wrote, and metrics up to it."""
         tensors = checkpoint.load(self.run.root, iteration, checkpoint.HEAD)
@@ -305,8 +313,6 @@ class Trainer:
             optimizer.load_state_dict(trainer["optimizers"][name])
         self.densifier.load_state_dict(trainer["densifier"])
         self.peak, self.iteration = trainer["peak"], iteration
-        rows = [r for r in self.run.metrics() if r["iteration"] <= iteration]
-        checkpoint.write_text_atomic(self.run.root / METRICS, "".join(json.dumps(r) + "\n" for r in rows))
         torch.set_rng_state(trainer["rng"])
         if trainer["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(trainer["cuda_rng"], self.device)

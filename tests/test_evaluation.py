@@ -6,7 +6,7 @@ import pytest
 
 import egstalker_nb as egs
 import egstalker_nb.evaluation as evaluation
-from egstalker_nb.errors import DatasetError
+from egstalker_nb.errors import InputError
 from egstalker_nb.progress import Progress, progress
 
 CFG = dict(iterations=60, coarse_iterations=20, batch_size=2, plane_resolution=[8, 16])
@@ -55,9 +55,10 @@ def test_without_mediapipe_the_rest_is_scored(run, monkeypatch):
     assert scores["psnr_composite"] > 10 and "lmd_mouth" not in scores and "need mediapipe" in str(scores)
 
 
-def test_an_empty_split_is_refused(run):
-    with pytest.raises(DatasetError, match="split 'val'"):
-        egs.evaluate(run, "val", max_frames=0, device="cpu")
+@pytest.mark.parametrize("wrong", [dict(max_frames=0), dict(batch=0)])
+def test_nothing_to_score_is_refused(run, wrong):
+    with pytest.raises(InputError, match="at least 1"):
+        egs.evaluate(run, "val", device="cpu", **wrong)
 
 
 def test_progress_line_says_what_users_look_for(capsys):

@@ -88,10 +88,16 @@ def test_compare_shows_the_clip_beside_the_render(run, tiny_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("wrong, error", [
-    (dict(poses="spin"), InputError), (dict(batch=0), InputError), (dict(iteration=7), DatasetError)])
+    (dict(poses="spin"), InputError), (dict(start=float("nan")), InputError), (dict(batch=0), InputError),
+    (dict(iteration=7), DatasetError)])
 def test_wrong_choices_are_refused(run, speech, wrong, error):
     with pytest.raises(error):
         egs.render(run, speech, device="cpu", **wrong)
+
+
+def test_features_without_their_sound_are_refused(run, tmp_path):
+    with pytest.raises(InputError, match="audio together with features"):
+        egs.render(run, features=tmp_path / "f.npy", device="cpu")
 
 
 def test_cycle_never_jumps():

@@ -1,6 +1,7 @@
 """Protects: learning, exact resume, guards, and that nothing is lost when training stops."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import egstalker_nb as egs
 from egstalker_nb import checkpoint
 from egstalker_nb.densify import HeadStrategy
 from egstalker_nb.errors import ConfigError, DatasetError, InputError, TrainingError
+from egstalker_nb.progress import Progress
 from egstalker_nb.training import Trainer, frame_order, new_head
 
 SMALL = dict(iterations=90, coarse_iterations=30, batch_size=1, checkpoint_interval=25, eval_interval=50,
@@ -154,10 +156,46 @@ def test_a_collapse_stops_the_run(tiny_dataset, tmp_path):
     trainer.train_iteration()
     with torch.no_grad():
         trainer.head.gaussians["opacities"].fill_(-8)
-    from egstalker_nb.progress import Progress
-
-    with pytest.raises(TrainingError, match="collapse by iteration 41: mean opacity 0.000"):
+    with pytest.raises(TrainingError, match="collapse by iteration 41: opacity 0.0003"):
         trainer.log(Progress(1, "x"))
+
+
+def test_a_collapse_of_the_deformed_head_stops_the_run(tiny_dataset, tmp_path):
+    """The canonical head may be fine while the network makes it invisible: upstream's way of losing heads."""
+    run = egs.train(tiny_dataset, small(), tmp_path / "x", until=40, device="cpu")
+    trainer = Trainer(tiny_dataset, small(), run, torch.device("cpu"))
+    with torch.no_grad():
+        trainer.head.deformation.heads["opacities"].bias.fill_(-20)
+    trainer.train_iteration()
+    with pytest.raises(TrainingError, match="collapse by iteration 41: .*coverage"):
+        trainer.log(Progress(1, "x"))
+
+
+def test_a_kill_before_the_first_checkpoint_leaves_no_rows_behind(tiny_dataset, tmp_path):
+    process = start_training(tiny_dataset, small(checkpoint_interval=1000), tmp_path / "killed")
+    wait_for_iteration(tmp_path / "killed", 20, process)
+    process.kill()
+    process.wait()
+    with open(tmp_path / "killed" / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "densify", "births": {"lips": 1}')  # a row torn by the kill
+    run = egs.train(tiny_dataset, small(checkpoint_interval=1000), tmp_path / "killed", device="cpu")
+    rows = [r["iteration"] for r in run.metrics("train")]
+    assert rows == sorted(set(rows)) and rows[0] == 20 and rows[-1] == 90
+    assert [r["iteration"] for r in run.metrics("densify")] == [20, 30, 40, 50]
+
+
+def test_copies_of_checkpoints_do_not_count(uninterrupted, tmp_path):
+    copy = shutil.copytree(uninterrupted.root, tmp_path / "copy")
+    shutil.copytree(copy / "checkpoints" / "iteration_30", copy / "checkpoints" / "iteration_30.bak")
+    assert egs.load_run(copy).iterations == uninterrupted.iterations
+
+
+def test_a_moved_run_finds_its_dataset_again(uninterrupted, tiny_dataset, tmp_path):
+    copy = shutil.copytree(uninterrupted.root, tmp_path / "deeper" / "run")
+    with pytest.raises(DatasetError, match="dataset=..."):
+        print(egs.load_run(copy).dataset)
+    assert egs.load_run(copy, dataset=tiny_dataset.root).dataset.num_frames == len(tiny_dataset)
+    assert egs.train(tiny_dataset, small(), copy).dataset.hash == tiny_dataset.hash
 
 
 def test_too_few_frames_are_refused(tiny_dataset, tmp_path):
@@ -175,8 +213,6 @@ def test_a_run_whose_dataset_changed_says_so(uninterrupted, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named(uninterrupted, tmp_path):
-    import shutil
-
     shutil.copytree(uninterrupted.root, tmp_path / "copy")
     (tmp_path / "copy" / "checkpoints" / "iteration_90" / "head.safetensors").write_bytes(b"cut")
     run = egs.load_run(tmp_path / "copy")
