@@ -198,7 +198,7 @@ def extract_features(wave, num_frames=None):
     used = steps[:max(0, len(padded) - STEPS // 2)]
     padded[STEPS // 2:STEPS // 2 + len(used)] = used
     windows = np.lib.stride_tricks.sliding_window_view(padded, STEPS, axis=0)[::2]
-    return np.ascontiguousarray(windows.transpose(0, 2, 1))
+    return windows.transpose(0, 2, 1).copy()
 
 
 def _mel_power(wave):

@@ -94,6 +94,7 @@ def load(run: Path, iteration: int, part: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except Exception as error:  # safetensors, pickle and zip readers each raise their own kinds
         have = ", ".join(map(str, iterations(run))) or "none"
-        raise DatasetError(f"a readable checkpoint at '{path}'", f"{type(error).__name__}: {error}",
-                           f"Checkpoints in this run: {have}. Remove a damaged one to go on from the one before."
+        what = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+        raise DatasetError(f"a readable checkpoint at '{path}'", what, f"Checkpoints in this run: {have}. Delete "
+                           "the folder of a damaged one to go on from the one before."
                            ) from error

@@ -34,7 +34,10 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
 def prepare(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
-    print(egs.prepare(args.video, args.out, size=args.size, features=args.features))
+    dataset = egs.prepare(args.video, args.out, size=args.size, features=args.features)
+    for warning in dataset.report["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(dataset)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -86,8 +89,8 @@ def parser() -> argparse.ArgumentParser:
 
     def add_config(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--config", default="production", help="preset or YAML file")
-        sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                         help="a setting that replaces the file's; may be given several times")
+        sub.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
+                         help="settings that replace the file's (last on the line, or before another option)")
 
     sub = command(prepare, "Make a dataset folder from a video.", "video", "out")
     sub.add_argument("--size", type=int, default=512, help="side of the square pictures, px")
@@ -138,6 +141,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"interrupted: {stop or 'the same command goes on from here'}", file=sys.stderr)
+        print(f"interrupted: {stop or 'the same command starts again, with what is already finished'}", file=sys.stderr)
         return 130
     return 0

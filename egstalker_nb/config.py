@@ -194,7 +194,8 @@ def _read(name: str | Path) -> dict[str, Any]:
         path = Path(name)
     if not path.is_file():
         hint = difflib.get_close_matches(str(name), presets(), 1, 0.5)
-        raise ConfigError(f"a preset ({', '.join(presets())}) or the path of a YAML file", f"'{name}'",
+        usable = ", ".join(n for n in presets() if n != "args_default")
+        raise ConfigError(f"a preset ({usable}) or the path of a YAML file", f"'{name}'",
                           f"Did you mean '{hint[0]}'?" if hint else "Choose one of them.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -207,7 +208,7 @@ def _read(name: str | Path) -> dict[str, Any]:
 
 def _check(key: str, value: Any) -> list[str]:
     if key not in FIELDS:
-        near = difflib.get_close_matches(str(key), FIELDS, 1, 0.5)
+        near = difflib.get_close_matches(str(key), FIELDS, 1, 0.7)
         return [f"'{key}' is not a setting" + (f"; did you mean '{near[0]}'?" if near else "")]
     default, bounds = FIELDS[key].default, FIELDS[key].metadata
     if isinstance(default, tuple):

@@ -68,7 +68,7 @@ class Dataset:
         return ids[name]
 
     def _image(self, path: Path) -> np.ndarray:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
         if image is None:
             raise DatasetError(f"a picture at {path}", "none that can be read",
                                "Prepare the dataset again into a fresh folder.")

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from .errors import InputError, MissingPackageError
+from .files import make_folder
 
 
 def require_av():
@@ -33,7 +34,8 @@ def open_media(path):
     try:
         container = av.open(str(path), metadata_errors="ignore")
     except (av.FFmpegError, ValueError) as error:
-        raise InputError("a video or sound file that FFmpeg can read", f"{path} ({error})",
+        why = getattr(error, "strerror", None) or error
+        raise InputError("a video or sound file that FFmpeg can read", f"{path} ({why})",
                          "Check that the file is complete, or convert it to MP4 or WAV.") from error
     with container:
         yield container
@@ -87,8 +89,14 @@ def picture_zero(path):
 def replacing(path):
     """Give a temporary name beside `path`; rename it to `path` on success, remove it on any failure."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    if path.is_dir():
+        raise InputError("the name of a file to write", f"the folder '{path}'", "Choose another name.")
+    make_folder(path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise InputError("a folder that can be written to", f"'{path.parent}' ({error.strerror})",
+                         "Choose another path, or change its permissions.") from error
     os.close(handle)
     os.chmod(name, 0o644)
     try:

@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
+from .audio import load_audio
 from .config import load_config
 from .errors import EgsError, InputError, MissingPackageError
+from .files import make_folder
 from .progress import clock
+from .video import probe
 
 NOTEBOOKS = (
     "01_data_prep",
@@ -69,12 +72,18 @@ def run_notebooks(
         NotebookError: a notebook failed; the message names notebook, cell and cause.
     """
     video = _existing(video, "a video")
+    if not probe(video).has_audio:
+        raise InputError("a video with sound", f"'{video}' without", "Use a clip in which the person is heard.")
     load_config(config, **(parameters.get("overrides") or {}))
     config = Path(config).resolve() if Path(config).is_file() else config  # kernels work in another folder
     name = name or re.sub(r"[^\w.-]+", "_", video.stem)
+    if name in (".", "..") or re.search(r"[/\\]", name):
+        raise InputError("a name for folders in data/ and outputs/", repr(name), "Leave out slashes.")
     out = Path(out or Path("outputs") / name).resolve()
     dataset = Path(dataset or Path("data") / name).resolve()
     audio = dataset / "audio.wav" if audio is None else _existing(audio, "a sound file")
+    if audio.exists():
+        load_audio(audio)  # hours before notebook 06 would find out that it is no sound
     run = out / "runs" / Path(config).stem
     result = out / f"{run.name}_{audio.stem}.mp4"
     earlier = sorted(p.parent for p in run.parent.glob("*/config.yaml") if p.parent != run)
@@ -85,7 +94,7 @@ def run_notebooks(
 
     start = time.perf_counter()
     saved = out / "notebooks"
-    saved.mkdir(parents=True, exist_ok=True)
+    make_folder(saved)
     with _Monitor() as monitor, _kernel_environment(monitor.progress_file):
         for i, (path, values) in enumerate(plan, start=1):
             begin = time.perf_counter()

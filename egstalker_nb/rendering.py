@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .dataset import Dataset
 from .errors import InputError
+from .files import check_target
 from .frames import Frames
 from .model import Head, audio_windows
 from .progress import Progress
@@ -108,7 +109,7 @@ def render(run: Run, audio: Optional[str | Path] = None, out: Optional[str | Pat
     else:
         script, name = audio_script(run, audio, features, poses, start, duration), f"{Path(audio).stem}_{poses}"
     out = Path(out) if out is not None else run.root / "renders" / f"{name}_{number}.mp4"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = check_target(out, ".mp4", audio, features)
     from .video import write_video
 
     renderer = Renderer(run.load_head(number, device), ds, deform=number > run.config.coarse_iterations)

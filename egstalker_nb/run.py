@@ -14,7 +14,8 @@ import torch
 from . import checkpoint
 from .config import Config, load_config
 from .dataset import Dataset, load_dataset
-from .errors import ConfigError, DatasetError
+from .errors import ConfigError, DatasetError, InputError
+from .files import make_folder
 from .model import Head
 
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.jsonl"
@@ -142,11 +143,15 @@ def open_run(ds: Dataset, cfg: Config, root: Path, device: torch.device) -> Run:
     if (root / MANIFEST).is_file():
         run = load_run(root, ds.root)
         _same(run, ds, cfg)
-        checkpoint.write_text_atomic(root / MANIFEST, json.dumps(run.manifest, indent=1))
+        text = json.dumps(run.manifest, indent=1)
+        if text != (root / MANIFEST).read_text(encoding="utf-8"):  # run or dataset was moved
+            checkpoint.write_text_atomic(root / MANIFEST, text)
         checkpoint.remove_leftovers(root)
         return run
+    if (root / "dataset.json").exists():
+        raise InputError("a folder of its own for the run", f"the dataset '{root}'", "Choose another folder.")
     for name in ("checkpoints", "renders", "figures"):
-        (root / name).mkdir(parents=True, exist_ok=True)
+        make_folder(root / name)
     manifest = {"dataset": _relative(ds.root, root), "dataset_hash": ds.hash,
                 "dataset_size": ds.size, "encoder": ds.encoder, "seed": cfg.seed, "device": device_name(device),
                 "git": git_revision(), "versions": versions()}

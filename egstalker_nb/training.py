@@ -312,7 +312,8 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(trainer["optimizers"][name])
         self.densifier.load_state_dict(trainer["densifier"])
-        self.peak, self.iteration = trainer["peak"], iteration
+        self.peak.update(trainer["peak"])
+        self.iteration = iteration
         torch.set_rng_state(trainer["rng"])
         if trainer["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(trainer["cuda_rng"], self.device)

@@ -1,6 +1,7 @@
 """Headless runs and the command line, with tiny notebooks in place of the real six."""
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ PARAMETERS = {
     "second": 'run = ""\nconfig = ""\noverrides = {}\nruns = []\nout = ""',
 }
 
+SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample" / "clip.mp4"
+
 
 def write_notebook(folder: Path, name: str, parameters: str, *cells: str) -> None:
     nb = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3",
@@ -28,7 +31,7 @@ def write_notebook(folder: Path, name: str, parameters: str, *cells: str) -> Non
 def made_up(tmp_path, monkeypatch):
     """A working folder with a clip and two notebooks that append what they were given to log.jsonl."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "clip one.mp4").touch()
+    shutil.copy(SAMPLE, tmp_path / "clip one.mp4")
     (tmp_path / "nb").mkdir()
     log = str(tmp_path / "log.jsonl")
     for name, code in PARAMETERS.items():
@@ -112,6 +115,8 @@ def test_dead_kernel_is_named_and_the_notebook_saved(made_up):
     ({"sizes": 256}, InputError, r"size.*found sizes"),
     ({"notebooks": ("first", "third")}, InputError, "third.ipynb"),
     ({"audio": "absent.wav"}, InputError, "absent.wav"),
+    ({"audio": __file__}, InputError, "FFmpeg can read"),
+    ({"name": "../elsewhere"}, InputError, "Leave out slashes"),
     ({"overrides": {"iteration": 5}}, ConfigError, "iteration"),
 ])
 def test_mistakes_are_found_before_anything_starts(made_up, changes, error, hint):

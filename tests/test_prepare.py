@@ -183,9 +183,12 @@ def test_another_size_on_an_unfinished_folder_keeps_the_tracking_and_redoes_the_
     assert contents(egs.prepare(short_clip, tmp_path / "ds", size=64).root) == contents(uninterrupted.root)
 
 
-def test_another_size_on_a_finished_folder_makes_it_anew(short_clip, uninterrupted, small_chunks, tmp_path):
-    egs.prepare(short_clip, tmp_path / "ds", size=80)
-    assert contents(egs.prepare(short_clip, tmp_path / "ds", size=64).root) == contents(uninterrupted.root)
+def test_another_size_on_a_finished_folder_is_refused_and_nothing_lost(short_clip, uninterrupted):
+    """Runs that were trained on a dataset need it as it is: forgetting `size` must not replace it."""
+    before = contents(uninterrupted.root)
+    with pytest.raises(InputError, match="size 64 there, 80 now"):
+        egs.prepare(short_clip, uninterrupted.root, size=80)
+    assert contents(uninterrupted.root) == before
 
 
 def test_own_features_are_taken_as_they_are(short_clip, small_chunks, tmp_path):

@@ -95,6 +95,15 @@ def test_wrong_choices_are_refused(run, speech, wrong, error):
         egs.render(run, speech, device="cpu", **wrong)
 
 
+@pytest.mark.parametrize("name", ["speech.wav", "talk.avi", "talk", "folder.mp4", "speech.wav/talk.mp4"])
+def test_a_place_that_cannot_take_the_video_is_refused(run, speech, tmp_path, name):
+    (tmp_path / "folder.mp4").mkdir()
+    before = speech.read_bytes()
+    with pytest.raises(InputError):
+        egs.render(run, speech, tmp_path / name, device="cpu")
+    assert speech.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["folder.mp4", "speech.wav"]
+
+
 def test_features_without_their_sound_are_refused(run, tmp_path):
     with pytest.raises(InputError, match="audio together with features"):
         egs.render(run, features=tmp_path / "f.npy", device="cpu")

@@ -222,6 +222,14 @@ def test_a_damaged_checkpoint_is_named(uninterrupted, tmp_path):
         run.load_head(7, device="cpu")
 
 
+def test_a_dataset_folder_takes_no_run(tiny_dataset, tmp_path):
+    with pytest.raises(InputError, match="folder of its own"):
+        egs.train(tiny_dataset, small(), tiny_dataset.root)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="can be written to"):
+        egs.train(tiny_dataset, small(), tmp_path / "file" / "run")
+
+
 def test_not_a_run_folder_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match="a run folder"):
         egs.load_run(tmp_path)

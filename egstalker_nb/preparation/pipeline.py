@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import audio as sound
 from ..dataset import FORMAT, Dataset, load_dataset
-from ..errors import InputError
+from ..errors import EgsError, InputError
 from ..metrics import aperture
 from ..video import probe
 from . import crop as cropping
@@ -28,8 +28,8 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
             focal: float | None = None) -> Dataset:
     """Turn a talking-head video into a dataset folder.
 
-    Interrupted work continues where it stopped, a finished folder is returned at once, and another size or other
-    features redo what they touch. Memory does not grow with the length of the clip.
+    Interrupted work continues where it stopped; with another size or other features, what they touch is redone. A
+    finished folder is returned at once, and other settings for it are refused. Memory does not grow with the length of the clip.
 
     Args:
         video: a clip of one person with sound, at any size and frame rate.
@@ -63,7 +63,7 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
     _open(root, settings)
     try:
         _build(video, root, settings, wave, features, info.frames_at(FPS))
-    except InputError:
+    except EgsError:
         # an unusable clip leaves no half-made dataset that would refuse the next clip
         shutil.rmtree(root / WORK, ignore_errors=True)
         if not any(root.iterdir()):
@@ -113,7 +113,11 @@ def _finished(root: Path, settings: dict) -> bool:
     if not records and any((root / name).exists() for name in ("frames", "masks")):
         raise InputError("an empty folder or a dataset that prepare has begun", f"'{root}' with something else in it",
                          "Choose another folder.")
-    return made.is_file() and records[0] == settings
+    if made.is_file() and records[0] != settings:
+        other = [f"{k} {records[0].get(k)!r} there, {v!r} now" for k, v in settings.items() if records[0].get(k) != v]
+        raise InputError(f"the settings of the finished dataset in '{root}'", "; ".join(other),
+                         "Prepare it into another folder: runs that were trained on this one need it as it is.")
+    return made.is_file()
 
 
 def _open(root: Path, settings: dict) -> None:

@@ -1,0 +1,36 @@
+"""Places to write to, with errors that users can act on."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import InputError
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder and its parents, if need be.
+
+    Raises:
+        InputError: a file is in the way, or it cannot be written there.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("a folder that can be written to", f"'{path}' ({error.strerror})",
+                         "Choose another path, or change its permissions.") from error
+    return path
+
+
+def check_target(path: str | Path, suffix: str, *inputs: str | Path | None) -> Path:
+    """The path of a file to write: with this suffix, not a folder, not one of the inputs; its folder is made.
+
+    Raises:
+        InputError: it is something else.
+    """
+    path = Path(path)
+    if path.suffix.lower() != suffix or path.is_dir():
+        raise InputError(f"the name of a {suffix} file to write", f"'{path}'", f"Choose a name that ends in {suffix}.")
+    if any(other is not None and path.resolve() == Path(other).resolve() for other in inputs):
+        raise InputError("an output apart from the inputs", f"'{path}'", "Choose another name.")
+    make_folder(path.parent)
+    return path
