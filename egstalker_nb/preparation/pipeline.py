@@ -29,7 +29,8 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
     """Turn a talking-head video into a dataset folder.
 
     Interrupted work continues where it stopped; with another size or other features, what they touch is redone. A
-    finished folder is returned at once, and other settings for it are refused. Memory does not grow with the length of the clip.
+    finished folder is returned at once, and other settings for it are refused. Memory does not grow with the length
+    of the clip.
 
     Args:
         video: a clip of one person with sound, at any size and frame rate.
