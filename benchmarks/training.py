@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 
 import egstalker_nb as egs
+from egstalker_nb.frames import Frames
+from egstalker_nb.rendering import Renderer
 from egstalker_nb.run import default_device, device_name, git_revision, versions
 
 
@@ -43,9 +45,6 @@ def measure(dataset: Path, preset: str, runs: Path) -> dict:
 
 def speed(run: egs.Run, batches: tuple[int, ...] = (1, 8, 32)) -> dict[str, float]:
     """Frames/s of network, rasteriser and composite on the device, by batch; the device is waited for."""
-    from egstalker_nb.frames import Frames
-    from egstalker_nb.rendering import Renderer
-
     renderer, found = Renderer(run.load_head(), run.dataset), {}
     frames = Frames(run.dataset, list(run.dataset.val_ids), renderer.device)
     for batch in batches:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError, MissingPackageError
+from .files import check_target
 from .media import decode, open_media, picture_stream, picture_zero, replacing, require_av
 
 SAMPLE_RATE = 16_000
@@ -303,9 +304,7 @@ def trim(wav, features, start, duration, out):
     first, last = _frame_range(start, duration, total)
     out = Path(out)
     stem = out.name[:-4] if out.suffix.lower() in (".wav", ".npy") else out.name
-    wav_path, npy_path = out.with_name(stem + ".wav"), out.with_name(stem + ".npy")
-    if {wav_path.resolve(), npy_path.resolve()} & {Path(wav).resolve(), Path(features).resolve()}:
-        raise InputError("an output apart from the inputs", str(out), "Choose another name.")
+    wav_path, npy_path = (check_target(out.with_name(stem + end), end, wav, features) for end in (".wav", ".npy"))
     samples = sound[first * SAMPLES_PER_FRAME:last * SAMPLES_PER_FRAME]
     # The last frame of a sound may be up to one frame short of samples.
     samples = np.pad(samples, (0, (last - first) * SAMPLES_PER_FRAME - len(samples)))

@@ -1,7 +1,6 @@
 """Two or more runs side by side: settings and what they do, curves, scores, pictures, cost."""
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal, Optional, Sequence
 
@@ -13,7 +12,7 @@ from .analysis import rounds
 from .config import Config, describe, load_config, presets
 from .dataset import Dataset
 from .errors import ConfigError, EgsError, InputError
-from .evaluation import SCORES, Scores, evaluate
+from .evaluation import SCORES, Scores, evaluate, saved_scores
 from .figures import NOT_A_TERM, psnr, rendered
 from .progress import clock
 from .run import Run, load_run
@@ -186,7 +185,7 @@ class Comparison:
         return "".join(table._repr_html_() for table in self._tables())
 
     def _tables(self) -> list[Table]:
-        known = [_saved(r, "val") for r in self.runs]
+        known = [saved_scores(r, "val") for r in self.runs]
         common = set.intersection(*[set(k) for k in known])
         scores = [_score_table(self.names, [k[max(common)] for k in known])] if common else []
         return [self.parameters(), self.costs(), *scores]
@@ -225,7 +224,7 @@ class Comparison:
                 ) -> list[Scores]:
         """The numbers behind `scores`, one `Scores` for each run."""
         total = len(self.dataset.split(split))
-        saved = [_saved(r, split) for r in self.runs]
+        saved = [saved_scores(r, split) for r in self.runs]
         count = max([min(max_frames or total, total), *[n for known in saved for n in known]])
         return [known[count] if count in known else evaluate(r, split, max_frames=count if count < total else None)
                 for r, known in zip(self.runs, saved)]
@@ -278,13 +277,6 @@ class Comparison:
                 pictures.append(shown)
                 names.append(f"{name}: {psnr(shown, real):.1f} dB")
         return plots.pictures(pictures, names, columns=len(ids))
-
-
-def _saved(run: Run, split: str) -> dict[int, Scores]:
-    """Number of frames -> scores of the newest checkpoint that `evaluate` wrote before."""
-    stem = f"{split}_{run.pick()}"
-    files = [p for p in (run.root / "scores").glob(f"{stem}*.json") if p.stem == stem or p.stem.startswith(f"{stem}_")]
-    return {s["frames"]: s for s in (Scores(json.loads(p.read_text(encoding="utf-8"))) for p in files)}
 
 
 def _score_table(names: Sequence[str], done: Sequence[Scores]) -> Table:

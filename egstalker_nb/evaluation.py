@@ -148,3 +148,10 @@ def _landmark_scores(tracked: list[Optional[np.ndarray]], truth: np.ndarray, ape
     r, best, lag = metrics.correlation_and_lag(opening, aperture)
     return {**scores, "aperture_r": float(r), "aperture_best_r": float(best),
             "aperture_lag": None if not np.isfinite(lag) else int(lag)}
+
+
+def saved_scores(run: Run, split: str) -> dict[int, Scores]:
+    """Number of frames -> scores of the newest checkpoint that `evaluate` wrote before."""
+    stem = f"{split}_{run.pick()}"
+    files = [p for p in (run.root / "scores").glob(f"{stem}*.json") if p.stem == stem or p.stem.startswith(f"{stem}_")]
+    return {s["frames"]: s for s in (Scores(json.loads(p.read_text(encoding="utf-8"))) for p in files)}

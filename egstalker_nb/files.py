@@ -1,9 +1,21 @@
 """Places to write to, with errors that users can act on."""
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Iterator
 
 from .errors import InputError
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn what the system says when `folder` cannot be written to into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError("a folder that can be written to", f"'{folder}' ({error.strerror})",
+                         "Choose another path, or change its permissions.") from error
 
 
 def make_folder(path: str | Path) -> Path:
@@ -13,11 +25,8 @@ def make_folder(path: str | Path) -> Path:
         InputError: a file is in the way, or it cannot be written there.
     """
     path = Path(path)
-    try:
+    with writing_to(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError("a folder that can be written to", f"'{path}' ({error.strerror})",
-                         "Choose another path, or change its permissions.") from error
     return path
 
 

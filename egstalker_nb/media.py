@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from .errors import InputError, MissingPackageError
-from .files import make_folder
+from .files import make_folder, writing_to
 
 
 def require_av():
@@ -92,11 +92,8 @@ def replacing(path):
     if path.is_dir():
         raise InputError("the name of a file to write", f"the folder '{path}'", "Choose another name.")
     make_folder(path.parent)
-    try:
+    with writing_to(path.parent):
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise InputError("a folder that can be written to", f"'{path.parent}' ({error.strerror})",
-                         "Choose another path, or change its permissions.") from error
     os.close(handle)
     os.chmod(name, 0o644)
     try:

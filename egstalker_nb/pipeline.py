@@ -81,8 +81,10 @@ def run_notebooks(
         raise InputError("a name for folders in data/ and outputs/", repr(name), "Leave out slashes.")
     out = Path(out or Path("outputs") / name).resolve()
     dataset = Path(dataset or Path("data") / name).resolve()
-    audio = dataset / "audio.wav" if audio is None else _existing(audio, "a sound file")
-    if audio.exists():
+    if audio is None:
+        audio = dataset / "audio.wav"
+    else:
+        audio = _existing(audio, "a sound file")
         load_audio(audio)  # hours before notebook 06 would find out that it is no sound
     run = out / "runs" / Path(config).stem
     result = out / f"{run.name}_{audio.stem}.mp4"

@@ -10,6 +10,7 @@ import egstalker_nb as egs
 from egstalker_nb import comparison, plots
 from egstalker_nb.config import FIELDS
 from egstalker_nb.errors import DatasetError, InputError
+from egstalker_nb.evaluation import saved_scores
 
 SHORT = dict(iterations=24, coarse_iterations=12, batch_size=1, plane_resolution=[8, 16], eval_interval=12)
 
@@ -216,7 +217,7 @@ def test_real_scores_of_two_runs(result):
     row = {r[0]: r[1:3] for r in result.scores().rows}["psnr_composite"]
     values = [float(v.rstrip(" *")) for v in row]
     count = len(result.dataset.val_ids)
-    saved = [comparison._saved(r, "val")[count]["psnr_composite"] for r in result.runs]
+    saved = [saved_scores(r, "val")[count]["psnr_composite"] for r in result.runs]
     assert values == pytest.approx(saved, abs=1e-3)
     assert values[0] != values[1]
 

@@ -163,7 +163,7 @@ def test_landmark_distance():
     pred[:, list(PARTS["lips"]), 0] += 3
     pred[:, list(PARTS["lips"]), 1] += 4
     pred[..., 2] += 100
-    assert len(set(list(PARTS["lips"]))) == 40
+    assert len(set(PARTS["lips"])) == 40
     assert landmark_distance(pred, true) == pytest.approx(5)
     assert landmark_distance(pred, true, "face") == pytest.approx(5 * 40 / 478)
     pred[0] = np.nan

@@ -12,6 +12,7 @@ import numpy as np
 from .. import audio as sound
 from ..dataset import FORMAT, Dataset, load_dataset
 from ..errors import EgsError, InputError
+from ..files import writing_to
 from ..metrics import aperture
 from ..video import probe
 from . import crop as cropping
@@ -123,13 +124,10 @@ def _finished(root: Path, settings: dict) -> bool:
 
 def _open(root: Path, settings: dict) -> None:
     """Make the folder, or open it again: from here on it counts as unfinished."""
-    try:
+    with writing_to(root):
         (root / WORK).mkdir(parents=True, exist_ok=True)
         write_json(root / WORK / "settings.json", settings)
         (root / "dataset.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError("a folder that can be written to", f"'{root}' ({error.strerror})",
-                         "Choose another folder, or change its permissions.") from error
 
 
 def _settings_of(record: Path) -> dict:
