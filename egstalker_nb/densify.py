@@ -87,19 +87,27 @@ class Densifier:
         """Whether image-plane gradients are still being collected."""
         return iteration < self.cfg.densify_until_iter
 
-    def after_backward(self, params, optimizers, iteration: int, info: dict) -> dict[str, Any]:
-        """Collect gradients and, every `densification_interval` steps, grow and prune.
+    def collect(self, params, info: dict) -> None:
+        """Add the image-plane gradients of a step (device work only)."""
+        with torch.no_grad():
+            self.strategy._update_state(params, self.state, info)
+
+    def round(self, params, optimizers, iteration: int) -> dict[str, Any]:
+        """Grow and prune, every `densification_interval` steps; replaces the parameters and what `collect` adds to.
 
         Returns:
             {} or what the round did: cloned, split, pruned, points, and births by region.
         """
-        coarse = self.cfg.stage(iteration) == "coarse"
-        self.strategy.grow_grad2d = (self.cfg.densify_grad_threshold_coarse if coarse
-                                     else self.cfg.densify_grad_threshold_fine)
-        self.strategy.last_round = {}
-        self.strategy.step_post_backward(params, optimizers, self.state, iteration, info)
-        if not self.strategy.last_round:
+        c = self.cfg
+        if iteration <= c.densify_from_iter or iteration % c.densification_interval:
             return {}
+        coarse = c.stage(iteration) == "coarse"
+        self.strategy.grow_grad2d = c.densify_grad_threshold_coarse if coarse else c.densify_grad_threshold_fine
+        with torch.no_grad():
+            self.strategy._grow_gs(params, optimizers, self.state, iteration)
+            self.strategy._prune_gs(params, optimizers, self.state, iteration)
+        for name in ("grad2d", "count"):
+            self.state[name].zero_()
         newborn = params["means"].detach()[self.state["born"] == iteration]
         return {**self.strategy.last_round, "points": len(params["means"]),
                 "births": count_regions(newborn, self.mean_face)}

@@ -98,7 +98,7 @@ def motion(ds: Dataset) -> Figure:
 def rendered(head: Head, ds: Dataset, ids: Sequence[int], deform: bool = True, batch: int = 8) -> np.ndarray:
     """Frames `ids` of the dataset as the head shows them, [len(ids), S, S, 3] uint8 composites."""
     renderer, ids = Renderer(head, ds, deform), list(ids)
-    frames, out = Frames(ds, ids, renderer.device, keep=False), []
+    frames, out = Frames(ds, ids, renderer.device, place="disk"), []
     for begin in range(0, len(ids), batch):
         given = frames.batch(ids[begin:begin + batch])
         rgb, _ = renderer.batch(frames.features, given["ids"], given["blink"], given["w2c"], given["background"])
@@ -168,7 +168,7 @@ def views(head: Head, ds: Dataset, degrees: Sequence[float] = (-40, -20, 0, 20, 
     w2c[:, :3, :3] = w2c[:, :3, :3] @ turns.astype(np.float32)
     n = len(degrees)
     plain = torch.full((n, ds.size, ds.size, 3), LIGHT, device=device)
-    given = Frames(ds, [i], device, keep=False).batch([i])
+    given = Frames(ds, [i], device, place="disk").batch([i])
     rgb, _ = Renderer(head, ds, deform=False).batch(
         torch.from_numpy(ds.features).to(device), given["ids"].repeat(n), given["blink"].repeat(n),
         torch.from_numpy(w2c).to(device), plain)

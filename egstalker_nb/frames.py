@@ -1,6 +1,7 @@
-"""Training frames on the device, as bytes; streamed from disk where they do not fit."""
+"""Training frames as bytes: on the device, streamed from the host's memory, or from disk, by their size."""
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Optional, Sequence
 
@@ -12,7 +13,8 @@ from .dataset import Dataset, paste_torso
 from .progress import progress
 
 BYTES_PER_PIXEL = 7                                   # frame 3, background 3, head mask 1
-CPU_BUDGET = 1 << 30                                  # keep all frames in memory up to this many bytes
+GPU_BUDGET = 8 << 30                                  # bytes of frames on the GPU: leaves room on small cards
+CPU_BUDGET = 1 << 30                                  # and in the memory of a computer without one
 
 
 class Frames:
@@ -20,24 +22,28 @@ class Frames:
 
     Args:
         ds: the dataset. ids: the frame numbers that will be asked for. device: where batches go.
-        keep: hold all frames in memory; None decides by size.
+        place: where the frames wait: `device`, `host` (pinned memory beside a GPU) or `disk`; None decides by size.
     """
 
-    def __init__(self, ds: Dataset, ids: Sequence[int], device: torch.device, keep: Optional[bool] = None):
+    def __init__(self, ds: Dataset, ids: Sequence[int], device: torch.device, place: Optional[str] = None):
         self.ds, self.device, self.size = ds, torch.device(device), ds.size
         self.blink = torch.from_numpy(ds.blink).to(self.device)
         self.w2c = torch.from_numpy(ds.w2c).to(self.device)
         self.features = torch.from_numpy(ds.features).to(self.device)
         self.lip_rect = torch.from_numpy(ds.lip_rect.astype(np.int64)).to(self.device)
-        if keep is None:
-            free = torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else CPU_BUDGET
-            keep = len(ids) * ds.size ** 2 * BYTES_PER_PIXEL <= free
-        self.pool = ThreadPoolExecutor(8 if self.device.type == "cuda" else 2)
+        self.place = place or self._choose(len(ids) * ds.size ** 2 * BYTES_PER_PIXEL)
+        self.pool = ThreadPoolExecutor(16 if self.device.type == "cuda" else 2)
         self.ahead: dict[int, Future] = {}
-        self.rows = torch.zeros(ds.num_frames, dtype=torch.long)
-        self.rows[list(ids)] = torch.arange(len(ids))
-        self.rows = self.rows.to(self.device)
-        self.pictures = self._load(list(ids)) if keep else None
+        self.row = {i: row for row, i in enumerate(ids)}
+        self.pictures = None if self.place == "disk" else self._load(list(ids))
+
+    def _choose(self, needed: int) -> str:
+        if self.device.type != "cuda":
+            return "device" if needed <= CPU_BUDGET else "disk"
+        if needed <= min(GPU_BUDGET, torch.cuda.mem_get_info(self.device)[0] // 2):
+            return "device"
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return "host" if needed <= memory // 2 else "disk"
 
     def _read(self, i: int) -> np.ndarray:
         """Frame, background and head mask of frame i: [S, S, 7] uint8."""
@@ -45,7 +51,9 @@ class Frames:
         return np.concatenate([frame, paste_torso(self.ds.plate, frame, mask), mask[..., :1]], -1)
 
     def _load(self, ids: list[int]) -> Tensor:
-        kept = torch.empty(len(ids), self.size, self.size, BYTES_PER_PIXEL, dtype=torch.uint8, device=self.device)
+        shape = len(ids), self.size, self.size, BYTES_PER_PIXEL
+        there = self.place == "device"
+        kept = torch.empty(shape, dtype=torch.uint8, device=self.device if there else "cpu", pin_memory=not there)
         for picture, row in zip(progress(self.pool.map(self._read, ids), "load frames", len(ids)), kept):
             row.copy_(torch.from_numpy(picture))
         return kept
@@ -55,21 +63,28 @@ class Frames:
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def prefetch(self, ids: Sequence[int]) -> None:
-        """Begin to read the frames of the next batch (nothing to do where all are in memory)."""
-        if self.pictures is None:
+        """Begin to read the frames of the next batch from disk."""
+        if self.place == "disk":
             self.ahead = {i: self.ahead.get(i) or self.pool.submit(self._read, i) for i in set(ids)}
 
-    def batch(self, ids: Sequence[int]) -> dict[str, Tensor]:
-        """frame, background [B, S, S, 3], head, lips [B, S, S, 1] 0...1; blink [B]; w2c [B, 4, 4]; ids [B]."""
+    def fetch(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Frame numbers [B] int64 and bytes [B, S, S, 7] uint8 on the device, for `unpack`; without waiting for it."""
         index = self._to_device(torch.tensor(list(ids)))
-        if self.pictures is not None:
-            bytes_ = self.pictures[self.rows[index]]
-        else:
+        if self.place == "disk":
             loaded = [self.ahead[i].result() if i in self.ahead else self._read(i) for i in ids]
-            bytes_ = self._to_device(torch.from_numpy(np.stack(loaded)))
+            return index, self._to_device(torch.from_numpy(np.stack(loaded)))
+        rows = [self.pictures[self.row[i]] for i in ids]
+        return index, torch.stack([row.to(self.device, non_blocking=True) for row in rows])
+
+    def unpack(self, index: Tensor, bytes_: Tensor) -> dict[str, Tensor]:
+        """frame, background [B, S, S, 3], head, lips [B, S, S, 1] 0...1; blink [B]; w2c [B, 4, 4]; ids [B]."""
         frame, background, head = (bytes_.float() / 255).split((3, 3, 1), -1)
         return {"ids": index, "frame": frame.contiguous(), "background": background, "head": head,
                 "lips": self._rect(self.lip_rect[index]), "blink": self.blink[index], "w2c": self.w2c[index]}
+
+    def batch(self, ids: Sequence[int]) -> dict[str, Tensor]:
+        """The frames of `ids`, see `unpack`."""
+        return self.unpack(*self.fetch(ids))
 
     def _rect(self, rect: Tensor) -> Tensor:
         """Rectangles [B, 4] (x0, y0, x1, y1) as 0/1 pictures [B, S, S, 1]."""

@@ -1,45 +1,65 @@
-"""CUDA graphs around the parts of a training step whose shapes stay the same."""
+"""CUDA graphs: hundreds of small kernels launched at once."""
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 
 import torch
-from torch import Tensor, nn
 
 
-class _Call(nn.Module):
-    """A module of its own around another, because capturing replaces the captured module's forward."""
+class Captured:
+    """Repeats a function without arguments through a CUDA graph; on the CPU it simply calls it.
 
-    def __init__(self, inner: nn.Module):
-        super().__init__()
-        self.inner = inner
+    A step of this model is bound by launching several hundred small kernels, not by arithmetic; replaying a captured
+    graph launches them together. The function reads its inputs from tensors that stay where they are (write new
+    values into them with `copy_`), never waits for the device, and returns tensors that the next call overwrites.
+    Python inside runs twice: the first call runs it plainly, the second records it.
 
-    def forward(self, *args: Tensor):
-        return self.inner(*args)
-
-
-class Graphed:
-    """Calls a module through a captured CUDA graph, forward and backward; on the CPU, simply calls it.
-
-    A step of this model is bound by launching several hundred small kernels, not by arithmetic. Replaying a graph
-    launches them at once. The graph is captured again when a shape changes (densification).
+    Args:
+        function: what to repeat. `reset` it when a tensor that it touches was replaced.
     """
 
-    def __init__(self, module: nn.Module):
-        self.module = module
-        self._call: Callable = module
-        self._shapes: tuple | None = None
+    def __init__(self, function: Callable[[], Any], device: torch.device):
+        self.function, self.device = function, device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.reset()
 
-    def __call__(self, *args: Tensor):
-        if args[0].is_cuda:
-            shapes = tuple(a.shape for a in args)
-            if shapes != self._shapes:
-                self._call, self._shapes = self._capture(args), shapes
-        return self._call(*args)
+    def reset(self) -> None:
+        """Forget the recording: the next call runs plainly."""
+        self.ready, self.graph, self.result = False, None, None
 
-    def _capture(self, args: tuple[Tensor, ...]) -> Callable:
-        # capturing ties the parameters' gradient sums to its own stream; the wait this causes is harmless
+    @property
+    def recorded(self) -> bool:
+        return self.graph is not None
+
+    @property
+    def recording(self) -> bool:
+        """Whether the function is being recorded right now: then it must not wait for the device."""
+        return self.stream is not None and torch.cuda.is_current_stream_capturing()
+
+    def __call__(self) -> Any:
+        if self.stream is None:
+            return self.function()
+        if not self.ready:
+            self.ready = True
+            return self._plainly()
+        if self.graph is None:
+            self._record()
+        self.graph.replay()
+        return self.result
+
+    def _plainly(self) -> Any:
+        """On the recording's own stream, to which autograd ties the parameters' gradient sums."""
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-        samples = tuple(a.detach().clone().requires_grad_(a.requires_grad) for a in args)
-        return torch.cuda.make_graphed_callables(_Call(self.module).train(self.module.training), samples,
-                                                 allow_unused_input=True)
+        here = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(here)
+        with torch.cuda.stream(self.stream):
+            result = self.function()
+        here.wait_stream(self.stream)
+        return result
+
+    def _record(self) -> None:
+        graph = torch.cuda.CUDAGraph()
+        # other threads may read frames into pinned memory meanwhile
+        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+            self.result = self.function()
+        self.graph = graph

@@ -118,9 +118,11 @@ class ESAA(nn.Module):
         keep_scale(self)
 
     def spatial_weights(self, feature: Tensor) -> Tensor:
-        """Attention of N Gaussians over M agents: feature [N, W] -> [heads, N, M]; the same for every frame."""
-        q = self.query(feature).reshape(-1, self.heads, self.dim).transpose(0, 1)
-        return (q @ self.agents.transpose(1, 2) / self.dim ** 0.5).softmax(-1)
+        """Attention of N Gaussians over M agents: feature [N, W] -> [N, heads * M]; the same for every frame."""
+        ask = self.query.weight.unflatten(0, (self.heads, self.dim)).transpose(1, 2) @ self.agents.transpose(1, 2)
+        bias = (self.agents @ self.query.bias.reshape(self.heads, self.dim, 1))[..., 0]      # [heads, M]
+        scores = feature @ ask.transpose(0, 1).flatten(1) + bias.flatten()                   # one product for all heads
+        return (scores.unflatten(1, bias.shape) / self.dim ** 0.5).softmax(-1).flatten(1)
 
     def token_weights(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Attention of agents over tokens: tokens [B, T, W] -> ([B, heads, M, T], values [B, heads, T, dim])."""
@@ -129,11 +131,14 @@ class ESAA(nn.Module):
         return (self.agents @ key.transpose(2, 3) / self.dim ** 0.5).softmax(-1), value
 
     def forward(self, spatial: Tensor, tokens: Tensor) -> Tensor:
-        """spatial [heads, N, M], tokens [B, T, W] -> [B, N, W]."""
+        """spatial [N, heads * M], tokens [B, T, W] -> [B, N, W].
+
+        The output layer is applied to what the few agents saw, before the many Gaussians look at them.
+        """
         weights, value = self.token_weights(tokens)
-        seen = weights @ value                                        # [B, heads, M, dim]
-        mixed = spatial[None] @ seen                                  # [B, heads, N, dim]
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        out = self.out.weight.unflatten(1, (self.heads, self.dim)).permute(1, 2, 0)          # [heads, dim, W]
+        seen = (weights @ value @ out).flatten(1, 2)                                         # [B, heads * M, W]
+        return spatial @ seen + self.out.bias
 
 
 class Deformation(nn.Module):
@@ -172,7 +177,7 @@ class Deformation(nn.Module):
         return torch.stack([self.encoders["audio"](self.audio_net(audio)), eye, camera, null], 1)
 
     def spatial(self, means: Tensor) -> tuple[Tensor, Tensor]:
-        """What does not depend on the frame: features [N, W] and weights over agents [heads, N, M]."""
+        """What does not depend on the frame: features [N, W] and weights over agents [N, heads * M]."""
         feature = self.triplane(means)
         return feature, self.attention.spatial_weights(feature)
 
@@ -180,12 +185,10 @@ class Deformation(nn.Module):
         """Offsets: means [B, N, 3], scales [B, N, 3], quats [B, N, 4], opacities [B, N, 1], sh [B, N, 3K]."""
         feature, weights = spatial
         x = feature + self.attention(weights, tokens)                 # [B, N, W]
-        hidden = F.relu(self.trunk(F.relu(x))).chunk(len(self.outputs), -1)
-        return {name: head(h) for (name, head), h in zip(self.heads.items(), hidden)}
-
-    def forward(self, means: Tensor, audio: Tensor, blink: Tensor, w2c: Tensor) -> tuple[Tensor, ...]:
-        """All at once, as tensors only (which CUDA graphs need): the values of `decode` in the order of `outputs`."""
-        return tuple(self.decode(self.spatial(means), self.tokens(audio, blink, w2c)).values())
+        hidden = F.relu(self.trunk(F.relu(x)))
+        weight = torch.block_diag(*(head.weight for head in self.heads.values()))
+        values = F.linear(hidden, weight, torch.cat([head.bias for head in self.heads.values()]))  # five heads in one
+        return dict(zip(self.outputs, values.split(list(self.outputs.values()), -1)))
 
 
 class Head(nn.Module):
@@ -232,12 +235,12 @@ class Head(nn.Module):
         return net.decode(spatial or self.spatial(), net.tokens(audio, blink, w2c))
 
     def splat(self, offsets: Optional[dict[str, Tensor]], w2c: Tensor, K: Tensor, size: int,
-              background: Optional[Tensor] = None) -> tuple[Tensor, Tensor, dict]:
+              background: Optional[Tensor] = None, room: Optional[int] = None) -> tuple[Tensor, Tensor, dict]:
         """Render B frames from their offsets (None: the canonical head).
 
         Args:
             offsets: see `offsets()`. w2c: [B, 4, 4]. K: [3, 3] px. size: picture edge in px.
-            background: [B, size, size, 3] 0...1, black if None.
+            background: [B, size, size, 3] 0...1, black if None. room: see `rasterize`.
 
         Returns:
             rgb [B, size, size, 3] composite (not clamped), alpha [B, size, size, 1], info of the rasteriser.
@@ -245,7 +248,7 @@ class Head(nn.Module):
         batch = len(w2c)
         rgb, alpha, info = rasterize(**self.shapes(offsets, batch), viewmats=w2c[:, None],
                                      Ks=K.expand(batch, 1, 3, 3), width=size, height=size,
-                                     sh_degree=self.cfg.sh_degree)
+                                     sh_degree=self.cfg.sh_degree, room=room)
         rgb, alpha = rgb[:, 0], alpha[:, 0]
         if background is not None:
             rgb = rgb + (1 - alpha) * background
@@ -254,18 +257,18 @@ class Head(nn.Module):
     def render(self, audio: Tensor, blink: Tensor, w2c: Tensor, K: Tensor, size: int,
                background: Optional[Tensor] = None, deform: bool = True,
                spatial: Optional[tuple[Tensor, Tensor]] = None,
-               pose: Optional[Tensor] = None) -> tuple[Tensor, Tensor, dict]:
+               pose: Optional[Tensor] = None, room: Optional[int] = None) -> tuple[Tensor, Tensor, dict]:
         """`splat` of `offsets`: audio [B, 8, 16, 29] (see `audio_windows`), blink [B] 0 open ... 1 closed.
 
         deform=False renders the canonical head, as the coarse stage does. pose [B, 4, 4]: what the network is told
         instead of w2c; a camera outside the clip's range would make it extrapolate.
         """
         offsets = self.offsets(audio, blink, w2c if pose is None else pose, spatial) if deform else None
-        return self.splat(offsets, w2c, K, size, background)
+        return self.splat(offsets, w2c, K, size, background, room)
 
     @torch.no_grad()
     def attention(self, audio: Tensor, blink: Tensor, w2c: Tensor) -> Tensor:
         """How much each Gaussian looks at each token, mean over attention heads: [B, N, 4], rows sum to 1."""
         esaa = self.deformation.attention
         weights, _ = esaa.token_weights(self.deformation.tokens(audio, blink, w2c))  # [B, heads, M, T]
-        return (self.spatial()[1][None] @ weights).mean(1)
+        return self.spatial()[1] @ weights.flatten(1, 2) / esaa.heads

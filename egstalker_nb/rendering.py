@@ -16,8 +16,10 @@ from .dataset import Dataset
 from .errors import InputError
 from .files import check_target
 from .frames import Frames
+from .graphs import Captured
 from .model import Head, audio_windows
 from .progress import Progress
+from .rasterizer.cuda import SPARE
 from .run import Run, default_device
 
 FPS = 25
@@ -218,6 +220,9 @@ class Renderer:
         self.K = ds.K.to(self.device)
         self.seconds = 0.0
         self._spatial = None
+        self._draw = Captured(self._device_work, self.device)
+        self._slot: tuple[Optional[Tensor], ...] = ()
+        self._room = 0
 
     @torch.no_grad()
     def batch(self, features: Tensor, rows: Tensor, blink: Tensor, w2c: Tensor,
@@ -226,13 +231,34 @@ class Renderer:
         began = time.perf_counter()
         if self.deform and self._spatial is None:
             self._spatial = self.head.spatial()
-        rgb, alpha, _ = self.head.render(audio_windows(features, rows), blink, w2c, self.K, self.ds.size, background,
-                                         self.deform, self._spatial, pose)
-        rgb = rgb.clamp(0, 1)
+        self._fill_slot(audio_windows(features, rows), blink, w2c, background, w2c if pose is None else pose)
+        rgb, alpha, pairs = self._draw()
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            rgb, alpha, pairs = rgb.clone(), alpha.clone(), int(pairs)  # waits for the device
+            if pairs > self._room:
+                self._room = int(SPARE * pairs)
+                if self._draw.recorded:  # some Gaussians were left out: draw again, with more room
+                    self._draw.reset()
+                    return self.batch(features, rows, blink, w2c, background, pose)
         self.seconds += time.perf_counter() - began
         return rgb, alpha
+
+    def _fill_slot(self, *given: Optional[Tensor]) -> None:
+        """Copy a batch to where the recorded drawing reads it."""
+        shapes = [None if x is None else x.shape for x in given]
+        if shapes != [None if x is None else x.shape for x in self._slot]:
+            self._slot = tuple(None if x is None else x.clone() for x in given)
+            self._room = 0
+            self._draw.reset()
+        for place, x in zip(self._slot, given):
+            if x is not None:
+                place.copy_(x)
+
+    def _device_work(self) -> tuple[Tensor, Tensor, Tensor]:
+        audio, blink, w2c, background, pose = self._slot
+        rgb, alpha, info = self.head.render(audio, blink, w2c, self.K, self.ds.size, background, self.deform,
+                                            self._spatial, pose, self._room if self._draw.recording else None)
+        return rgb.clamp(0, 1), alpha, info.get("pairs")
 
     def pictures(self, script: Script, batch: int, bar: Progress, compare: bool = False) -> Iterator[np.ndarray]:
         """Frames of the video, [S, S, 3] uint8 ([S, 2S, 3] with `compare`)."""

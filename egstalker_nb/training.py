@@ -22,10 +22,11 @@ from .densify import Densifier
 from .errors import DatasetError, InputError, TrainingError
 from .frames import Frames
 from .gaussians import landmark_colors, make_gaussians
-from .graphs import Graphed
+from .graphs import Captured
 from .losses import Losses, psnr_of
 from .model import Head, audio_windows
 from .progress import Progress
+from .rasterizer.cuda import SPARE
 from .run import METRICS, Run, default_device, open_run
 
 LOG_INTERVAL = 20       # steps between rows of metrics.jsonl; losses wait on the device until then
@@ -138,9 +139,12 @@ class Trainer:
         self.optimizers = self._optimizers()
         self.densifier = Densifier(cfg, len(self.head), torch.from_numpy(ds.mean_face), device)
         self.iteration = 0
-        self.deform = Graphed(self.head.deformation)
-        self.losses = {stage: Graphed(Losses(cfg, stage, ds.head_box)) for stage in ("coarse", "fine")}
+        self.losses = {stage: Losses(cfg, stage, ds.head_box) for stage in ("coarse", "fine")}
         self.pending: list[tuple[str, Tensor]] = []  # stage and loss terms of the steps since the last row
+        self.device_step = Captured(self._device_step, device)
+        self.kind: Optional[tuple[str, bool]] = None  # stage and growth of the recorded step
+        self.room = 0                                 # for pairs of Gaussian and tile, see `rasterize`
+        self.slot: Optional[tuple[Tensor, Tensor]] = None  # the frames of the step: numbers and bytes
         self.peak = {"opacity": 0.0, "coverage": 0.0, "points": 0}
         self.frames = Frames(ds, ds.train_ids, device)
         step = max(1, len(ds.val_ids) // EVAL_FRAMES)
@@ -154,16 +158,21 @@ class Trainer:
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         c, g, net = self.cfg, self.head.gaussians, self.head.deformation
+        options = {"fused": True, "capturable": self.device.type == "cuda"}
         rates = {"means": c.position_lr_init, "scales": c.scaling_lr, "quats": c.rotation_lr,
                  "opacities": c.opacity_lr, "sh0": c.feature_lr, "shN": c.feature_lr / 20}
-        optimizers = {name: torch.optim.Adam([{"params": [g[name]], "lr": rate}], eps=1e-15, fused=True)
+        optimizers = {name: torch.optim.Adam([{"params": [g[name]], "lr": self._rate(rate)}], eps=1e-15, **options)
                       for name, rate in rates.items()}
         grid = list(net.triplane.parameters())
         rest = [p for name, p in net.named_parameters() if not name.startswith("triplane.")]
         optimizers["network"] = torch.optim.AdamW(
-            [{"params": grid, "lr": c.grid_lr_init}, {"params": rest, "lr": c.deformation_lr_init}],
-            weight_decay=c.weight_decay, fused=True)
+            [{"params": grid, "lr": self._rate(c.grid_lr_init)}, {"params": rest, "lr": self._rate(c.deformation_lr_init)}],
+            weight_decay=c.weight_decay, **options)
         return optimizers
+
+    def _rate(self, value: float) -> float | Tensor:
+        """A learning rate that a recorded step reads anew each time."""
+        return torch.tensor(value, device=self.device) if self.device.type == "cuda" else value
 
     @property
     def gaussian_optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -172,49 +181,73 @@ class Trainer:
     def train_iteration(self) -> None:
         """One step on one batch."""
         it = self.iteration + 1
-        stage, params = self.cfg.stage(it), self.head.gaussians
-        batch = self.frames.batch(self._ids(it))
+        stage, growing = self.cfg.stage(it), self.densifier.active(it)
+        self._fill_slot(self._ids(it))
         self.frames.prefetch(self._ids(it + 1))
-        offsets = self._offsets(batch) if stage == "fine" else None
-        rgb, alpha, info = self.head.splat(offsets, batch["w2c"], self.K, self.ds.size, batch["background"])
+        self._set_rates(it, stage == "fine")
+        if self.kind != (stage, growing):
+            self.kind = stage, growing
+            self.device_step.reset()
+        shown = self.device_step()
+        # cloned: a recorded step writes the next terms into the same memory
+        self.pending.append((stage, shown.clone()))
+        if self.device.type == "cuda" and not self.device_step.recorded:
+            self.room = max(self.room, int(SPARE * shown[-1].item()))
+        if stage == "fine":
+            self._average(it - self.cfg.coarse_iterations)
+        if growing:
+            done = self.densifier.round(self.head.gaussians, self.gaussian_optimizers, it)
+            if done:
+                self.write({"kind": "densify", "iteration": it, **done})
+                self.device_step.reset()
+        self.iteration = it
+
+    def _fill_slot(self, ids: list[int]) -> None:
+        given = self.frames.fetch(ids)
+        if self.slot is None:
+            self.slot = given
+        for place, values in zip(self.slot, given):
+            place.copy_(values)
+
+    def _device_step(self) -> Tensor:
+        """Forward, backward and update on the frames in `slot`, without waiting: [terms + 1] the loss's terms, and the
+        number of pairs of Gaussian and tile (0 on the CPU)."""
+        stage, growing = self.kind
+        batch = self.frames.unpack(*self.slot)
+        audio = audio_windows(self.frames.features, batch["ids"])
+        offsets = self.head.offsets(audio, batch["blink"], batch["w2c"]) if stage == "fine" else None
+        rgb, alpha, info = self.head.splat(offsets, batch["w2c"], self.K, self.ds.size, batch["background"],
+                                           self.room if self.device_step.recording else None)
         loss, shown = self.losses[stage](rgb, alpha, batch["frame"], batch["head"], batch["lips"])
-        growing = self.densifier.active(it)
         if growing:
             info["means2d"].retain_grad()
         loss.backward()
-        self._update(it, stage == "fine")
         if growing:
-            done = self.densifier.after_backward(params, self.gaussian_optimizers, it, info)
-            if done:
-                self.write({"kind": "densify", "iteration": it, **done})
-        # cloned: a captured graph writes the next step's terms into the same memory
-        self.pending.append((stage, shown.clone()))
-        self.iteration = it
-
-    def _offsets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        audio = audio_windows(self.frames.features, batch["ids"])
-        values = self.deform(self.head.gaussians["means"].detach(), audio, batch["blink"], batch["w2c"])
-        return dict(zip(self.head.deformation.outputs, values))
+            self.densifier.collect(self.head.gaussians, info)
+        for name, optimizer in self.optimizers.items():
+            if stage == "fine" or name != "network":
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        pairs = info.get("pairs", shown.new_zeros(()))
+        return torch.cat([shown, pairs.to(shown)[None]])
 
     def _ids(self, iteration: int) -> list[int]:
         return frame_order(iteration, self.cfg.batch_size, self.ds.num_train, self.cfg.seed)
 
-    def _update(self, it: int, fine: bool) -> None:
-        """Step the optimisers that have gradients, with this iteration's learning rates."""
+    def _set_rates(self, it: int, fine: bool) -> None:
+        """This iteration's learning rates."""
         c = self.cfg
-        self.optimizers["means"].param_groups[0]["lr"] = decayed(
-            c.position_lr_init, c.position_lr_final, it / c.iterations)
+        values = {"means": [decayed(c.position_lr_init, c.position_lr_final, it / c.iterations)]}
         if fine:
             progress = (it - c.coarse_iterations) / max(c.iterations - c.coarse_iterations, 1)
-            grid, rest = self.optimizers["network"].param_groups
-            grid["lr"] = decayed(c.grid_lr_init, c.grid_lr_final, progress)
-            rest["lr"] = decayed(c.deformation_lr_init, c.deformation_lr_final, progress)
-        for name, optimizer in self.optimizers.items():
-            if fine or name != "network":
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-        if fine:
-            self._average(it - c.coarse_iterations)
+            values["network"] = [decayed(c.grid_lr_init, c.grid_lr_final, progress),
+                                 decayed(c.deformation_lr_init, c.deformation_lr_final, progress)]
+        for name, rates in values.items():
+            for group, rate in zip(self.optimizers[name].param_groups, rates):
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
 
     @torch.no_grad()
     def _average(self, steps: int) -> None:
@@ -227,8 +260,12 @@ class Trainer:
         if not self.pending:
             return
         stage = self.pending[-1][0]
-        names = self.losses[stage].module.names
+        names = self.losses[stage].names
         rows = torch.stack([terms for at, terms in self.pending if at == stage]).cpu()
+        rows, pairs = rows[:, :-1], int(rows[:, -1].max())
+        if pairs > self.room and self.device.type == "cuda":  # the farthest Gaussians of some steps were not drawn
+            self.room = int(SPARE * pairs)
+            self.device_step.reset()
         first = self.iteration - len(rows) + 1
         self.pending = []
         for offset in (~torch.isfinite(rows).all(1)).nonzero()[:1, 0].tolist():
@@ -310,7 +347,10 @@ class Trainer:
         self.head.deformation.load_state_dict(trainer["network"])
         self.optimizers = self._optimizers()
         for name, optimizer in self.optimizers.items():
+            own = [{k: group[k] for k in ("lr", "fused", "capturable")} for group in optimizer.param_groups]
             optimizer.load_state_dict(trainer["optimizers"][name])
+            for group, options in zip(optimizer.param_groups, own):  # of this device, not of the one that saved them
+                group.update(options)
         self.densifier.load_state_dict(trainer["densifier"])
         self.peak.update(trainer["peak"])
         self.iteration = iteration

@@ -32,12 +32,13 @@ def rasterize(
     render_mode: Literal["RGB", "RGB+D", "RGB+ED", "D", "ED"] = "RGB",
     packed: bool = False,
     absgrad: bool = False,
+    room: int | None = None,
 ) -> tuple[Tensor, Tensor, dict]:
     """Render 3D Gaussians into pinhole cameras, differentiably.
 
-    Means, axes, cameras and results are as in `gsplat.rasterization` 1.5.3, of which this is the part the
-    kit uses: on CUDA it is that function with `packed=False`, on the CPU Numba kernels with the same maths
-    (repeatable bit for bit, whatever the number of threads). `...` are equal batch dimensions, or none.
+    Means, axes, cameras and results are as in `gsplat.rasterization` 1.5.3 with `packed=False`, of which this is
+    the part the kit uses: on CUDA gsplat's kernels, on the CPU Numba kernels with the same maths (repeatable bit
+    for bit, whatever the number of threads). `...` are equal batch dimensions, or none.
 
     Args:
         means: [..., N, 3] float32 centres, world frame. N may be 0.
@@ -58,13 +59,16 @@ def rasterize(
         render_mode: "D" is the accumulated depth, "ED" the expected depth (divided by alpha).
         packed: only False.
         absgrad: set `info["means2d"].absgrad` in the backward pass (sums of |gradient| over pixels).
+        room: on CUDA, room for so many (Gaussian, tile) pairs of all images together, instead of measuring them,
+            which waits for the device and cannot be captured in a CUDA graph. Where `info["pairs"]` exceeds it the
+            farthest Gaussians are not drawn. Without effect on the CPU.
 
     Returns:
         colors [..., C, height, width, channels] (depth last), alphas [..., C, height, width, 1] in 0..1, and info:
         means2d [..., C, N, 2] px (part of the graph: `retain_grad()` gives what gsplat's strategies use),
         radii int32 [..., C, N, 2] px (0: not drawn), depths and opacities [..., C, N], conics [..., C, N, 3],
-        width, height, n_cameras, n_batches, gaussian_ids (None). Entries of Gaussians that are not drawn are zero
-        on the CPU and undefined on CUDA.
+        width, height, n_cameras, n_batches, gaussian_ids (None), on CUDA pairs (int64 scalar, see `room`). Entries
+        of Gaussians that are not drawn are zero on the CPU and undefined on CUDA.
 
     Raises:
         InputError: shapes, dtypes, devices or options do not fit.
@@ -84,9 +88,9 @@ def rasterize(
     if means.shape[-2] == 0:
         return _empty_scene(*args, sh_degree=sh_degree, backgrounds=backgrounds, render_mode=render_mode)
     if means.is_cuda:
-        from gsplat import rasterization  # here: compiled on first use, and not needed on the CPU
+        from .cuda import rasterize_cuda  # here: gsplat compiles on first use, and is not needed on the CPU
 
-        return rasterization(*args, packed=False, **options)
+        return rasterize_cuda(*args, **options, room=room)
     return _rasterize_here(*args, **options)
 
 

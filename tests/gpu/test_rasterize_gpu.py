@@ -129,3 +129,18 @@ def test_no_gaussians():
     assert (image == 0.25).all() and not alpha.any() and info["means2d"].shape == (2, 0, 2)
     image.sum().backward()
     assert scene["means"].grad.shape == (0, 3)
+
+
+def test_fixed_room_draws_the_same_without_waiting():
+    """Protects the recorded steps: with room for all pairs nothing changes, with too little only some are left out."""
+    scene, camera, options = make_scene("plain")
+    scene, camera = ({k: v.cuda() for k, v in part.items()} for part in (scene, camera))
+    wanted, _, info = rasterize(**scene, **camera, **options)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found, _, fixed = rasterize(**scene, **camera, **options, room=20_000)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(found, wanted) and int(fixed["pairs"]) == int(info["pairs"]) > 300
+    less, _, short = rasterize(**scene, **camera, **options, room=300)
+    assert torch.isfinite(less).all() and int(short["pairs"]) == int(info["pairs"]) and not torch.equal(less, wanted)

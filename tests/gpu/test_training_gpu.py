@@ -3,11 +3,10 @@ import pytest
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb.graphs import Graphed
-from egstalker_nb.losses import Losses
+from egstalker_nb.frames import Frames
+from egstalker_nb.graphs import Captured
 from egstalker_nb.metrics import blur
-from egstalker_nb.model import audio_windows
-from egstalker_nb.training import new_head
+from egstalker_nb.rendering import Renderer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 SMALL = dict(iterations=90, coarse_iterations=30, checkpoint_interval=25, eval_interval=50, densify_from_iter=10,
@@ -20,43 +19,56 @@ def test_blur_is_that_of_the_cpu():
     torch.testing.assert_close(blur(x.cuda()).cpu(), blur(x), atol=1e-6, rtol=1e-4)
 
 
-def test_graphed_losses_have_the_same_values_and_gradients():
-    losses = Losses(egs.load_config("production"), "fine").cuda()
-    graphed = Graphed(losses)
-    for seed in (0, 1):  # the second call replays the graph on other data
-        torch.manual_seed(seed)
-        rgb = torch.rand(1, 64, 64, 3, device="cuda", requires_grad=True)
-        alpha = torch.rand(1, 64, 64, 1, device="cuda", requires_grad=True)
-        given = [torch.rand(1, 64, 64, c, device="cuda") for c in (3, 1, 1)]
-        results = []
-        for call in (losses, graphed):
-            loss, shown = call(rgb, alpha, *given)
-            results.append([loss.detach().clone(), shown.clone(), *torch.autograd.grad(loss, (rgb, alpha))])
-        for a, b in zip(*results):
-            torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-4)
+def steps(ds, root, iterations, recorded, monkeypatch, until):
+    """Parameters and loss rows after some steps of training, plain or through recorded graphs."""
+    with monkeypatch.context() as patch:
+        if not recorded:
+            patch.setattr(Captured, "__call__", Captured._plainly)
+        cfg = egs.load_config("production", **{**SMALL, "iterations": iterations, "audio_noise": 0.0})
+        run = egs.train(ds, cfg, root, until=until)
+    return run.load_head(), run.metrics("train")
 
 
-def test_graphed_network_has_the_same_gradients_after_growth(tiny_dataset):
-    head = new_head(tiny_dataset, egs.load_config("production", audio_noise=0.0, plane_resolution=[8, 16])).cuda()
-    for layer in head.deformation.heads.values():
-        torch.nn.init.normal_(layer.weight, std=0.02)
-    graphed, params = Graphed(head.deformation), list(head.deformation.parameters())
-    ids = torch.tensor([3])
-    given = (audio_windows(torch.from_numpy(tiny_dataset.features), ids).cuda(),
-             torch.from_numpy(tiny_dataset.blink)[ids].cuda(), torch.from_numpy(tiny_dataset.w2c)[ids].cuda())
-    for points in (100, 150):  # another number of Gaussians: captured again
-        means = torch.randn(points, 3, device="cuda")
-        results = []
-        for call in (graphed, head.deformation):
-            out = call(means, *given)
-            for p in params:
-                p.grad = None
-            sum(o.square().sum() for o in out).backward()
-            results.append([*[o.detach().clone() for o in out],
-                            *[torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in params]])
-            del out  # a living autograd graph spoils the next capture
-        for a, b in zip(*results):
-            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+@pytest.mark.parametrize("until", [8, 25])
+def test_recorded_steps_are_the_plain_steps(tiny_dataset, tmp_path, monkeypatch, until):
+    """Until 8 steps nothing grows; until 25 growth replaces every parameter between recordings."""
+    plain, rows = steps(tiny_dataset, tmp_path / "plain", 90, False, monkeypatch, until)
+    recorded, recorded_rows = steps(tiny_dataset, tmp_path / "recorded", 90, True, monkeypatch, until)
+    assert rows[-1]["loss"] == pytest.approx(recorded_rows[-1]["loss"], rel=0.02)
+    assert len(plain) == pytest.approx(len(recorded), abs=6)
+    if until == 8:
+        for name, values in plain.gaussians.items():
+            torch.testing.assert_close(recorded.gaussians[name], values, atol=2e-3, rtol=2e-3)
+
+
+def test_recorded_drawings_are_the_plain_drawings(tiny_dataset, tmp_path):
+    """Protects videos: same pictures from a recording, for other inputs, and where more pairs come than fit."""
+    cfg = egs.load_config("production", **SMALL)
+    run = egs.train(tiny_dataset, cfg, tmp_path / "run")
+    renderer, plain = Renderer(run.load_head(), tiny_dataset), Renderer(run.load_head(), tiny_dataset)
+    frames = Frames(tiny_dataset, range(12), renderer.device)
+    for ids in ([0, 1], [2, 3], [4, 5], [6, 7]):
+        given = frames.batch(ids)
+        inputs = [given[name] for name in ("ids", "blink", "w2c", "background")]
+        wanted = plain.batch(frames.features, *inputs)
+        plain._draw.reset()
+        if ids[0] == 6:
+            renderer._room = 64
+            renderer._draw.reset()
+            renderer._draw.ready = True  # records with far too little room
+        found = renderer.batch(frames.features, *inputs)
+        for a, b in zip(found, wanted):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    assert renderer._room > 64
+
+
+def test_frames_are_the_same_from_everywhere(tiny_dataset):
+    """Protects clips that are too large for the card."""
+    places = [Frames(tiny_dataset, range(6), torch.device("cuda"), place) for place in ("device", "host", "disk")]
+    for ids in ([0, 3], [5, 1]):
+        batches = [frames.batch(ids) for frames in places]
+        for other in batches[1:]:
+            assert all(torch.equal(other[name], batches[0][name]) for name in other)
 
 
 def test_a_run_trains_resumes_and_renders(tiny_dataset, tmp_path):

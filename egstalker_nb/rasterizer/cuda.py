@@ -1,0 +1,100 @@
+"""The CUDA rasteriser: gsplat's kernels around a binning of our own that never waits for the device.
+
+gsplat 1.5.3 asks the device for the number of (Gaussian, tile) pairs in the middle of a frame. That wait costs more
+than the drawing of a head, and it keeps a step out of CUDA graphs. Here the pairs get a fixed room instead.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TILE = 16  # px, edge of the tiles that gsplat's kernels work in
+SPARE = 1.25  # room for pairs over the number measured, where a caller fixes it from a measurement
+
+
+def camera_centers(viewmats: Tensor) -> Tensor:
+    """Centres of cameras in the world, [..., 4, 4] -> [..., 3]; by cross products, because torch.inverse waits."""
+    x, y, z = viewmats[..., :3, :3].unbind(-2)
+    adjoint = torch.stack([torch.linalg.cross(y, z), torch.linalg.cross(z, x), torch.linalg.cross(x, y)], -1)
+    volume = (x * adjoint[..., 0]).sum(-1, keepdim=True)
+    return -(adjoint @ viewmats[..., :3, 3:])[..., 0] / volume
+
+
+def bin_tiles(means2d: Tensor, radii: Tensor, depths: Tensor, width: int, height: int, room: int | None
+              ) -> tuple[Tensor, Tensor, Tensor]:
+    """Which Gaussians each tile of 16 x 16 px must draw, from front to back.
+
+    Args:
+        means2d: [I, N, 2] px. radii: [I, N, 2] int32 px, 0 where nothing is drawn. depths: [I, N].
+        room: number of pairs that fit; None: as many as there are, which waits for the device.
+
+    Returns:
+        offsets [I, rows, columns] int32: where each tile's list begins; ids [room] int32: numbers in 0 ... I*N - 1;
+        and the number of pairs (int64 scalar). Beyond `room` the farthest Gaussians are left out.
+    """
+    images, count = depths.shape
+    columns, rows = -(-width // TILE), -(-height // TILE)
+    reach = radii.float()
+    # a limit each, because a tensor of both would be copied to the device
+    (x0, x1), (y0, y1) = (
+        [edge.clamp(0, most).nan_to_num(0).int() for edge in (((means2d[..., axis] - reach[..., axis]) / TILE).floor(),
+                                                            ((means2d[..., axis] + reach[..., axis]) / TILE).ceil())]
+        for axis, most in ((0, columns), (1, rows)))  # fmt: skip
+    drawn = (radii > 0).all(-1)
+    across = torch.where(drawn, x1 - x0, 0)
+    number = (across * (y1 - y0)).flatten()
+    image = torch.arange(images, device=depths.device)[:, None]
+    near_first = torch.where(drawn, depths, 0.0).contiguous().view(torch.int32).long()  # bits of depths >= 0 sort like them
+    order = ((image << 32) + near_first).flatten().argsort()
+    ends = number[order].cumsum(0)
+    pairs = ends[-1]
+    slots = torch.arange(int(pairs) if room is None else room, device=depths.device)
+    place = torch.searchsorted(ends, slots, right=True).clamp_max(images * count - 1)
+    owner = order[place]
+    begin = ends[place] - number[owner]
+    within, span = (slots - begin).int(), across.flatten()[owner].clamp_min(1)
+    corner = (y0 * columns + x0 + (image * (rows * columns)).int()).flatten()[owner]
+    tile = corner + torch.div(within, span, rounding_mode="floor") * columns + within % span
+    tile = torch.where(slots < pairs, tile, -1)  # free room sorts before the first tile, where no kernel looks
+    tile, front = tile.sort(stable=True)
+    first = torch.arange(images * rows * columns, device=depths.device, dtype=tile.dtype)
+    offsets = torch.searchsorted(tile, first, out_int32=True)
+    return offsets.reshape(images, rows, columns), owner[front].int(), pairs
+
+
+def rasterize_cuda(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, sh_degree, near_plane,
+                   far_plane, radius_clip, eps2d, backgrounds, render_mode, absgrad, room):  # fmt: skip
+    """`rasterize` on CUDA; arguments are checked there."""
+    from gsplat import fully_fused_projection, rasterize_to_pixels, spherical_harmonics
+
+    lead, cameras, count = means.shape[:-2], viewmats.shape[-3], means.shape[-2]
+    each = (*lead, cameras, count)
+    radii, means2d, depths, conics, _ = fully_fused_projection(
+        means, None, quats, scales, viewmats, Ks, width, height, eps2d=eps2d, near_plane=near_plane,
+        far_plane=far_plane, radius_clip=radius_clip, opacities=opacities)  # fmt: skip
+    opacities = opacities[..., None, :].expand(each)
+    shared = colors.dim() == len(lead) + (2 if sh_degree is None else 3)
+    if shared:
+        colors = colors.unsqueeze(len(lead)).expand(*each, *colors.shape[len(lead) + 1:])
+    if sh_degree is not None:
+        directions = means[..., None, :, :] - camera_centers(viewmats)[..., None, :]
+        colors = spherical_harmonics(sh_degree, directions, colors, masks=(radii > 0).all(-1))
+        colors = (colors + 0.5).clamp_min(0.0)
+    if render_mode != "RGB":
+        colors = torch.cat([colors, depths[..., None]], -1) if "RGB" in render_mode else depths[..., None]
+        if backgrounds is not None:
+            kept = backgrounds if "RGB" in render_mode else backgrounds[..., :0]
+            backgrounds = torch.nn.functional.pad(kept, (0, 1))
+    with torch.no_grad():
+        images = depths.numel() // count
+        offsets, ids, pairs = bin_tiles(means2d.reshape(images, count, 2), radii.reshape(images, count, 2),
+                                        depths.reshape(images, count), width, height, room)
+    image, alpha = rasterize_to_pixels(means2d, conics, colors, opacities, width, height, TILE,
+                                       offsets.reshape(*lead, cameras, *offsets.shape[1:]), ids,
+                                       backgrounds=backgrounds, absgrad=absgrad)
+    if "ED" in render_mode:
+        image = torch.cat([image[..., :-1], image[..., -1:] / alpha.clamp(min=1e-10)], -1)
+    info = dict(means2d=means2d, radii=radii, depths=depths, conics=conics, opacities=opacities, pairs=pairs,
+                width=width, height=height, n_cameras=cameras, n_batches=images // cameras, gaussian_ids=None)
+    return image, alpha, info
