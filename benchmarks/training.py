@@ -50,7 +50,7 @@ def speed(run: egs.Run, batches: tuple[int, ...] = (1, 8, 32)) -> dict[str, floa
     for batch in batches:
         ids = [list(run.dataset.val_ids)[i % len(run.dataset.val_ids)] for i in range(batch)]
         given = frames.batch(ids)
-        inputs = [given[name] for name in ("ids", "blink", "w2c", "background")]
+        inputs = [given[name] for name in ("ids", "eyes", "w2c", "background")]
         for _ in range(3):
             renderer.batch(frames.features, *inputs)
         renderer.seconds, rounds = 0.0, 0

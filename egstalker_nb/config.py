@@ -34,6 +34,8 @@ class Schedule:
     """Steps between checkpoints (one is also written at the end of each stage and on interruption)."""
     eval_interval: int = setting(1_000, 1, 1_000_000)
     """Steps between evaluations on a few validation frames (curves only; no effect on training)."""
+    pose_steps: int = setting(4, 0, 100)
+    """Gauss-Newton steps of each frame's head pose against its picture after the coarse stage; 0: as tracked."""
     seed: int = setting(0, 0, 2**31 - 1)
     """Seed of every random generator."""
 

@@ -1,6 +1,7 @@
 """A prepared dataset folder: what `prepare` wrote, read lazily frame by frame."""
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from .errors import DatasetError
+from .expression import upper_face
 
 FORMAT = 1
 TRACKING = ("landmarks", "found", "w2c", "blink", "aperture", "lip_rect", "eye_rect", "mean_face", "reprojection")
@@ -30,6 +32,7 @@ class Dataset:
         found: [N] bool, a face was tracked. blink: [N] float32, 0 open ... 1 closed.
         aperture: [N] float32, inner lip gap over face height. reprojection: [N] float32 px.
         lip_rect, eye_rect: [N, 4] int32 (x0, y0, x1, y1) px, end exclusive.
+        eyes: [N, 7] float32, lids, brows and gaze (see `upper_face`), what the eye token sees.
         features: [N, 16, 29] float32 audio features; encoder: how they were computed.
         num_train: frames 0 ... num_train-1 train, the rest validate.
     """
@@ -42,6 +45,8 @@ class Dataset:
         self.features = features
         for name in TRACKING:
             setattr(self, name, tracking[name])
+        self.eyes = upper_face(self.landmarks, self.blink, self.w2c, self.mean_face, self.focal, self.size,
+                               self.num_train)
         half = self.size / 2
         self.K = torch.tensor([[self.focal, 0, half], [0, self.focal, half], [0, 0, 1]], dtype=torch.float32)
 
@@ -66,6 +71,12 @@ class Dataset:
         if name not in ids:
             raise DatasetError("split 'train', 'val' or 'all'", repr(name), "Choose one of the three.")
         return ids[name]
+
+    def with_poses(self, w2c: np.ndarray) -> "Dataset":
+        """The same clip with other head poses, [N, 4, 4] float32 (see `refine_poses`)."""
+        other = copy.copy(self)
+        other.w2c = w2c
+        return other
 
     def _image(self, path: Path) -> np.ndarray:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None

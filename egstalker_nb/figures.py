@@ -101,7 +101,7 @@ def rendered(head: Head, ds: Dataset, ids: Sequence[int], deform: bool = True, b
     frames, out = Frames(ds, ids, renderer.device, place="disk"), []
     for begin in range(0, len(ids), batch):
         given = frames.batch(ids[begin:begin + batch])
-        rgb, _ = renderer.batch(frames.features, given["ids"], given["blink"], given["w2c"], given["background"])
+        rgb, _ = renderer.batch(frames.features, given["ids"], given["eyes"], given["w2c"], given["background"])
         out.append((rgb * 255).round().byte().cpu().numpy())
     return np.concatenate(out)
 
@@ -170,7 +170,7 @@ def views(head: Head, ds: Dataset, degrees: Sequence[float] = (-40, -20, 0, 20, 
     plain = torch.full((n, ds.size, ds.size, 3), LIGHT, device=device)
     given = Frames(ds, [i], device, place="disk").batch([i])
     rgb, _ = Renderer(head, ds, deform=False).batch(
-        torch.from_numpy(ds.features).to(device), given["ids"].repeat(n), given["blink"].repeat(n),
+        torch.from_numpy(ds.features).to(device), given["ids"].repeat(n), given["eyes"].repeat(n),
         torch.from_numpy(w2c).to(device), plain)
     return plots.pictures(list(rgb.cpu().numpy()), [f"{d:+g} degrees" if d else "front" for d in degrees], edge=2.1)
 
@@ -219,10 +219,10 @@ def offsets(head: Head, ds: Dataset, ids: Sequence[int]) -> dict[str, Tensor]:
 
 
 def _conditions(ds: Dataset, ids: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Sound windows, blink and camera of frames `ids`."""
+    """Sound windows, upper face and camera of frames `ids`."""
     index = torch.as_tensor(list(ids), device=device)
-    features, blink, w2c = (torch.from_numpy(a).to(device) for a in (ds.features, ds.blink, ds.w2c))
-    return audio_windows(features, index), blink[index], w2c[index]
+    features, eyes, w2c = (torch.from_numpy(a).to(device) for a in (ds.features, ds.eyes, ds.w2c))
+    return audio_windows(features, index), eyes[index], w2c[index]
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ class Frames:
 
     def __init__(self, ds: Dataset, ids: Sequence[int], device: torch.device, place: Optional[str] = None):
         self.ds, self.device, self.size = ds, torch.device(device), ds.size
-        self.blink = torch.from_numpy(ds.blink).to(self.device)
+        self.eyes = torch.from_numpy(ds.eyes).to(self.device)
         self.w2c = torch.from_numpy(ds.w2c).to(self.device)
         self.features = torch.from_numpy(ds.features).to(self.device)
         self.lip_rect = torch.from_numpy(ds.lip_rect.astype(np.int64)).to(self.device)
@@ -77,10 +77,10 @@ class Frames:
         return index, torch.stack([row.to(self.device, non_blocking=True) for row in rows])
 
     def unpack(self, index: Tensor, bytes_: Tensor) -> dict[str, Tensor]:
-        """frame, background [B, S, S, 3], head, lips [B, S, S, 1] 0...1; blink [B]; w2c [B, 4, 4]; ids [B]."""
+        """frame, background [B, S, S, 3], head, lips [B, S, S, 1] 0...1; eyes [B, 7]; w2c [B, 4, 4]; ids [B]."""
         frame, background, head = (bytes_.float() / 255).split((3, 3, 1), -1)
         return {"ids": index, "frame": frame.contiguous(), "background": background, "head": head,
-                "lips": self._rect(self.lip_rect[index]), "blink": self.blink[index], "w2c": self.w2c[index]}
+                "lips": self._rect(self.lip_rect[index]), "eyes": self.eyes[index], "w2c": self.w2c[index]}
 
     def batch(self, ids: Sequence[int]) -> dict[str, Tensor]:
         """The frames of `ids`, see `unpack`."""

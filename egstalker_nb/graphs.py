@@ -15,7 +15,8 @@ class Captured:
     Python inside runs twice: the first call runs it plainly, the second records it.
 
     Args:
-        function: what to repeat. `reset` it when a tensor that it touches was replaced.
+        function: what to repeat. When a tensor that it touches was replaced, `forget` the recording, and `reset`
+            where the work is of another kind.
     """
 
     def __init__(self, function: Callable[[], Any], device: torch.device):
@@ -24,8 +25,13 @@ class Captured:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the recording: the next call runs plainly."""
-        self.ready, self.graph, self.result = False, None, None
+        """Begin anew: the next call runs plainly."""
+        self.ready = False
+        self.forget()
+
+    def forget(self) -> None:
+        """The next call records again."""
+        self.graph = self.result = None
 
     @property
     def recorded(self) -> bool:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import expression
 from .config import Config
 from .gaussians import make_gaussians
 from .rasterizer import rasterize
@@ -130,19 +131,19 @@ class ESAA(nn.Module):
         key, value = self.key_value(tokens).reshape(b, t, 2, self.heads, self.dim).permute(2, 0, 3, 1, 4)
         return (self.agents @ key.transpose(2, 3) / self.dim ** 0.5).softmax(-1), value
 
-    def forward(self, spatial: Tensor, tokens: Tensor) -> Tensor:
-        """spatial [N, heads * M], tokens [B, T, W] -> [B, N, W].
+    def forward(self, feature: Tensor, spatial: Tensor, tokens: Tensor) -> Tensor:
+        """Add what Gaussians see to their features [N, W]: spatial [N, heads * M], tokens [B, T, W] -> [B, N, W].
 
         The output layer is applied to what the few agents saw, before the many Gaussians look at them.
         """
         weights, value = self.token_weights(tokens)
         out = self.out.weight.unflatten(1, (self.heads, self.dim)).permute(1, 2, 0)          # [heads, dim, W]
         seen = (weights @ value @ out).flatten(1, 2)                                         # [B, heads * M, W]
-        return spatial @ seen + self.out.bias
+        return torch.baddbmm((feature + self.out.bias)[None], spatial.expand(len(tokens), -1, -1), seen)
 
 
 class Deformation(nn.Module):
-    """Offsets of every Gaussian for given audio, blink and camera; zero at the start of the fine stage."""
+    """Offsets of every Gaussian for given audio, eyes and camera; zero at the start of the fine stage."""
 
     def __init__(self, cfg: Config, pose_mean: Tensor, pose_std: Tensor):
         super().__init__()
@@ -152,7 +153,7 @@ class Deformation(nn.Module):
         self.register_buffer("pose_std", pose_std)
         self.triplane = TriPlane(cfg.plane_resolution, cfg.output_coordinate_dim, cfg.bounds)
         self.audio_net = AudioNet()
-        self.encoders = nn.ModuleDict({"audio": TaylorKAN(AUDIO_DIM, width), "eye": TaylorKAN(1, width),
+        self.encoders = nn.ModuleDict({"audio": TaylorKAN(AUDIO_DIM, width), "eye": TaylorKAN(len(expression.COLUMNS), width),
                                        "camera": TaylorKAN(CAMERA_DIM, width)})
         self.null = nn.Parameter(torch.zeros(width))
         self.attention = ESAA(width, cfg.num_heads, cfg.num_agents)
@@ -163,14 +164,14 @@ class Deformation(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
-    def tokens(self, audio: Tensor, blink: Tensor, w2c: Tensor) -> Tensor:
-        """audio [B, 8, 16, 29], blink [B] 0...1, w2c [B, 4, 4] -> [B, 4, W] in the order of `TOKENS`."""
+    def tokens(self, audio: Tensor, eyes: Tensor, w2c: Tensor) -> Tensor:
+        """audio [B, 8, 16, 29], eyes [B, 7], w2c [B, 4, 4] -> [B, 4, W] in the order of `TOKENS`."""
         pose = torch.cat([w2c[:, :3, :3].flatten(1), w2c[:, :3, 3]], 1)
         pose = (pose - self.pose_mean) / self.pose_std
         if self.training and self.cfg.audio_noise:
             audio = audio + self.cfg.audio_noise * torch.randn_like(audio)
         null = self.null.expand(len(audio), -1)
-        eye, camera = self.encoders["eye"](blink[:, None] * 2 - 1), self.encoders["camera"](pose / 2)
+        eye, camera = self.encoders["eye"](eyes), self.encoders["camera"](pose / 2)
         if self.training and self.cfg.token_dropout:
             drop = torch.rand(2, len(audio), 1, device=audio.device) < self.cfg.token_dropout
             eye, camera = torch.where(drop[0], null, eye), torch.where(drop[1], null, camera)
@@ -184,11 +185,15 @@ class Deformation(nn.Module):
     def decode(self, spatial: tuple[Tensor, Tensor], tokens: Tensor) -> dict[str, Tensor]:
         """Offsets: means [B, N, 3], scales [B, N, 3], quats [B, N, 4], opacities [B, N, 1], sh [B, N, 3K]."""
         feature, weights = spatial
-        x = feature + self.attention(weights, tokens)                 # [B, N, W]
-        hidden = F.relu(self.trunk(F.relu(x)))
-        weight = torch.block_diag(*(head.weight for head in self.heads.values()))
-        values = F.linear(hidden, weight, torch.cat([head.bias for head in self.heads.values()]))  # five heads in one
-        return dict(zip(self.outputs, values.split(list(self.outputs.values()), -1)))
+        # half precision where nothing is learned: a few parts in a thousand of an offset, and half the memory traffic
+        with torch.autocast("cuda", torch.bfloat16, enabled=feature.is_cuda and not torch.is_grad_enabled()):
+            hidden = F.relu(self.trunk(F.relu(self.attention(feature, weights, tokens))))
+            # the five heads in one product, with a few rows of zeros: tensor cores want a multiple of 8
+            unused = -sum(self.outputs.values()) % 8
+            weight = F.pad(torch.block_diag(*(head.weight for head in self.heads.values())), (0, 0, 0, unused))
+            bias = F.pad(torch.cat([head.bias for head in self.heads.values()]), (0, unused))
+            values = F.linear(hidden, weight, bias)
+        return dict(zip(self.outputs, values.float().split([*self.outputs.values(), unused], -1)))
 
 
 class Head(nn.Module):
@@ -228,11 +233,11 @@ class Head(nn.Module):
         return {"means": raw["means"], "quats": raw["quats"], "scales": raw["scales"].exp(),
                 "opacities": raw["opacities"].sigmoid(), "colors": raw["sh"]}
 
-    def offsets(self, audio: Tensor, blink: Tensor, w2c: Tensor,
+    def offsets(self, audio: Tensor, eyes: Tensor, w2c: Tensor,
                 spatial: Optional[tuple[Tensor, Tensor]] = None) -> dict[str, Tensor]:
         """Raw offsets of B frames, see `Deformation.decode`; `spatial` saves time where many batches follow."""
         net = self.deformation
-        return net.decode(spatial or self.spatial(), net.tokens(audio, blink, w2c))
+        return net.decode(spatial or self.spatial(), net.tokens(audio, eyes, w2c))
 
     def splat(self, offsets: Optional[dict[str, Tensor]], w2c: Tensor, K: Tensor, size: int,
               background: Optional[Tensor] = None, room: Optional[int] = None) -> tuple[Tensor, Tensor, dict]:
@@ -254,21 +259,21 @@ class Head(nn.Module):
             rgb = rgb + (1 - alpha) * background
         return rgb, alpha, info
 
-    def render(self, audio: Tensor, blink: Tensor, w2c: Tensor, K: Tensor, size: int,
+    def render(self, audio: Tensor, eyes: Tensor, w2c: Tensor, K: Tensor, size: int,
                background: Optional[Tensor] = None, deform: bool = True,
                spatial: Optional[tuple[Tensor, Tensor]] = None,
                pose: Optional[Tensor] = None, room: Optional[int] = None) -> tuple[Tensor, Tensor, dict]:
-        """`splat` of `offsets`: audio [B, 8, 16, 29] (see `audio_windows`), blink [B] 0 open ... 1 closed.
+        """`splat` of `offsets`: audio [B, 8, 16, 29] (see `audio_windows`), eyes [B, 7] (see `upper_face`).
 
         deform=False renders the canonical head, as the coarse stage does. pose [B, 4, 4]: what the network is told
         instead of w2c; a camera outside the clip's range would make it extrapolate.
         """
-        offsets = self.offsets(audio, blink, w2c if pose is None else pose, spatial) if deform else None
+        offsets = self.offsets(audio, eyes, w2c if pose is None else pose, spatial) if deform else None
         return self.splat(offsets, w2c, K, size, background, room)
 
     @torch.no_grad()
-    def attention(self, audio: Tensor, blink: Tensor, w2c: Tensor) -> Tensor:
+    def attention(self, audio: Tensor, eyes: Tensor, w2c: Tensor) -> Tensor:
         """How much each Gaussian looks at each token, mean over attention heads: [B, N, 4], rows sum to 1."""
         esaa = self.deformation.attention
-        weights, _ = esaa.token_weights(self.deformation.tokens(audio, blink, w2c))  # [B, heads, M, T]
+        weights, _ = esaa.token_weights(self.deformation.tokens(audio, eyes, w2c))  # [B, heads, M, T]
         return self.spatial()[1] @ weights.flatten(1, 2) / esaa.heads

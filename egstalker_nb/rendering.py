@@ -221,44 +221,46 @@ class Renderer:
         self.seconds = 0.0
         self._spatial = None
         self._draw = Captured(self._device_work, self.device)
-        self._slot: tuple[Optional[Tensor], ...] = ()
+        self._features: Optional[Tensor] = None
+        self._slot: tuple[Tensor, ...] = ()
         self._room = 0
 
     @torch.no_grad()
-    def batch(self, features: Tensor, rows: Tensor, blink: Tensor, w2c: Tensor,
+    def batch(self, features: Tensor, rows: Tensor, eyes: Tensor, w2c: Tensor,
               background: Optional[Tensor] = None, pose: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """rgb [B, S, S, 3] 0...1 and alpha [B, S, S, 1] of B frames; arguments on the device, see `Head.render`."""
         began = time.perf_counter()
         if self.deform and self._spatial is None:
             self._spatial = self.head.spatial()
-        self._fill_slot(audio_windows(features, rows), blink, w2c, background, w2c if pose is None else pose)
-        rgb, alpha, pairs = self._draw()
+        self._fill_slot(features, rows, eyes, w2c, w2c if pose is None else pose)
+        splats, alpha, pairs = self._draw()
+        alpha = alpha.clone()  # the next drawing writes into the same memory
+        rgb = splats.clone() if background is None else torch.addcmul(splats, 1 - alpha, background)
+        rgb.clamp_(0, 1)
         if self.device.type == "cuda":
-            rgb, alpha, pairs = rgb.clone(), alpha.clone(), int(pairs)  # waits for the device
+            pairs = int(pairs)  # waits for the device
             if pairs > self._room:
                 self._room = int(SPARE * pairs)
                 if self._draw.recorded:  # some Gaussians were left out: draw again, with more room
                     self._draw.reset()
-                    return self.batch(features, rows, blink, w2c, background, pose)
+                    return self.batch(features, rows, eyes, w2c, background, pose)
         self.seconds += time.perf_counter() - began
         return rgb, alpha
 
-    def _fill_slot(self, *given: Optional[Tensor]) -> None:
+    def _fill_slot(self, features: Tensor, *given: Tensor) -> None:
         """Copy a batch to where the recorded drawing reads it."""
-        shapes = [None if x is None else x.shape for x in given]
-        if shapes != [None if x is None else x.shape for x in self._slot]:
-            self._slot = tuple(None if x is None else x.clone() for x in given)
-            self._room = 0
+        if features is not self._features or len(given[0]) != len(self._slot[0]):
+            self._features, self._slot, self._room = features, tuple(x.clone() for x in given), 0
             self._draw.reset()
         for place, x in zip(self._slot, given):
-            if x is not None:
-                place.copy_(x)
+            place.copy_(x)
 
-    def _device_work(self) -> tuple[Tensor, Tensor, Tensor]:
-        audio, blink, w2c, background, pose = self._slot
-        rgb, alpha, info = self.head.render(audio, blink, w2c, self.K, self.ds.size, background, self.deform,
-                                            self._spatial, pose, self._room if self._draw.recording else None)
-        return rgb.clamp(0, 1), alpha, info.get("pairs")
+    def _device_work(self) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+        rows, eyes, w2c, pose = self._slot
+        rgb, alpha, info = self.head.render(audio_windows(self._features, rows), eyes, w2c, self.K, self.ds.size, None,
+                                            self.deform, self._spatial, pose,
+                                            self._room if self._draw.recording else None)
+        return rgb, alpha, info.get("pairs")
 
     def pictures(self, script: Script, batch: int, bar: Progress, compare: bool = False) -> Iterator[np.ndarray]:
         """Frames of the video, [S, S, 3] uint8 ([S, 2S, 3] with `compare`)."""
@@ -270,7 +272,7 @@ class Renderer:
             given = frames.batch(source)
             if n + 1 < len(chunks):
                 frames.prefetch(script.source[chunks[n + 1]].tolist())
-            rgb, _ = self.batch(features, torch.from_numpy(script.rows[chunk]).to(self.device), given["blink"],
+            rgb, _ = self.batch(features, torch.from_numpy(script.rows[chunk]).to(self.device), given["eyes"],
                                 torch.from_numpy(script.w2c[chunk]).to(self.device), given["background"],
                                 pose=given["w2c"])  # the orbit leaves the poses that the network knows
             if compare:

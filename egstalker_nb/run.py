@@ -46,7 +46,7 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The dataset it was trained on.
+        """The dataset it was trained on, with the head poses of the newest checkpoint (see `refine_poses`).
 
         Raises:
             DatasetError: moved away, or no longer the one that was trained on.
@@ -59,7 +59,8 @@ class Run:
         if ds.hash != self.manifest["dataset_hash"]:
             raise DatasetError(f"dataset {self.manifest['dataset_hash']}, which this run was trained on",
                                f"{ds.hash} in '{ds.root}'", "Restore that dataset, or train a new run on this one.")
-        return ds
+        poses = checkpoint.load(self.root, self.iterations[-1], checkpoint.HEAD)["w2c"] if self.iterations else None
+        return ds if poses is None else ds.with_poses(poses.numpy())
 
     def metrics(self, kind: Optional[str] = None) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl, oldest first; `kind`: train, eval, densify or checkpoint."""
@@ -94,7 +95,8 @@ class Run:
         head = Head.blank(self.config, points)
         for name in head.gaussians:
             head.gaussians[name] = torch.nn.Parameter(torch.empty_like(tensors[f"gaussians.{name}"]))
-        tensors.pop("born")
+        for name in ("born", "w2c"):
+            tensors.pop(name)
         try:
             head.load_state_dict(tensors)
         except RuntimeError as error:

@@ -25,11 +25,13 @@ from .gaussians import landmark_colors, make_gaussians
 from .graphs import Captured
 from .losses import Losses, psnr_of
 from .model import Head, audio_windows
+from .poses import refine_poses
 from .progress import Progress
 from .rasterizer.cuda import SPARE
 from .run import METRICS, Run, default_device, open_run
 
 LOG_INTERVAL = 20       # steps between rows of metrics.jsonl; losses wait on the device until then
+AVERAGE_INTERVAL = 4    # steps between updates of the averaged network
 EVAL_FRAMES = 8         # validation frames behind the PSNR curve
 MIN_FRAMES = 8
 #: a head has collapsed when one of these falls below this share of its highest value so far: mean opacity of the
@@ -71,6 +73,8 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
             bar.update(stage=cfg.stage(now), points=len(trainer.head))
             if now % cfg.eval_interval == 0 or now == stop:
                 bar.update(0, val_psnr=trainer.evaluate())
+            if now == cfg.coarse_iterations and cfg.pose_steps:
+                trainer.refine_poses()
             if keep:
                 trainer.save()
             if stopping.is_set() and now < stop:
@@ -192,15 +196,23 @@ class Trainer:
         # cloned: a recorded step writes the next terms into the same memory
         self.pending.append((stage, shown.clone()))
         if self.device.type == "cuda" and not self.device_step.recorded:
-            self.room = max(self.room, int(SPARE * shown[-1].item()))
-        if stage == "fine":
+            self._make_room(shown[-1].item())
+        if stage == "fine" and it % AVERAGE_INTERVAL == 0:
             self._average(it - self.cfg.coarse_iterations)
         if growing:
-            done = self.densifier.round(self.head.gaussians, self.gaussian_optimizers, it)
-            if done:
-                self.write({"kind": "densify", "iteration": it, **done})
-                self.device_step.reset()
+            self._grow(it)
         self.iteration = it
+
+    def _grow(self, it: int) -> None:
+        before = len(self.head)
+        done = self.densifier.round(self.head.gaussians, self.gaussian_optimizers, it)
+        if done:
+            self.write({"kind": "densify", "iteration": it, **done})
+            self._make_room(self.room / SPARE * len(self.head) / before)
+
+    def _make_room(self, pairs: float) -> None:
+        self.room = max(self.room, int(SPARE * pairs))
+        self.device_step.forget()
 
     def _fill_slot(self, ids: list[int]) -> None:
         given = self.frames.fetch(ids)
@@ -215,7 +227,7 @@ class Trainer:
         stage, growing = self.kind
         batch = self.frames.unpack(*self.slot)
         audio = audio_windows(self.frames.features, batch["ids"])
-        offsets = self.head.offsets(audio, batch["blink"], batch["w2c"]) if stage == "fine" else None
+        offsets = self.head.offsets(audio, batch["eyes"], batch["w2c"]) if stage == "fine" else None
         rgb, alpha, info = self.head.splat(offsets, batch["w2c"], self.K, self.ds.size, batch["background"],
                                            self.room if self.device_step.recording else None)
         loss, shown = self.losses[stage](rgb, alpha, batch["frame"], batch["head"], batch["lips"])
@@ -252,7 +264,7 @@ class Trainer:
     @torch.no_grad()
     def _average(self, steps: int) -> None:
         """Move the averaged network towards the trained one; quickly at first, so that the start is forgotten."""
-        decay = min(self.cfg.weight_average, (1 + steps) / (10 + steps))
+        decay = min(self.cfg.weight_average, (1 + steps) / (10 + steps)) ** AVERAGE_INTERVAL
         torch._foreach_lerp_(*self._averaged, 1 - decay)
 
     def log(self, bar: Progress) -> None:
@@ -264,8 +276,7 @@ class Trainer:
         rows = torch.stack([terms for at, terms in self.pending if at == stage]).cpu()
         rows, pairs = rows[:, :-1], int(rows[:, -1].max())
         if pairs > self.room and self.device.type == "cuda":  # the farthest Gaussians of some steps were not drawn
-            self.room = int(SPARE * pairs)
-            self.device_step.reset()
+            self._make_room(pairs)
         first = self.iteration - len(rows) + 1
         self.pending = []
         for offset in (~torch.isfinite(rows).all(1)).nonzero()[:1, 0].tolist():
@@ -297,12 +308,22 @@ class Trainer:
         values = []
         for i in self.eval_ids:
             b = self.eval_frames.batch([i])
-            rgb, _, _ = head.render(audio_windows(self.frames.features, b["ids"]), b["blink"], b["w2c"], self.K,
+            rgb, _, _ = head.render(audio_windows(self.frames.features, b["ids"]), b["eyes"], b["w2c"], self.K,
                                     self.ds.size, b["background"], deform=fine)
             values.append(psnr_of(rgb.clamp(0, 1), b["frame"]))
         value = torch.stack(values).mean().item() if values else float("nan")
         self.write({"kind": "eval", "iteration": self.iteration, "val_psnr": value})
         return value
+
+    def refine_poses(self) -> None:
+        """From here on, poses that fit the pictures of all frames."""
+        w2c = refine_poses(self.shown_head(), self.ds, self.device, self.cfg.pose_steps)
+        self._use_poses(torch.from_numpy(w2c))
+        self.device_step.reset()
+
+    def _use_poses(self, w2c: Tensor) -> None:
+        for frames in (self.frames, self.eval_frames):
+            frames.w2c = w2c.to(self.device)
 
     def shown_head(self) -> Head:
         """The head as it is rendered: trained Gaussians, averaged network."""
@@ -322,7 +343,7 @@ class Trainer:
                    "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()}, "peak": self.peak,
                    "rng": torch.get_rng_state(),
                    "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None}
-        shown = {**self.shown_head().state_dict(), "born": self.densifier.state["born"]}
+        shown = {**self.shown_head().state_dict(), "born": self.densifier.state["born"], "w2c": self.frames.w2c}
         checkpoint.save(self.run.root, self.iteration, shown, trainer, state, dict(self.head.gaussians))
         self.write({"kind": "checkpoint", "iteration": self.iteration, "points": len(self.head)})
 
@@ -352,6 +373,7 @@ class Trainer:
             for group, options in zip(optimizer.param_groups, own):  # of this device, not of the one that saved them
                 group.update(options)
         self.densifier.load_state_dict(trainer["densifier"])
+        self._use_poses(tensors["w2c"])
         self.peak.update(trainer["peak"])
         self.iteration = iteration
         torch.set_rng_state(trainer["rng"])

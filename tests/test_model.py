@@ -17,7 +17,7 @@ def head(tiny_dataset):
 
 def inputs(ds, ids=(0, 3)):
     ids = torch.tensor(ids)
-    return (audio_windows(torch.from_numpy(ds.features), ids), torch.from_numpy(ds.blink)[ids],
+    return (audio_windows(torch.from_numpy(ds.features), ids), torch.from_numpy(ds.eyes)[ids],
             torch.from_numpy(ds.w2c)[ids])
 
 
@@ -38,10 +38,10 @@ def test_fine_stage_starts_as_the_coarse_result(head, tiny_dataset):
 
 def test_audio_eye_and_camera_each_reach_the_picture(head, tiny_dataset):
     wake(head)
-    audio, blink, w2c = inputs(tiny_dataset)
-    base = head.offsets(audio, blink, w2c)["means"]
+    audio, eyes, w2c = inputs(tiny_dataset)
+    base = head.offsets(audio, eyes, w2c)["means"]
     assert base.shape == (2, 478, 3)
-    for changed in ((audio + 1, blink, w2c), (audio, 1 - blink, w2c), (audio, blink, w2c.flip(0))):
+    for changed in ((audio + 1, eyes, w2c), (audio, 1 - eyes, w2c), (audio, eyes, w2c.flip(0))):
         # a hundredth of the offsets at least: with too small a start, sound is never learned
         assert (head.offsets(*changed)["means"] - base).std() > 0.01 * base.std()
 

@@ -39,7 +39,7 @@ def test_video_of_a_sound_longer_than_the_clip(run, speech, tmp_path, poses):
 def test_batches_do_not_change_the_picture(run, tiny_dataset):
     renderer = Renderer(run.load_head(device="cpu"), tiny_dataset)
     ds = tiny_dataset
-    args = [torch.from_numpy(a) for a in (ds.features, np.arange(4), ds.blink[:4], ds.w2c[:4])]
+    args = [torch.from_numpy(a) for a in (ds.features, np.arange(4), ds.eyes[:4], ds.w2c[:4])]
     whole, _ = renderer.batch(*args)
     single = torch.cat([renderer.batch(args[0], *[a[i:i + 1] for a in args[1:]])[0] for i in range(4)])
     torch.testing.assert_close(whole, single, atol=1e-5, rtol=0)

@@ -67,7 +67,7 @@ def rasterize(
         colors [..., C, height, width, channels] (depth last), alphas [..., C, height, width, 1] in 0..1, and info:
         means2d [..., C, N, 2] px (part of the graph: `retain_grad()` gives what gsplat's strategies use),
         radii int32 [..., C, N, 2] px (0: not drawn), depths and opacities [..., C, N], conics [..., C, N, 3],
-        width, height, n_cameras, n_batches, gaussian_ids (None), on CUDA pairs (int64 scalar, see `room`). Entries
+        width, height, n_cameras, n_batches, gaussian_ids (None), on CUDA pairs (int32 scalar, see `room`). Entries
         of Gaussians that are not drawn are zero on the CPU and undefined on CUDA.
 
     Raises:

@@ -31,34 +31,35 @@ def bin_tiles(means2d: Tensor, radii: Tensor, depths: Tensor, width: int, height
 
     Returns:
         offsets [I, rows, columns] int32: where each tile's list begins; ids [room] int32: numbers in 0 ... I*N - 1;
-        and the number of pairs (int64 scalar). Beyond `room` the farthest Gaussians are left out.
+        and the number of pairs (int32 scalar). Beyond `room` the farthest Gaussians are left out.
     """
     images, count = depths.shape
     columns, rows = -(-width // TILE), -(-height // TILE)
     reach = radii.float()
-    # a limit each, because a tensor of both would be copied to the device
-    (x0, x1), (y0, y1) = (
-        [edge.clamp(0, most).nan_to_num(0).int() for edge in (((means2d[..., axis] - reach[..., axis]) / TILE).floor(),
-                                                            ((means2d[..., axis] + reach[..., axis]) / TILE).ceil())]
-        for axis, most in ((0, columns), (1, rows)))  # fmt: skip
+
+    def edge(axis: int, sign: int, most: int) -> Tensor:
+        at = (means2d[..., axis] + sign * reach[..., axis]) / TILE
+        return (at.ceil() if sign > 0 else at.floor()).clamp(0, most).nan_to_num(0).int()
+
+    x0, y0 = edge(0, -1, columns), edge(1, -1, rows)
     drawn = (radii > 0).all(-1)
-    across = torch.where(drawn, x1 - x0, 0)
-    number = (across * (y1 - y0)).flatten()
-    image = torch.arange(images, device=depths.device)[:, None]
-    near_first = torch.where(drawn, depths, 0.0).contiguous().view(torch.int32).long()  # bits of depths >= 0 sort like them
-    order = ((image << 32) + near_first).flatten().argsort()
-    ends = number[order].cumsum(0)
+    across = torch.where(drawn, edge(0, 1, columns) - x0, 0)
+    number = (across * (edge(1, 1, rows) - y0)).flatten()
+    image = torch.arange(images, device=depths.device, dtype=torch.int32)[:, None]
+    nearness = torch.where(drawn, depths, 0.0).contiguous().view(torch.int32)  # bits of depths >= 0 sort like them
+    order = (nearness if images == 1 else (image.long() << 32) + nearness).flatten().argsort()
+    ends = number[order].cumsum(0, dtype=torch.int32)
     pairs = ends[-1]
-    slots = torch.arange(int(pairs) if room is None else room, device=depths.device)
+    slots = torch.arange(int(pairs) if room is None else room, device=depths.device, dtype=torch.int32)
     place = torch.searchsorted(ends, slots, right=True).clamp_max(images * count - 1)
     owner = order[place]
-    begin = ends[place] - number[owner]
-    within, span = (slots - begin).int(), across.flatten()[owner].clamp_min(1)
-    corner = (y0 * columns + x0 + (image * (rows * columns)).int()).flatten()[owner]
-    tile = corner + torch.div(within, span, rounding_mode="floor") * columns + within % span
+    begin, span = (ends - number[order])[place], across.flatten()[owner].clamp_min(1)
+    within = slots - begin
+    down = torch.div(within, span, rounding_mode="floor")
+    tile = ((y0 + image * rows) * columns + x0).flatten()[owner] + down * columns + within - down * span
     tile = torch.where(slots < pairs, tile, -1)  # free room sorts before the first tile, where no kernel looks
     tile, front = tile.sort(stable=True)
-    first = torch.arange(images * rows * columns, device=depths.device, dtype=tile.dtype)
+    first = torch.arange(images * rows * columns, device=depths.device, dtype=torch.int32)
     offsets = torch.searchsorted(tile, first, out_int32=True)
     return offsets.reshape(images, rows, columns), owner[front].int(), pairs
 

@@ -49,7 +49,7 @@ def test_recorded_drawings_are_the_plain_drawings(tiny_dataset, tmp_path):
     frames = Frames(tiny_dataset, range(12), renderer.device)
     for ids in ([0, 1], [2, 3], [4, 5], [6, 7]):
         given = frames.batch(ids)
-        inputs = [given[name] for name in ("ids", "blink", "w2c", "background")]
+        inputs = [given[name] for name in ("ids", "eyes", "w2c", "background")]
         wanted = plain.batch(frames.features, *inputs)
         plain._draw.reset()
         if ids[0] == 6:
