@@ -35,7 +35,8 @@ class Schedule:
     eval_interval: int = setting(1_000, 1, 1_000_000)
     """Steps between evaluations on a few validation frames (curves only; no effect on training)."""
     pose_steps: int = setting(4, 0, 100)
-    """Gauss-Newton steps of each frame's head pose against its picture after the coarse stage; 0: as tracked."""
+    """Gauss-Newton steps of each frame's head pose against its picture, halfway through the coarse stage and at its
+    end; 0: poses as tracked."""
     seed: int = setting(0, 0, 2**31 - 1)
     """Seed of every random generator."""
 
@@ -126,7 +127,7 @@ class Network:
     """Agent tokens of the efficient attention."""
     token_dropout: float = setting(0.0, 0.0, 0.9)
     """Chance that a frame's eye or camera token is replaced by the null token in training."""
-    audio_noise: float = setting(0.1, 0.0, 10.0)
+    audio_noise: float = setting(0.3, 0.0, 10.0)
     """Standard deviation of the noise added to (normalised) audio features in training."""
 
 

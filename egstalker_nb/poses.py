@@ -14,6 +14,7 @@ from .rasterizer import rasterize
 NUDGE = 2e-3       # rotation in rad and shift in head units by which derivatives are taken: a quarter of a pixel
 NOISE = 0.03       # colour difference up to which errors count by their square
 DAMPING = 1e-3
+FURTHEST = 0.1     # no entry of a pose may change by more (6 degrees; a tenth of a head): such a frame is not the head's
 BATCH = 8
 
 
@@ -37,7 +38,7 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int) -> n
     """Fit the pose of every frame to its picture, by Gauss-Newton steps on the canonical head.
 
     Only what lies above the lips counts, where a face is nearly rigid. Robust weights (inverse to the error) leave
-    brows, lids and stray hair aside. A frame whose error does not fall keeps its pose. Upstream trusts its tracker.
+    brows, lids and stray hair aside. A frame keeps its pose where no step near it lowers the error. Upstream trusts its tracker.
 
     Validation frames are fitted as well, as by any tracker: six numbers each, against a head that never saw them.
 
@@ -74,8 +75,9 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int) -> n
                 now = (difference.abs() * counts).flatten(1).sum(1)
                 if error is None:
                     error = now
-                better = (now < error)[:, None, None]
-                best, error = torch.where(better, pose, best), torch.minimum(now, error)
+                near = (pose - given["w2c"]).abs().flatten(1).amax(1) < FURTHEST
+                better = (now < error) & near
+                best, error = torch.where(better[:, None, None], pose, best), torch.where(better, now, error)
                 if step < steps:
                     pose = moved(pose, _step(difference, pictures, counts))
             found[ids] = best.cpu()

@@ -73,7 +73,7 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
             bar.update(stage=cfg.stage(now), points=len(trainer.head))
             if now % cfg.eval_interval == 0 or now == stop:
                 bar.update(0, val_psnr=trainer.evaluate())
-            if now == cfg.coarse_iterations and cfg.pose_steps:
+            if cfg.pose_steps and now in (cfg.coarse_iterations // 2, cfg.coarse_iterations):
                 trainer.refine_poses()
             if keep:
                 trainer.save()
