@@ -8,6 +8,9 @@ from pathlib import Path
 from .errors import InputError, MissingPackageError
 from .files import make_folder, writing_to
 
+#: swscale's SWS_ACCURATE_RND and SWS_FULL_CHR_H_INT: without them each trip through YUV darkens by 1-2 levels
+EXACT_COLOURS = 0x40000 | 0x2000
+
 
 def require_av():
     """Import PyAV, or raise MissingPackageError with the command that installs it."""

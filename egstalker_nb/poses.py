@@ -14,7 +14,7 @@ from .rasterizer import rasterize
 NUDGE = 2e-3       # rotation in rad and shift in head units by which derivatives are taken: a quarter of a pixel
 NOISE = 0.03       # colour difference up to which errors count by their square
 DAMPING = 1e-3
-FURTHEST = 0.1     # no entry of a pose may change by more (6 degrees; a tenth of a head): such a frame is not the head's
+FURTHEST = torch.tensor([0.1, 0.1, 0.5])  # head units along the camera's axes: further off lies another optimum
 BATCH = 8
 
 
@@ -75,7 +75,7 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int) -> n
                 now = (difference.abs() * counts).flatten(1).sum(1)
                 if error is None:
                     error = now
-                near = (pose - given["w2c"]).abs().flatten(1).amax(1) < FURTHEST
+                near = ((pose - given["w2c"])[:, :3, 3].abs() < FURTHEST.to(device)).all(1)
                 better = (now < error) & near
                 best, error = torch.where(better[:, None, None], pose, best), torch.where(better, now, error)
                 if step < steps:

@@ -112,7 +112,7 @@ def render(run: Run, audio: Optional[str | Path] = None, out: Optional[str | Pat
         script, name = audio_script(run, audio, features, poses, start, duration), f"{Path(audio).stem}_{poses}"
     out = Path(out) if out is not None else run.root / "renders" / f"{name}_{number}.mp4"
     out = check_target(out, ".mp4", audio, features)
-    from .video import write_video
+    from .video_writer import write_video
 
     renderer = Renderer(run.load_head(number, device), ds, deform=number > run.config.coarse_iterations)
     began = time.perf_counter()

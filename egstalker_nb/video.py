@@ -1,4 +1,4 @@
-"""Video files in and out: any clip becomes RGB frames on a 25 fps timeline, and frames become H.264 with sound.
+"""Video files in: any clip becomes RGB frames on a 25 fps timeline (`video_writer` is the way out).
 
 The zero of a clip's timeline is the presentation time of its first decodable frame; `audio.load_audio`
 puts the sound on the same zero, so that frame i and sample `i * 640` always belong together.
@@ -10,19 +10,14 @@ import math
 import warnings
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 
 from .errors import InputError
-from .media import decode, open_media, picture_stream, picture_zero, replacing, require_av
+from .media import EXACT_COLOURS, decode, open_media, picture_stream, picture_zero, require_av
 
 FPS = 25.0
-_SOUND_RATE = 16_000  # what callers hand to write_video
-_FILE_SOUND_RATE = 48_000  # what is stored: AAC's priming is then 21 ms, and every player takes it
 _SEEK_MARGIN = 0.5  # seconds; a seek lands on a key frame by decoding time, which precedes presentation
-# swscale's SWS_ACCURATE_RND and SWS_FULL_CHR_H_INT: without them each trip through YUV darkens by 1-2 levels.
-_EXACT = 0x40000 | 0x2000
 
 
 @dataclass(frozen=True)
@@ -220,129 +215,8 @@ def _to_rgb(frame, aspect):
     space = Colorspace.ITU709 if untagged and frame.height >= 720 else None
     width = round(frame.width * float(aspect)) if aspect else frame.width
     image = frame.reformat(width=max(1, width), format="rgb24", src_colorspace=space,
-                           interpolation=Interpolation.BICUBIC | _EXACT).to_ndarray()
+                           interpolation=Interpolation.BICUBIC | EXACT_COLOURS).to_ndarray()
     turns, mirrored = _orientation(frame)
     if mirrored:
         image = image[:, ::-1]
     return np.ascontiguousarray(np.rot90(image, turns))
-
-
-def write_video(path, frames, wave=None, fps=FPS, crf=18):
-    """Write an MP4 (H.264 yuv420p BT.709, AAC) that plays while it downloads.
-
-    Odd sizes grow by one repeated pixel at the right or bottom, as 4:2:0 needs even ones. The sound is cut
-    or padded with silence to the length of the picture. The file appears under its name only when finished.
-
-    Args:
-        path: file to write; its folder is made if needed.
-        frames: iterable of uint8 [H, W, 3] RGB, all of one size, at least one; consumed one by one.
-        wave: None, or float [samples] mono, 16 kHz, -1..1, on the same zero as the first frame.
-        fps: frames per second.
-        crf: x264 quality, 0 (lossless) to 51 (worst).
-
-    Returns:
-        the path as a Path.
-
-    Errors: InputError on no frames, a changing size, a wrong dtype or shape, or an unusable wave; nothing
-    is left behind.
-    """
-    av = require_av()
-    path, frames = Path(path), iter(frames)
-    if wave is not None:
-        wave = _checked_wave(wave)
-    first = next(frames, None)
-    if first is None:
-        raise InputError("at least one frame", "none", "Check the range of frames to write.")
-    shape = _checked_frame(first, None)
-    rate = Fraction(fps).limit_denominator(100_000)
-    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4",
-                                               options={"movflags": "+faststart"}) as out:
-        picture = _picture_encoder(out, shape, rate, crf)
-        sound = None if wave is None else _SoundWriter(out, wave)
-        count = 0
-        for count, image in enumerate(itertools.chain([first], frames), 1):
-            _checked_frame(image, shape)
-            out.mux(picture.encode(_to_yuv(image, count - 1, rate)))
-            if sound:
-                sound.write_until(count / rate)
-        out.mux(picture.encode(None))
-        if sound:
-            sound.finish()
-    return path
-
-
-def _checked_frame(image, shape):
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError("frames as uint8 [H, W, 3] arrays", found,
-                         "Convert with (255 * image).round().astype('uint8').")
-    if shape is not None and image.shape != shape:
-        raise InputError(f"frames of one size, {shape[1]}x{shape[0]}", f"{image.shape[1]}x{image.shape[0]}",
-                         "Resize all frames to the first one's size.")
-    return image.shape
-
-
-def _checked_wave(wave):
-    wave = np.asarray(wave)
-    if wave.ndim != 1 or wave.dtype.kind != "f" or not np.isfinite(wave).all():
-        raise InputError("sound as finite floats [samples]", f"{wave.dtype} {list(wave.shape)}",
-                         "Load it with load_audio.")
-    return wave.astype(np.float32, copy=False)
-
-
-def _picture_encoder(out, shape, rate, crf):
-    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
-
-    stream = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "fast"})
-    stream.width, stream.height, stream.pix_fmt = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2, "yuv420p"
-    context = stream.codec_context
-    # Tagged, so that players do not guess (and shift) the colours.
-    context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-    context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-    return stream
-
-
-def _to_yuv(image, index, rate):
-    av = require_av()
-    from av.video.reformatter import ColorRange, Colorspace, Interpolation
-
-    odd = (image.shape[0] % 2, image.shape[1] % 2)
-    if any(odd):
-        image = np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-    frame = frame.reformat(format="yuv420p", interpolation=Interpolation.BICUBIC | _EXACT,
-                           dst_colorspace=Colorspace.ITU709, src_color_range=ColorRange.JPEG,
-                           dst_color_range=ColorRange.MPEG)
-    frame.pts, frame.time_base = index, 1 / rate
-    return frame
-
-
-class _SoundWriter:
-    """Feeds a wave to the AAC encoder in step with the picture, so that the muxer need not hold either back."""
-
-    def __init__(self, out, wave):
-        av = require_av()
-        self.out, self.wave = out, wave
-        self.stream = out.add_stream("aac", rate=_FILE_SOUND_RATE, layout="mono", options={"b": "96k"})
-        self.resampler = av.AudioResampler(format="fltp", layout="mono", rate=_FILE_SOUND_RATE)
-        self.done = 0
-
-    def write_until(self, seconds):
-        """Encode the samples before `seconds`; past the wave's end, silence."""
-        av = require_av()
-        end = round(seconds * _SOUND_RATE)
-        chunk = self.wave[self.done:end]
-        chunk = np.pad(chunk, (0, end - self.done - len(chunk)))
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(chunk[None]), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = _SOUND_RATE, self.done, Fraction(1, _SOUND_RATE)
-        self._encode(self.resampler.resample(frame))
-        self.done = end
-
-    def finish(self):
-        """Flush the resampler and the encoder."""
-        self._encode(self.resampler.resample(None))
-        self.out.mux(self.stream.encode(None))
-
-    def _encode(self, frames):
-        for frame in frames:
-            self.out.mux(self.stream.encode(frame))

@@ -101,7 +101,7 @@ def test_unusable_sounds_are_named(tmp_path):
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16_000)
-    from egstalker_nb.video import write_video
+    from egstalker_nb.video_writer import write_video
     write_video(tmp_path / "silent.mp4", [np.zeros((32, 32, 3), np.uint8)])
     for name, match in [("missing.wav", "no file"), ("empty.wav", "0 bytes"), ("text.mp3", "FFmpeg can read"),
                         ("header.wav", "at least one sample"), ("silent.mp4", "without a sound")]:

@@ -9,7 +9,8 @@ import egstalker_nb as egs
 from egstalker_nb.audio import frames_of, load_audio
 from egstalker_nb.errors import InputError
 from egstalker_nb.preparation import bundle, crop, masks, pipeline, quality, steps, track
-from egstalker_nb.video import read_frames, write_video
+from egstalker_nb.video import read_frames
+from egstalker_nb.video_writer import write_video
 
 # ---- the sample, tracked for real
 

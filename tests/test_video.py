@@ -12,7 +12,8 @@ import pytest
 
 from egstalker_nb.audio import load_audio
 from egstalker_nb.errors import InputError
-from egstalker_nb.video import probe, read_frames, write_video
+from egstalker_nb.video import probe, read_frames
+from egstalker_nb.video_writer import write_video
 
 SIZE = (64, 96)  # height, width
 FLASHES = (0.4, 1.0, 1.6)  # seconds; multiples of 0.2 fall on a frame at 25, 30, 50 and 60 fps

@@ -18,7 +18,7 @@ from voice import say
 
 from egstalker_nb.audio import save_wav
 from egstalker_nb.progress import progress
-from egstalker_nb.video import write_video
+from egstalker_nb.video_writer import write_video
 
 SIZE, SECONDS = 256, 12.0
 SCRIPT = (
