@@ -28,8 +28,9 @@ def upper_face(landmarks: np.ndarray, blink: np.ndarray, w2c: np.ndarray, mean_f
     """
     points = np.einsum("nij,kj->nki", w2c[:, :3, :3], mean_face) + w2c[:, None, :3, 3]
     depth = points[..., 2:]
-    moved = (landmarks[..., :2] - (focal * points[..., :2] / depth + size / 2)) * depth / focal  # [N, 478, 2] camera axes
-    moved = np.einsum("nij,nki->nkj", w2c[:, :2, :2], moved)                                    # head axes
+    expected = focal * points[..., :2] / depth + size / 2
+    moved = (landmarks[..., :2] - expected) * depth / focal   # [N, 478, 2] head units, camera axes
+    moved = np.einsum("nij,nki->nkj", w2c[:, :2, :2], moved)  # head axes
     moved = moved - moved[:, _RIGID].mean(1, keepdims=True)
     values = np.stack([moved[:, ids, axis].mean(1) for ids, axis in _PARTS], 1)
     known = values[:num_train]

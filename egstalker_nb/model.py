@@ -153,8 +153,8 @@ class Deformation(nn.Module):
         self.register_buffer("pose_std", pose_std)
         self.triplane = TriPlane(cfg.plane_resolution, cfg.output_coordinate_dim, cfg.bounds)
         self.audio_net = AudioNet()
-        self.encoders = nn.ModuleDict({"audio": TaylorKAN(AUDIO_DIM, width), "eye": TaylorKAN(len(expression.COLUMNS), width),
-                                       "camera": TaylorKAN(CAMERA_DIM, width)})
+        inputs = {"audio": AUDIO_DIM, "eye": len(expression.COLUMNS), "camera": CAMERA_DIM}
+        self.encoders = nn.ModuleDict({name: TaylorKAN(n, width) for name, n in inputs.items()})
         self.null = nn.Parameter(torch.zeros(width))
         self.attention = ESAA(width, cfg.num_heads, cfg.num_agents)
         self.outputs = {"means": 3, "scales": 3, "quats": 4, "opacities": 1, "sh": 3 * (cfg.sh_degree + 1) ** 2}

@@ -38,7 +38,8 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int) -> n
     """Fit the pose of every frame to its picture, by Gauss-Newton steps on the canonical head.
 
     Only what lies above the lips counts, where a face is nearly rigid. Robust weights (inverse to the error) leave
-    brows, lids and stray hair aside. A frame keeps its pose where no step near it lowers the error. Upstream trusts its tracker.
+    brows, lids and stray hair aside. A frame keeps its pose where no step near it lowers the error. Upstream trusts
+    its tracker.
 
     Validation frames are fitted as well, as by any tracker: six numbers each, against a head that never saw them.
 

@@ -170,7 +170,8 @@ class Trainer:
         grid = list(net.triplane.parameters())
         rest = [p for name, p in net.named_parameters() if not name.startswith("triplane.")]
         optimizers["network"] = torch.optim.AdamW(
-            [{"params": grid, "lr": self._rate(c.grid_lr_init)}, {"params": rest, "lr": self._rate(c.deformation_lr_init)}],
+            [{"params": grid, "lr": self._rate(c.grid_lr_init)},
+             {"params": rest, "lr": self._rate(c.deformation_lr_init)}],
             weight_decay=c.weight_decay, **options)
         return optimizers
 
