@@ -170,7 +170,7 @@ def views(head: Head, ds: Dataset, degrees: Sequence[float] = (-40, -20, 0, 20, 
     plain = torch.full((n, ds.size, ds.size, 3), LIGHT, device=device)
     given = Frames(ds, [i], device, place="disk").batch([i])
     rgb, _ = Renderer(head, ds, deform=False).batch(
-        torch.from_numpy(ds.features).to(device), given["ids"].repeat(n), given["eyes"].repeat(n),
+        torch.from_numpy(ds.features).to(device), given["ids"].repeat(n), given["eyes"].expand(n, -1),
         torch.from_numpy(w2c).to(device), plain)
     return plots.pictures(list(rgb.cpu().numpy()), [f"{d:+g} degrees" if d else "front" for d in degrees], edge=2.1)
 

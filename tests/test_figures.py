@@ -10,7 +10,7 @@ from egstalker_nb import diagrams, figures, plots, tables
 from egstalker_nb.config import FIELDS, load_config
 from egstalker_nb.errors import EgsError, InputError
 from egstalker_nb.run import Run
-from egstalker_nb.training import new_head
+from egstalker_nb.trainer import new_head
 
 
 @pytest.fixture

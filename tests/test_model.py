@@ -6,7 +6,7 @@ import egstalker_nb as egs
 from egstalker_nb.errors import InputError
 from egstalker_nb.gaussians import load_ply, make_gaussians, save_ply
 from egstalker_nb.model import TaylorKAN, audio_windows
-from egstalker_nb.training import new_head
+from egstalker_nb.trainer import new_head
 
 
 @pytest.fixture

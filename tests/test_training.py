@@ -15,7 +15,7 @@ from egstalker_nb import checkpoint
 from egstalker_nb.densify import HeadStrategy
 from egstalker_nb.errors import ConfigError, DatasetError, InputError, TrainingError
 from egstalker_nb.progress import Progress
-from egstalker_nb.training import Trainer, frame_order, new_head
+from egstalker_nb.trainer import Trainer, frame_order, new_head
 
 SMALL = dict(iterations=90, coarse_iterations=30, batch_size=1, checkpoint_interval=25, eval_interval=50,
              densify_from_iter=10, densify_until_iter=60, densification_interval=10, max_points=600,
