@@ -21,11 +21,12 @@ endif
 export PYTHON VIDEO AUDIO NAME CONFIG
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lab run lock clean
+.PHONY: help setup demo test bench lint lab run lock clean
 
 help:
 	@echo 'make demo     sample clip -> trained head -> talking video, through all six notebooks (quick_test, 256 px)'
 	@echo 'make test     all tests                           (PYTEST_ARGS="-k name" for some)'
+	@echo 'make bench    measure this computer              (VIDEO=clip.mp4 for the preparation of your own clip)'
 	@echo 'make lab      JupyterLab with the notebooks       (LAB_ARGS="--no-browser --port 8889")'
 	@echo 'make run      all notebooks on your video         VIDEO=clip.mp4 [CONFIG=production] [AUDIO=speech.wav] [NAME=me]'
 	@echo 'make setup    only the environment in .venv/      (PYTHON=/path/to/python3.11 to choose the interpreter)'
@@ -63,6 +64,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(STAMP)
+	$(BIN)/egs prepare data/sample/clip.mp4 data/bench --size 256
+	$(BIN)/python benchmarks/run.py data/bench --video "$${VIDEO:-data/sample/clip.mp4}" --out benchmarks/results/cpu.json
+	$(BIN)/python benchmarks/report.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

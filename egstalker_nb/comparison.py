@@ -45,6 +45,7 @@ EFFECTS = {
     "feature_lr": "How fast colours are learned.",
     "deformation_lr_init": "How fast audio, eyes and camera learn to move the face at first.",
     "deformation_lr_final": "How much they still learn at the end.",
+    "pose_steps": "How carefully head poses are fitted to the pictures: sharper heads for some seconds more.",
     "grid_lr_init": "How fast the tri-plane learns what each place on the face does, at first.",
     "grid_lr_final": "How much it still learns at the end.",
     "weight_decay": "Pulls the network towards zero motion: less overfitting, and weaker expressions if too strong.",

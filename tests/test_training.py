@@ -59,6 +59,14 @@ def test_training_learns_and_grows(uninterrupted):
     assert {"l1", "dssim", "mask", "lip", "loss", "psnr"} <= set(rows[-1])
 
 
+def test_poses_are_refined_and_used_by_everything_that_opens_the_run(uninterrupted, tiny_dataset, tmp_path):
+    refined = egs.load_run(uninterrupted.root).dataset
+    assert refined.w2c.shape == tiny_dataset.w2c.shape and not (refined.w2c == tiny_dataset.w2c).all()
+    assert (refined.eyes == tiny_dataset.eyes).all(), "the eye token keeps the poses of the tracker"
+    as_tracked = egs.train(tiny_dataset, small(pose_steps=0), tmp_path / "t", until=35, device="cpu")
+    assert (as_tracked.dataset.w2c == tiny_dataset.w2c).all()
+
+
 def test_stopping_and_going_on_changes_nothing(uninterrupted, tiny_dataset, tmp_path):
     egs.train(tiny_dataset, small(), tmp_path / "b", until="coarse", device="cpu")
     egs.train(tiny_dataset, small(), tmp_path / "b", until=42, device="cpu")

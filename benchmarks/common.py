@@ -1,0 +1,104 @@
+"""What all measurements share: the facts of the machine, clips of any length and size, and a clock."""
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from datetime import date
+from pathlib import Path
+from typing import Callable, Optional
+
+import cv2
+import numpy as np
+import torch
+
+import egstalker_nb as egs
+from egstalker_nb.dataset import Dataset
+from egstalker_nb.gaussians import make_gaussians
+from egstalker_nb.rendering import cycle
+from egstalker_nb.run import default_device, device_name, git_revision, open_run, versions
+from egstalker_nb.trainer import Trainer
+
+DEVICE = default_device()
+
+
+def facts(revision: Optional[str] = None) -> dict:
+    """Date, device, cores, versions and git revision: what a figure is worth nothing without."""
+    return {"date": date.today().isoformat(), "device": device_name(DEVICE), "cores": len_affinity(),
+            "machine": platform.machine(), "versions": versions(), "git": revision or git_revision()}
+
+
+def len_affinity() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def wait() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def milliseconds(function: Callable[[], object], seconds: float = 0.5, least: int = 5) -> float:
+    """Median wall time of a call in ms, the device waited for; three calls before are not counted."""
+    for _ in range(3):
+        function()
+    wait()
+    times, began = [], time.perf_counter()
+    while len(times) < least or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        function()
+        wait()
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+class Stretched(Dataset):
+    """A dataset played back and forth to any number of frames, and scaled to any size, without files of its own."""
+
+    def __init__(self, ds: Dataset, frames: int, size: int):
+        self.__dict__.update({k: v for k, v in ds.__dict__.items() if k not in ("plate", "head_box")})
+        at, scale = cycle(len(ds), frames), size / ds.size
+        for name in ("landmarks", "found", "w2c", "blink", "aperture", "lip_rect", "eye_rect", "reprojection",
+                     "features", "eyes"):
+            setattr(self, name, getattr(ds, name)[at])
+        self.landmarks = self.landmarks * np.float32(scale)
+        self.lip_rect, self.eye_rect = ((r * scale).round().astype(np.int32) for r in (self.lip_rect, self.eye_rect))
+        self.num_frames, self.num_train, self.size = frames, frames - max(frames // 10, 1), size
+        self.focal, self.K = ds.focal * scale, ds.K.clone()
+        self.K[:2] *= scale
+        self._ds, self._at, self._kept = ds, at, {}
+
+    def _image(self, path: Path) -> np.ndarray:
+        if path not in self._kept:
+            picture = super()._image(path)
+            self._kept[path] = picture if picture.shape[0] == self.size else cv2.resize(
+                picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return self._kept[path]
+
+    def frame(self, i: int) -> np.ndarray:
+        return super().frame(int(self._at[i]))
+
+    def mask(self, i: int) -> np.ndarray:
+        return super().mask(int(self._at[i]))
+
+
+def fine_trainer(ds: Dataset, folder: Path, points: Optional[int] = None, batch: int = 1) -> Trainer:
+    """A trainer in the fine stage that does not grow, with `points` Gaussians spread over the face and around it."""
+    cfg = egs.load_config("production", coarse_iterations=1, densify_from_iter=0, densify_until_iter=0, pose_steps=0,
+                          batch_size=batch)
+    trainer = Trainer(ds, cfg, open_run(ds, cfg, folder, DEVICE), DEVICE)
+    if points is not None:
+        g = torch.Generator().manual_seed(0)
+        face = torch.from_numpy(ds.mean_face)
+        means = face[torch.randint(len(face), (points,), generator=g)] * (1 + 0.3 * torch.rand(points, 1, generator=g))
+        fresh = make_gaussians(means[:4], torch.rand(4, 3, generator=g), cfg.sh_degree)
+        values = {name: x.detach()[:1].repeat(points, *[1] * (x.dim() - 1)) for name, x in fresh.items()}
+        values["means"] = means
+        values["scales"] = torch.full((points, 3), float(np.log(0.6 / np.sqrt(points))))
+        values["opacities"] = torch.rand(points, generator=g) * 4 - 2
+        for name, x in values.items():
+            trainer.head.gaussians[name] = torch.nn.Parameter(x.float().contiguous().to(DEVICE))
+        trainer.optimizers = trainer._optimizers()
+    trainer.iteration = 1
+    return trainer

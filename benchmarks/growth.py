@@ -1,0 +1,68 @@
+"""How time and memory grow with Gaussians, frames, picture size and batch."""
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import DEVICE, Stretched, fine_trainer, milliseconds
+
+from egstalker_nb.dataset import Dataset
+from egstalker_nb.frames import BYTES_PER_PIXEL, Frames
+from egstalker_nb.rendering import Renderer
+
+GPU = DEVICE.type == "cuda"
+POINTS = (1_000, 3_000, 10_000, 30_000, 100_000) if GPU else (500, 1_000, 3_000)
+FRAMES = (100, 750, 2_000, 7_500) if GPU else (100, 300)
+SIZES = (128, 256, 512, 1024) if GPU else (128, 256, 512)
+BATCHES = (1, 2, 4, 8, 16) if GPU else (1, 4, 8)
+SIZE = 512 if GPU else 256
+BASE = dict(points=10_000 if GPU else 1_000, frames=100, size=SIZE, batch=1)
+
+
+def growth(ds: Dataset) -> list[dict[str, Any]]:
+    """One row for each setting: what varies, the setting, ms of a training step and of a drawn frame, GPU memory."""
+    sweeps = {"points": POINTS, "frames": FRAMES, "size": SIZES, "batch": BATCHES}
+    return [{"varies": name, **measure(ds, **{**BASE, name: value})} for name, values in sweeps.items()
+            for value in values]
+
+
+def measure(ds: Dataset, points: int, frames: int, size: int, batch: int) -> dict[str, Any]:
+    if GPU:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = fine_trainer(Stretched(ds, frames, size), Path(folder) / "run", points, batch)
+        row = {"points": points, "frames": frames, "size": size, "batch": batch, "place": trainer.frames.place,
+               "frames_gib": round(frames * size ** 2 * BYTES_PER_PIXEL / 2 ** 30, 3),
+               "setup_s": round(time.perf_counter() - began, 2),
+               "step_ms": round(milliseconds(trainer.train_iteration), 3)}
+        if GPU:
+            row["train_gib"] = round(torch.cuda.max_memory_allocated() / 2 ** 30, 3)
+        row["frame_ms"] = round(drawing(trainer, batch) / batch, 4)
+        if GPU:
+            row["pairs"] = trainer.room
+    return row
+
+
+def drawing(trainer, batch: int) -> float:
+    """ms of network, rasteriser and composite for a batch."""
+    head = trainer.shown_head().eval().requires_grad_(False)
+    renderer, ids = Renderer(head, trainer.ds), [i % trainer.ds.num_train for i in range(batch)]
+    given = trainer.frames.batch(ids)
+    inputs = [given[name] for name in ("ids", "eyes", "w2c", "background")]
+    return milliseconds(lambda: renderer.batch(trainer.frames.features, *inputs))
+
+
+def streaming(ds: Dataset) -> list[dict[str, Any]]:
+    """Steps from frames on the device, in the host's memory and on disk."""
+    rows = []
+    for place in ("device", "host", "disk") if GPU else ("device", "disk"):
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = fine_trainer(Stretched(ds, BASE["frames"], SIZE), Path(folder) / "run", BASE["points"])
+            trainer.frames = Frames(trainer.ds, trainer.ds.train_ids, DEVICE, place)
+            rows.append({"place": place, "step_ms": round(milliseconds(trainer.train_iteration, 1.0), 3)})
+    return rows

@@ -1,0 +1,107 @@
+"""Measure everything on this machine, and write one JSON.
+
+    python benchmarks/run.py data/clip [data/other ...] --out benchmarks/results/gpu.json    (on a GPU host)
+    make bench                                                                               (on a CPU, the sample)
+
+Then `python benchmarks/report.py` draws the plots and fills README's tables from `benchmarks/results/`.
+The first dataset is the one that parts, growth and speech are measured on. Runs go to `--runs` and are made anew.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import torch
+from common import DEVICE, facts, fine_trainer
+from growth import growth, streaming
+from speech import speech
+from stages import stages
+from training import measure
+
+import egstalker_nb as egs
+from egstalker_nb.frames import Frames
+from egstalker_nb.metrics import psnr
+from egstalker_nb.model import audio_windows
+
+GPU = DEVICE.type == "cuda"
+
+
+def precision(run: egs.Run) -> dict:
+    """PSNR of all validation frames with the network in bfloat16 (as rendered) and in float32."""
+    ds, head = run.dataset, run.load_head()
+    frames, found = Frames(ds, list(ds.val_ids), DEVICE), {}
+    for name, grad in (("rendered", False), ("float32", True)):  # gradients keep full precision
+        values = []
+        for i in ds.val_ids:
+            given = frames.batch([i])
+            with torch.set_grad_enabled(grad):
+                rgb, _, _ = head.render(audio_windows(frames.features, given["ids"]), given["eyes"], given["w2c"],
+                                        ds.K.to(DEVICE), ds.size, given["background"])
+            values.append(psnr(rgb.clamp(0, 1), given["frame"]).item())
+        found[name] = round(sum(values) / len(values), 4)
+    return found
+
+
+def preparation(video: Path, size: int) -> dict:
+    """Wall time from a video to a dataset."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        ds = egs.prepare(video, Path(folder) / "data", size=size)
+        return {"clip": video.stem, "frames": len(ds), "size": size, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def parts(datasets: list[Path], presets: list[str], runs: Path, video: Optional[Path]) -> dict[str, Callable[[], Any]]:
+    """Name of a part of the JSON -> what measures it."""
+    first = egs.load_dataset(datasets[0])
+    best = runs / f"{datasets[0].name}-{presets[0]}"
+
+    def train_all() -> list[dict]:
+        return [measure(d, preset, runs) for d in datasets for preset in presets]
+
+    def step_parts() -> dict:
+        with tempfile.TemporaryDirectory() as folder:
+            return stages(fine_trainer(first, Path(folder) / "run", 10_000 if GPU else None, 1 if GPU else 8))
+
+    wanted = {"presets": train_all, "stages": step_parts, "streaming": lambda: streaming(first),
+              "growth": lambda: growth(first), "precision": lambda: precision(egs.load_run(best))}
+    try:
+        import av  # noqa: F401
+        wanted["speech"] = lambda: speech(egs.load_run(best), 60 if GPU else 8, 32 if GPU else 8)
+    except ImportError:
+        print("no PyAV here: speech to video is not measured")
+    if video:
+        wanted["preparation"] = lambda: preparation(video, 512)
+    return wanted
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="+", type=Path)
+    parser.add_argument("--presets", nargs="+", default=["production", "quick_test"] if GPU else ["quick_test"])
+    parser.add_argument("--parts", nargs="+", help="only these parts; others in --out stay as they are")
+    parser.add_argument("--video", type=Path, help="time the preparation of this clip")
+    parser.add_argument("--runs", type=Path, default=Path("outputs/bench"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--revision", help="git revision, where there is no repository")
+    args = parser.parse_args()
+    wanted = parts(args.datasets, args.presets, args.runs, args.video)
+    chosen = args.parts or list(wanted)
+    result = json.loads(args.out.read_text(encoding="utf-8")) if args.parts and args.out.exists() else {}
+    result["facts"] = facts(args.revision)
+    if "presets" in chosen:
+        shutil.rmtree(args.runs, ignore_errors=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
+        began = time.perf_counter()
+        result[name] = wanted[name]()
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"{name}: {time.perf_counter() - began:.1f} s\n{json.dumps(result[name])}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
