@@ -35,8 +35,8 @@ class Schedule:
     eval_interval: int = setting(1_000, 1, 1_000_000)
     """Steps between evaluations on a few validation frames (curves only; no effect on training)."""
     pose_steps: int = setting(4, 0, 100)
-    """Gauss-Newton steps of each frame's head pose against its picture, halfway through the coarse stage and at its
-    end; 0: poses as tracked."""
+    """Gauss-Newton steps of each frame's head pose against its picture, at the end of the coarse stage and after as
+    many fine steps again; 0: poses as tracked."""
     seed: int = setting(0, 0, 2**31 - 1)
     """Seed of every random generator."""
 

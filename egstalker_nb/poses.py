@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .dataset import Dataset
 from .frames import Frames
-from .model import Head
+from .model import Head, audio_windows
 from .progress import Progress
 from .rasterizer import rasterize
 
@@ -34,8 +34,8 @@ def moved(w2c: Tensor, twist: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int) -> np.ndarray:
-    """Fit the pose of every frame to its picture, by Gauss-Newton steps on the canonical head.
+def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, deform: bool) -> np.ndarray:
+    """Fit the pose of every frame to its picture, by Gauss-Newton steps on the head as it shows that frame.
 
     Only what lies above the lips counts, where a face is nearly rigid. Robust weights (inverse to the error) leave
     brows, lids and stray hair aside. A frame keeps its pose where no step near it lowers the error. Upstream trusts
@@ -44,21 +44,20 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int) -> n
     Validation frames are fitted as well, as by any tracker: six numbers each, against a head that never saw them.
 
     Args:
-        head: after the coarse stage. steps: Gauss-Newton steps, each draws a frame seven times.
+        head: trained so far. steps: Gauss-Newton steps, each draws a frame seven times. deform: False in the coarse
+            stage, where the head is the same in all frames.
 
     Returns:
         w2c [N, 4, 4] float32.
     """
-    shapes = {name: values[0] for name, values in head.shapes(None, 1).items()}
     frames, K = Frames(ds, range(len(ds)), device, place="disk"), ds.K.to(device)
     nudges = torch.cat([torch.zeros(1, 6), NUDGE * torch.eye(6)]).to(device)
 
-    def draw(poses: Tensor, background: Tensor) -> Tensor:
-        """[B, V, 4, 4] -> [B, V, S, S, 3]"""
-        b, v = poses.shape[:2]
-        rgb, alpha, _ = rasterize(**shapes, viewmats=poses.flatten(0, 1), Ks=K.expand(b * v, 3, 3), width=ds.size,
+    def draw(shapes: dict[str, Tensor], poses: Tensor, background: Tensor) -> Tensor:
+        """Gaussians of B frames, w2c [B, V, 4, 4], background [B, S, S, 3] -> [B, V, S, S, 3]."""
+        rgb, alpha, _ = rasterize(**shapes, viewmats=poses, Ks=K.expand(*poses.shape[:2], 3, 3), width=ds.size,
                                   height=ds.size, sh_degree=head.cfg.sh_degree)
-        return rgb.unflatten(0, (b, v)) + (1 - alpha.unflatten(0, (b, v))) * background[:, None]
+        return rgb + (1 - alpha) * background[:, None]
 
     found = torch.empty(len(ds), 4, 4)
     chunks = [list(range(i, min(i + BATCH, len(ds)))) for i in range(0, len(ds), BATCH)]
@@ -66,12 +65,14 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int) -> n
         for n, ids in enumerate(chunks):
             given = frames.batch(ids)
             frames.prefetch(chunks[n + 1] if n + 1 < len(chunks) else [])
+            audio = audio_windows(frames.features, given["ids"])
+            shapes = head.shapes(head.offsets(audio, given["eyes"], given["w2c"]) if deform else None, len(ids))
             down = torch.arange(ds.size, device=device)[:, None, None]
             counts = given["head"] * (down < frames.lip_rect[ids][:, 1, None, None, None])
             best, error = given["w2c"], None
             pose = best
             for step in range(steps + 1):
-                pictures = draw(moved(pose[:, None], nudges), given["background"])
+                pictures = draw(shapes, moved(pose[:, None], nudges), given["background"])
                 difference = pictures[:, 0] - given["frame"]                     # [B, S, S, 3]
                 now = (difference.abs() * counts).flatten(1).sum(1)
                 if error is None:

@@ -239,7 +239,8 @@ class Trainer:
     def refine_poses(self) -> None:
         """From here on, poses that fit the pictures of all frames."""
         now = self.ds.with_poses(self.frames.w2c.cpu().numpy())
-        w2c = refine_poses(self.shown_head(), now, self.device, self.cfg.pose_steps)
+        fine = self.iteration > self.cfg.coarse_iterations
+        w2c = refine_poses(self.shown_head(), now, self.device, self.cfg.pose_steps, deform=fine)
         self._use_poses(torch.from_numpy(w2c))
         self.device_step.reset()
 

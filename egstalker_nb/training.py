@@ -54,7 +54,7 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
             bar.update(stage=cfg.stage(now), points=len(trainer.head))
             if now % cfg.eval_interval == 0 or now == stop:
                 bar.update(0, val_psnr=trainer.evaluate())
-            if cfg.pose_steps and now in (cfg.coarse_iterations // 2, cfg.coarse_iterations):
+            if cfg.pose_steps and now in (cfg.coarse_iterations, 2 * cfg.coarse_iterations):
                 trainer.refine_poses()
             if keep:
                 trainer.save()
