@@ -1,6 +1,7 @@
 """What all measurements share: the facts of the machine, clips of any length and size, and a clock."""
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import time
@@ -24,13 +25,12 @@ DEVICE = default_device()
 
 def facts(revision: Optional[str] = None) -> dict:
     """Date, device, cores, versions and git revision: what a figure is worth nothing without."""
-    return {"date": date.today().isoformat(), "device": device_name(DEVICE), "cores": len_affinity(),
+    return {"date": date.today().isoformat(), "device": device_name(DEVICE), "cores": cores(),
             "machine": platform.machine(), "versions": versions(), "git": revision or git_revision()}
 
 
-def len_affinity() -> int:
-    import os
-
+def cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -57,7 +57,7 @@ class Densification:
     """The same in the fine stage."""
     opacity_threshold: float = setting(0.005, 0.0, 0.5)
     """Gaussians below this opacity are pruned."""
-    max_points: int = setting(12_000, 478, 1_000_000)
+    max_points: int = setting(10_000, 478, 1_000_000)
     """Cap: a growth round keeps to the Gaussians with the largest gradients. Without one, 0.0002 explodes."""
 
 

@@ -1,0 +1,60 @@
+"""The measuring itself: stretched clips are real clips, a step's parts are found, README's tables are filled."""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import growth  # noqa: E402
+import report  # noqa: E402
+from common import Stretched, fine_trainer  # noqa: E402
+from stages import stages  # noqa: E402
+
+from egstalker_nb.frames import Frames  # noqa: E402
+
+FACTS = {"date": "2026-01-02", "device": "a card", "cores": 2, "versions": {"torch": "2", "gsplat": "1"}, "git": "abc"}
+
+
+def test_a_stretched_clip_repeats_and_scales_the_frames(tiny_dataset):
+    ds = Stretched(tiny_dataset, 40, 32)
+    assert len(ds) == 40 and ds.num_train == 36 and ds.frame(30).shape == (32, 32, 3)
+    assert (ds.frame(1) == ds.frame(2 * len(tiny_dataset) - 3)).all(), "back and forth"
+    np.testing.assert_allclose(ds.K[:2], tiny_dataset.K[:2] / 2)
+    batch = Frames(ds, ds.train_ids, torch.device("cpu")).batch([3, 35])
+    assert batch["frame"].shape == (2, 32, 32, 3) and batch["lips"].any()
+
+
+def test_parts_of_a_step_are_found(tiny_dataset, tmp_path):
+    trainer = fine_trainer(tiny_dataset, tmp_path / "run", points=200)
+    found = stages(trainer)
+    assert found["points"] == 200 and found["step_ms"] > 0
+    assert list(found["parts_ms"])[:3] == ["frames to floats", "network", "rasteriser"]
+    assert all(ms >= 0 for ms in found["parts_ms"].values()) and trainer.iteration > 1
+
+
+def test_a_setting_is_measured(tiny_dataset):
+    row = growth.measure(tiny_dataset, points=100, frames=12, size=32, batch=2)
+    assert row["step_ms"] > 0 and row["frame_ms"] > 0 and row["place"] == "device"
+
+
+def test_tables_are_filled_and_everything_else_stays(tmp_path, monkeypatch):
+    scores = {f"{kind}_{what}": 0.5 for kind in ("psnr", "ssim") for what in ("composite", "head")}
+    rows = [{"varies": v, "points": 1000, "frames": 100, "size": 64, "batch": 1, "step_ms": 2.0, "frame_ms": 1.0}
+            for v in ("points", "frames", "size", "batch")]
+    result = {"facts": FACTS, "growth": rows, "stages": {"parts_ms": {"losses": 1.0}, "step_ms": 1.0, "batch": 8,
+                                                          "size": 64, "points": 478},
+              "presets": [{"dataset": "clip", "preset": "quick_test", "size": 64, "iterations": 1000, "seconds": 61.4,
+                           "points": 478, "speed": {"batch_8_fps": 123.0}, "train": scores, "val": scores}]}
+    (tmp_path / "cpu.json").write_text(json.dumps(result))
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- bench: cpu -->\nold\n<!-- end -->\nafter\n"
+                      "<!-- bench: reached -->\nkept\n<!-- end -->\n")
+    for name, value in (("RESULTS", tmp_path), ("IMAGES", tmp_path / "images"), ("README", readme)):
+        monkeypatch.setattr(report, name, value)
+    report.main()
+    text = readme.read_text()
+    assert "61 s" in text and "123 frames/s" in text and "a card" in text and "old" not in text
+    assert text.startswith("before\n") and "kept" in text and "after\n" in text
+    assert (tmp_path / "images" / "growth.png").exists()
