@@ -76,6 +76,12 @@ class Stretched(Dataset):
                 picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return self._kept[path]
 
+    def packed(self, i: int) -> np.ndarray:
+        at = int(self._at[i])
+        if at not in self._kept:
+            self._kept[at] = super().packed(i)
+        return self._kept[at]
+
     def frame(self, i: int) -> np.ndarray:
         return super().frame(int(self._at[i]))
 

@@ -102,6 +102,11 @@ class Dataset:
         """What lies behind the head in frame i: the clean plate with the frame's torso pasted in, [S, S, 3] uint8."""
         return paste_torso(self.plate, self.frame(i), self.mask(i))
 
+    def packed(self, i: int) -> np.ndarray:
+        """Frame, background and head mask of frame i, [S, S, 7] uint8: all that training needs of it."""
+        frame, mask = self.frame(i), self.mask(i)
+        return np.concatenate([frame, paste_torso(self.plate, frame, mask), mask[..., :1]], -1)
+
     @cached_property
     def head_box(self) -> tuple[int, int, int, int]:
         """x0, y0, x1, y1 px that hold the head in every frame, end exclusive (from 32 masks, with a margin)."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset import Dataset, paste_torso
+from .dataset import Dataset
 from .progress import progress
 
 BYTES_PER_PIXEL = 7                                   # frame 3, background 3, head mask 1
@@ -45,16 +45,11 @@ class Frames:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return "host" if needed <= memory // 2 else "disk"
 
-    def _read(self, i: int) -> np.ndarray:
-        """Frame, background and head mask of frame i: [S, S, 7] uint8."""
-        frame, mask = self.ds.frame(i), self.ds.mask(i)
-        return np.concatenate([frame, paste_torso(self.ds.plate, frame, mask), mask[..., :1]], -1)
-
     def _load(self, ids: list[int]) -> Tensor:
         shape = len(ids), self.size, self.size, BYTES_PER_PIXEL
         there = self.place == "device"
         kept = torch.empty(shape, dtype=torch.uint8, device=self.device if there else "cpu", pin_memory=not there)
-        for picture, row in zip(progress(self.pool.map(self._read, ids), "load frames", len(ids)), kept):
+        for picture, row in zip(progress(self.pool.map(self.ds.packed, ids), "load frames", len(ids)), kept):
             row.copy_(torch.from_numpy(picture))
         return kept
 
@@ -65,13 +60,13 @@ class Frames:
     def prefetch(self, ids: Sequence[int]) -> None:
         """Begin to read the frames of the next batch from disk."""
         if self.place == "disk":
-            self.ahead = {i: self.ahead.get(i) or self.pool.submit(self._read, i) for i in set(ids)}
+            self.ahead = {i: self.ahead.get(i) or self.pool.submit(self.ds.packed, i) for i in set(ids)}
 
     def fetch(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Frame numbers [B] int64 and bytes [B, S, S, 7] uint8 on the device, for `unpack`; without waiting for it."""
         index = self._to_device(torch.tensor(list(ids)))
         if self.place == "disk":
-            loaded = [self.ahead[i].result() if i in self.ahead else self._read(i) for i in ids]
+            loaded = [self.ahead[i].result() if i in self.ahead else self.ds.packed(i) for i in ids]
             return index, self._to_device(torch.from_numpy(np.stack(loaded)))
         rows = [self.pictures[self.row[i]] for i in ids]
         return index, torch.stack([row.to(self.device, non_blocking=True) for row in rows])
