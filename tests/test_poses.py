@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from egstalker_nb.dataset import Dataset
 from egstalker_nb.poses import moved, refine_poses
 from egstalker_nb.rasterizer import rasterize
 
@@ -13,6 +14,8 @@ SIZE, COUNT = 64, 6
 
 class Clip(SimpleNamespace):
     """As much of a dataset as frames need."""
+
+    packed = Dataset.packed
 
     def __len__(self):
         return COUNT
