@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import egstalker_nb as egs
+from egstalker_nb.config import FIELDS
 from egstalker_nb.dataset import Dataset
 from egstalker_nb.gaussians import make_gaussians
 from egstalker_nb.rendering import cycle
@@ -21,6 +22,7 @@ from egstalker_nb.run import default_device, device_name, git_revision, open_run
 from egstalker_nb.trainer import Trainer
 
 DEVICE = default_device()
+SPREAD = 4.0  # standard deviation of N Gaussians times the root of N, head units: as many pairs as in trained heads
 
 
 def facts(revision: Optional[str] = None) -> dict:
@@ -90,9 +92,13 @@ class Stretched(Dataset):
 
 
 def fine_trainer(ds: Dataset, folder: Path, points: Optional[int] = None, batch: int = 1) -> Trainer:
-    """A trainer in the fine stage that does not grow, with `points` Gaussians spread over the face and around it."""
+    """A trainer in the fine stage whose head stays as it is: `points` Gaussians spread over the face and around it.
+
+    Learning rates are 0, so that every step does the same work.
+    """
+    rates = {name: 0.0 for name in FIELDS if name.endswith(("_lr", "_lr_init", "_lr_final"))}
     cfg = egs.load_config("production", coarse_iterations=1, densify_from_iter=0, densify_until_iter=0, pose_steps=0,
-                          batch_size=batch)
+                          batch_size=batch, **rates)
     trainer = Trainer(ds, cfg, open_run(ds, cfg, folder, DEVICE), DEVICE)
     if points is not None:
         g = torch.Generator().manual_seed(0)
@@ -101,7 +107,7 @@ def fine_trainer(ds: Dataset, folder: Path, points: Optional[int] = None, batch:
         fresh = make_gaussians(means[:4], torch.rand(4, 3, generator=g), cfg.sh_degree)
         values = {name: x.detach()[:1].repeat(points, *[1] * (x.dim() - 1)) for name, x in fresh.items()}
         values["means"] = means
-        values["scales"] = torch.full((points, 3), float(np.log(0.6 / np.sqrt(points))))
+        values["scales"] = torch.full((points, 3), float(np.log(SPREAD / np.sqrt(points))))
         values["opacities"] = torch.rand(points, generator=g) * 4 - 2
         for name, x in values.items():
             trainer.head.gaussians[name] = torch.nn.Parameter(x.float().contiguous().to(DEVICE))

@@ -1,6 +1,7 @@
 """How time and memory grow with Gaussians, frames, picture size and batch."""
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ def growth(ds: Dataset) -> list[dict[str, Any]]:
 
 
 def measure(ds: Dataset, points: int, frames: int, size: int, batch: int) -> dict[str, Any]:
+    gc.collect()  # graphs of the setting before
     if GPU:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

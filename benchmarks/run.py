@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import torch
-from common import DEVICE, facts, fine_trainer
+from common import DEVICE, facts
 from growth import growth, streaming
 from speech import speech
 from stages import stages
@@ -27,6 +27,7 @@ import egstalker_nb as egs
 from egstalker_nb.frames import Frames
 from egstalker_nb.metrics import psnr
 from egstalker_nb.model import audio_windows
+from egstalker_nb.trainer import Trainer
 
 GPU = DEVICE.type == "cuda"
 
@@ -64,8 +65,8 @@ def parts(datasets: list[Path], presets: list[str], runs: Path, video: Optional[
         return [measure(d, preset, runs) for d in datasets for preset in presets]
 
     def step_parts() -> dict:
-        with tempfile.TemporaryDirectory() as folder:
-            return stages(fine_trainer(first, Path(folder) / "run", 10_000 if GPU else None, 1 if GPU else 8))
+        run = egs.load_run(best)
+        return stages(Trainer(run.dataset, run.config, run, DEVICE))
 
     wanted = {"presets": train_all, "stages": step_parts, "streaming": lambda: streaming(first),
               "growth": lambda: growth(first), "precision": lambda: precision(egs.load_run(best))}

@@ -1,6 +1,7 @@
 """Training time, points, memory, scores and drawing speed of a preset on a prepared dataset."""
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def measure(dataset: Path, preset: str, runs: Path) -> dict:
     """
     device = default_device()
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.reset_peak_memory_stats()
     ds, root = egs.load_dataset(dataset), runs / f"{dataset.name}-{preset}"
     began = time.perf_counter()

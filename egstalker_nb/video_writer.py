@@ -86,6 +86,7 @@ def _picture_encoder(out, shape, rate, crf):
     stream = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast"})
     stream.width, stream.height, stream.pix_fmt = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2, "yuv420p"
     context = stream.codec_context
+    context.thread_type = "AUTO"  # whole frames side by side; PyAV's default cuts small pictures into slices
     # Tagged, so that players do not guess (and shift) the colours.
     context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
     context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
