@@ -153,14 +153,19 @@ def paste_torso(plate: np.ndarray, frame: np.ndarray, mask: np.ndarray) -> np.nd
     Returns:
         [S, S, 3] uint8.
     """
+    size, rows = mask.shape[0], np.flatnonzero(mask[..., 1].any(1))
+    if not len(rows):
+        return plate.copy()
+    top = max(0, rows[0] - 2 * TORSO_REACH * size // 512) // 4 * 4  # above, nothing of the torso arrives
+    whole, plate, frame, mask = plate, plate[top:], frame[top:], mask[top:]
     head, torso, back = (mask[..., c].astype(np.float32) / 255 for c in range(3))
-    size = mask.shape[0]
+    height = size - top
 
     def spread(values: np.ndarray) -> np.ndarray:
         """A wide blur, done at a quarter of the size because it is smooth anyway."""
-        small = cv2.resize(values, (size // 4, size // 4), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(values, (size // 4, height // 4), interpolation=cv2.INTER_AREA)
         small = cv2.GaussianBlur(small, (0, 0), TORSO_REACH / 3 * size / 512 / 4, borderType=cv2.BORDER_REPLICATE)
-        return cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(small, (size, height), interpolation=cv2.INTER_LINEAR)
 
     clean = np.clip(1 - 20 * head, 0, 1)            # 1 where no colour of the head is mixed in
     solid = clean * torso ** 2
@@ -173,7 +178,8 @@ def paste_torso(plate: np.ndarray, frame: np.ndarray, mask: np.ndarray) -> np.nd
     share = known * torso / np.maximum(torso + back, 1e-6) + (1 - known) * under
     share = np.where((clean > 0) | (weight > 1e-4), share, 0)[..., None]
     colour = clean[..., None] * frame + (1 - clean[..., None]) * carried
-    return np.clip(share * colour + (1 - share) * plate + 0.5, 0, 255).astype(np.uint8)
+    pasted = np.clip(share * colour + (1 - share) * plate + 0.5, 0, 255).astype(np.uint8)
+    return np.concatenate([whole[:top], pasted])
 
 
 def load_dataset(path: str | Path) -> Dataset:
