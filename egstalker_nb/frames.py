@@ -12,7 +12,8 @@ from torch import Tensor
 from .dataset import Dataset, paste_torso
 from .progress import progress
 
-BYTES_PER_PIXEL = 7                                   # frame 3, background 3, head mask 1
+CHANNELS = 3, 3, 1                                    # bytes of a pixel: frame, background, head mask
+BYTES_PER_PIXEL = sum(CHANNELS)
 GPU_BUDGET = 8 << 30                                  # bytes of frames on the GPU: leaves room on small cards
 CPU_BUDGET = 1 << 30                                  # and in the memory of a computer without one
 
@@ -46,12 +47,12 @@ class Frames:
         return "host" if needed <= memory // 2 else "disk"
 
     def _read(self, i: int) -> np.ndarray:
-        """Frame, background and head mask of frame i: [S, S, 7] uint8."""
+        """Frame, background and head mask of frame i, one after the other: [7 S S] uint8."""
         frame, mask = self.ds.frame(i), self.ds.mask(i)
-        return np.concatenate([frame, paste_torso(self.ds.plate, frame, mask), mask[..., :1]], -1)
+        return np.concatenate([x.ravel() for x in (frame, paste_torso(self.ds.plate, frame, mask), mask[..., 0])])
 
     def _load(self, ids: list[int]) -> Tensor:
-        shape = len(ids), self.size, self.size, BYTES_PER_PIXEL
+        shape = len(ids), self.size ** 2 * BYTES_PER_PIXEL
         there = self.place == "device"
         kept = torch.empty(shape, dtype=torch.uint8, device=self.device if there else "cpu", pin_memory=not there)
         for picture, row in zip(progress(self.pool.map(self._read, ids), "load frames", len(ids)), kept):
@@ -68,7 +69,7 @@ class Frames:
             self.ahead = {i: self.ahead.get(i) or self.pool.submit(self._read, i) for i in set(ids)}
 
     def fetch(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Frame numbers [B] int64 and bytes [B, S, S, 7] uint8 on the device, for `unpack`; without waiting for it."""
+        """Frame numbers [B] int64 and bytes [B, 7 S S] uint8 on the device, for `unpack`; without waiting for it."""
         index = self._to_device(torch.tensor(list(ids)))
         if self.place == "disk":
             loaded = [self.ahead[i].result() if i in self.ahead else self._read(i) for i in ids]
@@ -78,8 +79,9 @@ class Frames:
 
     def unpack(self, index: Tensor, bytes_: Tensor) -> dict[str, Tensor]:
         """frame, background [B, S, S, 3], head, lips [B, S, S, 1] 0...1; eyes [B, 7]; w2c [B, 4, 4]; ids [B]."""
-        frame, background, head = (bytes_.float() / 255).split((3, 3, 1), -1)
-        return {"ids": index, "frame": frame.contiguous(), "background": background, "head": head,
+        parts = bytes_.float().div_(255).split([self.size ** 2 * channels for channels in CHANNELS], 1)
+        frame, background, head = (part.view(len(index), self.size, self.size, -1) for part in parts)
+        return {"ids": index, "frame": frame, "background": background, "head": head,
                 "lips": self._rect(self.lip_rect[index]), "eyes": self.eyes[index], "w2c": self.w2c[index]}
 
     def batch(self, ids: Sequence[int]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import Config
-from .metrics import ssim_map
+from .metrics import dissimilarity
 
 
 class Losses(nn.Module):
@@ -51,9 +51,8 @@ class Losses(nn.Module):
         return loss, torch.stack(shown)
 
     def _dssim(self, rgb: Tensor, frame: Tensor) -> Tensor:
-        x0, y0, x1, y1 = self.box or (0, 0, rgb.shape[2], rgb.shape[1])
-        inside = 1 - ssim_map(rgb[:, y0:y1, x0:x1], frame[:, y0:y1, x0:x1])
-        return inside.sum() / rgb.numel()
+        box = self.box or (0, 0, rgb.shape[2], rgb.shape[1])
+        return dissimilarity(rgb, frame, box) / rgb.numel()
 
 
 def psnr_of(rgb: Tensor, frame: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import pytest
 import reference_rasterizer as reference
 import torch
 
+import egstalker_nb.compiled as compiled
 import egstalker_nb.rasterizer.cpu as rasterize_cpu
-import egstalker_nb.rasterizer.geometry as geometry
 from egstalker_nb.errors import InputError
 from egstalker_nb.rasterizer import rasterize
 
@@ -275,14 +275,14 @@ def test_repeatable_with_any_number_of_threads():
 def test_without_gradients_nothing_is_kept(monkeypatch):
     """Protects memory when only rendering: the blending kernel gets no place for the backward pass's data."""
     scene, camera = make_scene()
-    kept, run = [], rasterize_cpu._run
+    kept, run = [], rasterize_cpu.run
 
     def spy(kernel, items, *args):
         run(kernel, items, *args)
         if kernel is rasterize_cpu.kernels.blend_forward:
             kept.append(args[-1].shape[0])
 
-    monkeypatch.setattr(rasterize_cpu, "_run", spy)
+    monkeypatch.setattr(rasterize_cpu, "run", spy)
     with_grad, _, _ = rasterize(**leaves(scene), **camera)
     with torch.no_grad():
         without, _, _ = rasterize(**leaves(scene), **camera)
@@ -328,15 +328,15 @@ def test_works_after_a_fork():
 
 def test_read_only_installation(monkeypatch):
     """Protects installations without a writable place for Numba's cache: the kernels compile without one."""
-    njit = geometry.numba.njit
+    njit = compiled.numba.njit
 
     def refuse_cache(*args, cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return njit(*args, **options)
 
-    monkeypatch.setattr(geometry.numba, "njit", refuse_cache)
-    assert geometry.jit(lambda x: x + 1)(1) == 2
+    monkeypatch.setattr(compiled.numba, "njit", refuse_cache)
+    assert compiled.jit(lambda x: x + 1)(1) == 2
 
 
 BAD = [
