@@ -7,8 +7,6 @@ from typing import Any
 
 # before torch is imported: OpenMP threads that spin while they wait starve the rasteriser's threads on a small CPU
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# and large pages: otherwise every step on the CPU asks for its pictures' memory anew, in thousands of small ones
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 

@@ -79,8 +79,8 @@ class Frames:
 
     def unpack(self, index: Tensor, bytes_: Tensor) -> dict[str, Tensor]:
         """frame, background [B, S, S, 3], head, lips [B, S, S, 1] 0...1; eyes [B, 7]; w2c [B, 4, 4]; ids [B]."""
-        parts = bytes_.float().div_(255).split([self.size ** 2 * channels for channels in CHANNELS], 1)
-        frame, background, head = (part.view(len(index), self.size, self.size, -1) for part in parts)
+        parts = bytes_.split([self.size ** 2 * channels for channels in CHANNELS], 1)
+        frame, background, head = (x.float().div_(255).view(len(index), self.size, self.size, -1) for x in parts)
         return {"ids": index, "frame": frame, "background": background, "head": head,
                 "lips": self._rect(self.lip_rect[index]), "eyes": self.eyes[index], "w2c": self.w2c[index]}
 

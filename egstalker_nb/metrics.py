@@ -123,24 +123,6 @@ def ssim_map(a, b):
     return (luminance * structure).reshape(shape)
 
 
-def dissimilarity(a, b, box):
-    """Sum of 1 - SSIM over a box, differentiable in `a`: what training lowers; see `ssim_map`.
-
-    Args:
-        a, b: [B, H, W, 3] float32, 0..1, equal shapes. b gets no gradient.
-        box: x0, y0, x1, y1 px, end exclusive; outside of it counts as zeros.
-
-    Returns:
-        scalar, 0 for equal images, at most twice the number of values in the box.
-    """
-    if a.device.type == "cpu":
-        from .ssim import Dissimilarity  # here: Numba is slow to import, and not needed on CUDA
-
-        return Dissimilarity.apply(a, b, box)
-    x0, y0, x1, y1 = box
-    return (1 - ssim_map(a[:, y0:y1, x0:x1], b[:, y0:y1, x0:x1])).sum()
-
-
 def ssim(a, b, mask=None):
     """Mean structural similarity of each image; see `ssim_map`.
 

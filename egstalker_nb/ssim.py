@@ -1,4 +1,4 @@
-"""Structural dissimilarity and its gradient in one pass over the pictures, for training on the CPU.
+"""A Numba kernel: structural dissimilarity and its gradient in one pass over the pictures.
 
 The definition is `metrics.ssim_map`; as separate tensor operations it is half of a training step. Here strips of
 rows go through small buffers that stay in the processor's cache: four blurs (along the rows, then down the
@@ -7,10 +7,8 @@ of these derivatives.
 """
 
 import numpy as np
-import torch
-from torch.autograd.function import once_differentiable
 
-from .compiled import helper, jit, run
+from .compiled import helper, jit
 
 STRIP = 128      # rows of a work item: whatever the number of threads, so that sums do not depend on it
 PANEL = 3 * 256  # most values of a row at a time; pixels keep their three channels beside each other
@@ -186,24 +184,3 @@ def dissimilarity(first, step, x, y, box, sums, grad):
                     total += _map_rows(box, row, r0, r1, c0, c1, blurred, lines, parts, slopes)
                     _gradient_rows(x[image], y[image], row - REACH, r0, r1, c0, c1, slopes, lines, grad[image])
         sums[image, strip] = total
-
-
-class Dissimilarity(torch.autograd.Function):
-    """x, y [B, H, W, 3] float32 -> the sum of 1 - SSIM over a box (x0, y0, x1, y1 px); y gets no gradient."""
-
-    @staticmethod
-    def forward(ctx, x, y, box):
-        batch, height, width = x.shape[:3]
-        a, b = (t.detach().contiguous().view(batch, height, 3 * width).numpy() for t in (x, y))
-        grad = torch.zeros(x.shape)
-        left, top, right, bottom = box
-        sums = np.empty((batch, -(-(bottom - top) // STRIP)))
-        run(dissimilarity, sums.size, a, b, (3 * left, top, 3 * right, bottom), sums,
-            grad.view(batch, height, 3 * width).numpy())
-        ctx.save_for_backward(grad)
-        return torch.tensor(sums.sum(), dtype=x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, v_sum):
-        return ctx.saved_tensors[0] * v_sum, None, None
