@@ -186,6 +186,23 @@ def test_batches_equal_single_images():
             assert torch.equal(scene[name].grad[i // 3, i % 3], single[name].grad), name
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGB+D"])
+def test_pictures_as_backgrounds(mode):
+    """Training composites this way: equal to adding what the splats let through, gradients too."""
+    scene, camera = make_scene(cameras=2)
+    pictures, weights = torch.rand(2, 37, 52, 3), torch.rand(2, 37, 52, 3 + (mode == "RGB+D"))
+    results = []
+    for inside in (True, False):
+        ours, background = leaves(scene), pictures.clone().requires_grad_()
+        options = {"backgrounds": background} if inside else {}
+        image, alpha, _ = rasterize(**ours, **camera, render_mode=mode, **options)
+        if not inside:
+            image = torch.cat([image[..., :3] + (1 - alpha) * background, image[..., 3:]], -1)
+        ((image * weights).sum() + (alpha * weights[..., :1]).sum()).backward()
+        results.append([image.detach(), alpha.detach(), background.grad, *(ours[name].grad for name in PARAMETERS)])
+    assert all(relative(a, b) < 1e-5 for a, b in zip(*results))
+
+
 def test_no_gaussians():
     """Protects the empty scene: the background alone, and a backward pass that works."""
     for mode, sh_degree in (("RGB", None), ("RGB+ED", 1)):
@@ -194,6 +211,8 @@ def test_no_gaussians():
         image, alpha, info = rasterize(**scene, **camera, backgrounds=background, render_mode=mode)
         assert torch.equal(image[..., :3], background[:, None, None].expand(2, 37, 52, 3))
         assert not image[..., 3:].any() and not alpha.any() and info["radii"].shape == (2, 0, 2)
+        picture = torch.rand(2, 37, 52, 3)
+        assert torch.equal(rasterize(**scene, **camera, backgrounds=picture, render_mode=mode)[0][..., :3], picture)
         (image.sum() + alpha.sum()).backward()
         assert scene["means"].grad.shape == (0, 3) and torch.equal(background.grad, torch.full((2, 3), 37.0 * 52))
 
