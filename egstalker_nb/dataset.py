@@ -103,9 +103,9 @@ class Dataset:
         return paste_torso(self.plate, self.frame(i), self.mask(i))
 
     def packed(self, i: int) -> np.ndarray:
-        """Frame, background and head mask of frame i, [S, S, 7] uint8: all that training needs of it."""
+        """All that training needs of frame i: frame, background and head mask, one after the other, [7 S S] uint8."""
         frame, mask = self.frame(i), self.mask(i)
-        return np.concatenate([frame, paste_torso(self.plate, frame, mask), mask[..., :1]], -1)
+        return np.concatenate([x.ravel() for x in (frame, paste_torso(self.plate, frame, mask), mask[..., 0])])
 
     @cached_property
     def head_box(self) -> tuple[int, int, int, int]:

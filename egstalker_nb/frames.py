@@ -12,7 +12,8 @@ from torch import Tensor
 from .dataset import Dataset
 from .progress import progress
 
-BYTES_PER_PIXEL = 7                                   # frame 3, background 3, head mask 1
+CHANNELS = 3, 3, 1                                    # bytes of a pixel: frame, background, head mask
+BYTES_PER_PIXEL = sum(CHANNELS)
 GPU_BUDGET = 8 << 30                                  # bytes of frames on the GPU: leaves room on small cards
 CPU_BUDGET = 1 << 30                                  # and in the memory of a computer without one
 
@@ -46,7 +47,7 @@ class Frames:
         return "host" if needed <= memory // 2 else "disk"
 
     def _load(self, ids: list[int]) -> Tensor:
-        shape = len(ids), self.size, self.size, BYTES_PER_PIXEL
+        shape = len(ids), self.size ** 2 * BYTES_PER_PIXEL
         there = self.place == "device"
         kept = torch.empty(shape, dtype=torch.uint8, device=self.device if there else "cpu", pin_memory=not there)
         for picture, row in zip(progress(self.pool.map(self.ds.packed, ids), "load frames", len(ids)), kept):
@@ -63,7 +64,7 @@ class Frames:
             self.ahead = {i: self.ahead.get(i) or self.pool.submit(self.ds.packed, i) for i in set(ids)}
 
     def fetch(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Frame numbers [B] int64 and bytes [B, S, S, 7] uint8 on the device, for `unpack`; without waiting for it."""
+        """Frame numbers [B] int64 and bytes [B, 7 S S] uint8 on the device, for `unpack`; without waiting for it."""
         index = self._to_device(torch.tensor(list(ids)))
         if self.place == "disk":
             loaded = [self.ahead[i].result() if i in self.ahead else self.ds.packed(i) for i in ids]
@@ -73,8 +74,9 @@ class Frames:
 
     def unpack(self, index: Tensor, bytes_: Tensor) -> dict[str, Tensor]:
         """frame, background [B, S, S, 3], head, lips [B, S, S, 1] 0...1; eyes [B, 7]; w2c [B, 4, 4]; ids [B]."""
-        frame, background, head = (bytes_.float() / 255).split((3, 3, 1), -1)
-        return {"ids": index, "frame": frame.contiguous(), "background": background, "head": head,
+        parts = bytes_.split([self.size ** 2 * channels for channels in CHANNELS], 1)
+        frame, background, head = (x.float().div_(255).view(len(index), self.size, self.size, -1) for x in parts)
+        return {"ids": index, "frame": frame, "background": background, "head": head,
                 "lips": self._rect(self.lip_rect[index]), "eyes": self.eyes[index], "w2c": self.w2c[index]}
 
     def batch(self, ids: Sequence[int]) -> dict[str, Tensor]:

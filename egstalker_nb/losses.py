@@ -39,23 +39,45 @@ class Losses(nn.Module):
             the loss (scalar), and [len(names)] detached: weighted terms, loss, PSNR in dB, share
             of the head mask that is covered.
         """
-        difference = (rgb - frame).abs()
-        terms = {"l1": lambda: difference.mean(),
-                 "dssim": lambda: self._dssim(rgb, frame),
-                 "mask": lambda: (alpha - head).abs().mean(),
-                 "lip": lambda: (difference * lips).sum() / (3 * lips.sum()).clamp_min(1)}
-        values = [weight * terms[name]() for name, weight in self.weights.items()]
+        box = self.box or (0, 0, rgb.shape[2], rgb.shape[1])
+        l1, lip, square, mask, covered, area, lip_area, dssim = picture_sums(rgb, alpha, frame, head, lips, box)
+        means = {"l1": l1 / rgb.numel(), "dssim": dssim / rgb.numel(), "mask": mask / alpha.numel(),
+                 "lip": lip / (3 * lip_area).clamp_min(1)}
+        values = [weight * means[name] for name, weight in self.weights.items()]
         loss = torch.stack(values).sum()
-        coverage = (alpha * head).sum() / head.sum().clamp_min(1)  # 1 where the splats hide all of the head mask
-        shown = [v.detach() for v in (*values, loss, psnr_of(rgb, frame), coverage)]
+        coverage = covered / area.clamp_min(1)  # 1 where the splats hide all of the head mask
+        shown = [v.detach() for v in (*values, loss, decibels(square / rgb.numel()), coverage)]
         return loss, torch.stack(shown)
 
-    def _dssim(self, rgb: Tensor, frame: Tensor) -> Tensor:
-        x0, y0, x1, y1 = self.box or (0, 0, rgb.shape[2], rgb.shape[1])
-        inside = 1 - ssim_map(rgb[:, y0:y1, x0:x1], frame[:, y0:y1, x0:x1])
-        return inside.sum() / rgb.numel()
+
+def picture_sums(rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: Tensor,
+                 box: tuple[int, int, int, int]) -> tuple[Tensor, ...]:
+    """What the terms are made of: eight scalars, differentiable in rgb and alpha as far as the loss needs it.
+
+    Args:
+        as `Losses.forward`, and the box x0, y0, x1, y1 px, end exclusive.
+
+    Returns:
+        the sums of |rgb - frame|, the same within the lips, (rgb - frame)², |alpha - head|, alpha * head, head and
+        lips, and of 1 - SSIM within the box.
+    """
+    if rgb.device.type == "cpu":
+        from .losses_cpu import PictureSums  # here: Numba is slow to import, and not needed on CUDA
+
+        return PictureSums.apply(rgb, alpha, frame, head, lips, box).unbind()
+    x0, y0, x1, y1 = box
+    difference = rgb - frame
+    near = difference.abs()
+    dissimilar = 1 - ssim_map(rgb[:, y0:y1, x0:x1], frame[:, y0:y1, x0:x1])
+    return (near.sum(), (near * lips).sum(), difference.detach().square().sum(), (alpha - head).abs().sum(),
+            (alpha.detach() * head).sum(), head.sum(), lips.sum(), dissimilar.sum())
 
 
 def psnr_of(rgb: Tensor, frame: Tensor) -> Tensor:
     """PSNR in dB of a batch, over all pixels, without leaving the device."""
-    return -10 * torch.log10((rgb.detach() - frame).square().mean().clamp_min(1e-10))
+    return decibels((rgb.detach() - frame).square().mean())
+
+
+def decibels(square: Tensor) -> Tensor:
+    """PSNR in dB of a mean squared error."""
+    return -10 * torch.log10(square.detach().clamp_min(1e-10))

@@ -5,7 +5,7 @@ import torch
 import egstalker_nb as egs
 from egstalker_nb.errors import InputError
 from egstalker_nb.gaussians import load_ply, make_gaussians, save_ply
-from egstalker_nb.model import TaylorKAN, audio_windows
+from egstalker_nb.model import Conv, TaylorKAN, audio_windows
 from egstalker_nb.trainer import new_head
 
 
@@ -119,3 +119,18 @@ def test_gaussians_start_on_the_face_with_its_colours(tiny_dataset):
         _, alpha, _ = head.render(*inputs(tiny_dataset), tiny_dataset.K, 64, deform=False)
     mask = torch.from_numpy(tiny_dataset.mask(0)[..., 0]) > 128
     assert alpha[0, ..., 0][mask].mean() > 5 * alpha[0, ..., 0][~mask].mean()
+
+
+@pytest.mark.parametrize("steps, stride", [(16, 2), (8, 1), (5, 2), (1, 2)])
+def test_convolution_is_the_librarys(steps, stride):
+    """Checkpoints keep its weights in the usual layout; values and gradients, channels last."""
+    torch.manual_seed(0)
+    ours = Conv(5, 7, stride)
+    theirs = torch.nn.Conv1d(5, 7, 3, stride=stride, padding=1)
+    theirs.load_state_dict(ours.state_dict())
+    x, y = (torch.linspace(-1, 1, 3 * steps * 5).reshape(3, steps, 5).requires_grad_() for _ in range(2))
+    a, b = ours(x), theirs(y.transpose(1, 2)).transpose(1, 2)
+    a.square().sum().backward()
+    b.square().sum().backward()
+    torch.testing.assert_close([a, x.grad, ours.weight.grad, ours.bias.grad],
+                               [b, y.grad, theirs.weight.grad, theirs.bias.grad], atol=1e-5, rtol=1e-5)

@@ -7,8 +7,8 @@ import pytest
 import reference_rasterizer as reference
 import torch
 
+import egstalker_nb.compiled as compiled
 import egstalker_nb.rasterizer.cpu as rasterize_cpu
-import egstalker_nb.rasterizer.geometry as geometry
 from egstalker_nb.errors import InputError
 from egstalker_nb.rasterizer import rasterize
 
@@ -186,6 +186,23 @@ def test_batches_equal_single_images():
             assert torch.equal(scene[name].grad[i // 3, i % 3], single[name].grad), name
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGB+D"])
+def test_pictures_as_backgrounds(mode):
+    """Training composites this way: equal to adding what the splats let through, gradients too."""
+    scene, camera = make_scene(cameras=2)
+    pictures, weights = torch.rand(2, 37, 52, 3), torch.rand(2, 37, 52, 3 + (mode == "RGB+D"))
+    results = []
+    for inside in (True, False):
+        ours, background = leaves(scene), pictures.clone().requires_grad_()
+        options = {"backgrounds": background} if inside else {}
+        image, alpha, _ = rasterize(**ours, **camera, render_mode=mode, **options)
+        if not inside:
+            image = torch.cat([image[..., :3] + (1 - alpha) * background, image[..., 3:]], -1)
+        ((image * weights).sum() + (alpha * weights[..., :1]).sum()).backward()
+        results.append([image.detach(), alpha.detach(), background.grad, *(ours[name].grad for name in PARAMETERS)])
+    assert all(relative(a, b) < 1e-5 for a, b in zip(*results))
+
+
 def test_no_gaussians():
     """Protects the empty scene: the background alone, and a backward pass that works."""
     for mode, sh_degree in (("RGB", None), ("RGB+ED", 1)):
@@ -194,6 +211,8 @@ def test_no_gaussians():
         image, alpha, info = rasterize(**scene, **camera, backgrounds=background, render_mode=mode)
         assert torch.equal(image[..., :3], background[:, None, None].expand(2, 37, 52, 3))
         assert not image[..., 3:].any() and not alpha.any() and info["radii"].shape == (2, 0, 2)
+        picture = torch.rand(2, 37, 52, 3)
+        assert torch.equal(rasterize(**scene, **camera, backgrounds=picture, render_mode=mode)[0][..., :3], picture)
         (image.sum() + alpha.sum()).backward()
         assert scene["means"].grad.shape == (0, 3) and torch.equal(background.grad, torch.full((2, 3), 37.0 * 52))
 
@@ -275,14 +294,14 @@ def test_repeatable_with_any_number_of_threads():
 def test_without_gradients_nothing_is_kept(monkeypatch):
     """Protects memory when only rendering: the blending kernel gets no place for the backward pass's data."""
     scene, camera = make_scene()
-    kept, run = [], rasterize_cpu._run
+    kept, run = [], rasterize_cpu.run
 
     def spy(kernel, items, *args):
         run(kernel, items, *args)
         if kernel is rasterize_cpu.kernels.blend_forward:
             kept.append(args[-1].shape[0])
 
-    monkeypatch.setattr(rasterize_cpu, "_run", spy)
+    monkeypatch.setattr(rasterize_cpu, "run", spy)
     with_grad, _, _ = rasterize(**leaves(scene), **camera)
     with torch.no_grad():
         without, _, _ = rasterize(**leaves(scene), **camera)
@@ -328,15 +347,15 @@ def test_works_after_a_fork():
 
 def test_read_only_installation(monkeypatch):
     """Protects installations without a writable place for Numba's cache: the kernels compile without one."""
-    njit = geometry.numba.njit
+    njit = compiled.numba.njit
 
     def refuse_cache(*args, cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return njit(*args, **options)
 
-    monkeypatch.setattr(geometry.numba, "njit", refuse_cache)
-    assert geometry.jit(lambda x: x + 1)(1) == 2
+    monkeypatch.setattr(compiled.numba, "njit", refuse_cache)
+    assert compiled.jit(lambda x: x + 1)(1) == 2
 
 
 BAD = [

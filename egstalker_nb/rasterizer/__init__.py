@@ -55,7 +55,8 @@ def rasterize(
         near_plane, far_plane: depths outside are not drawn.
         radius_clip: Gaussians with radii up to this many pixels are not drawn.
         eps2d: variance in px² added to every footprint.
-        backgrounds: [..., C, D], black when None. Never applied to the depth channel.
+        backgrounds: colours [..., C, D] or pictures [..., C, height, width, D], black when None. Never applied to the
+            depth channel.
         render_mode: "D" is the accumulated depth, "ED" the expected depth (divided by alpha).
         packed: only False.
         absgrad: set `info["means2d"].absgrad` in the backward pass (sums of |gradient| over pixels).
@@ -80,7 +81,7 @@ def rasterize(
         tensors["backgrounds"] = backgrounds
     _check_tensors(tensors)
     _check_options(width, height, sh_degree, render_mode, packed)
-    _check_shapes(tensors, sh_degree, render_mode)
+    _check_shapes(tensors, sh_degree, render_mode, width, height)
     options = dict(sh_degree=sh_degree, backgrounds=backgrounds, render_mode=render_mode, absgrad=bool(absgrad))
     limits = dict(near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d)
     options.update({name: float(x) for name, x in limits.items()})  # Numba compiles again for other types
@@ -116,7 +117,7 @@ def _check_options(width, height, sh_degree, render_mode, packed) -> None:
         raise InputError(f"sh_degree None or 0 to {MAX_SH_DEGREE}", repr(sh_degree), "Use a lower degree.")
 
 
-def _check_shapes(tensors: dict[str, Tensor], sh_degree: int | None, render_mode: str) -> None:
+def _check_shapes(tensors: dict[str, Tensor], sh_degree: int | None, render_mode: str, width: int, height: int) -> None:
     means, viewmats, colors = tensors["means"], tensors["viewmats"], tensors["colors"]
     if means.dim() < 2 or means.shape[-1] != 3:
         raise InputError("`means` of shape [..., N, 3]", str(list(means.shape)), "One row of x, y, z per Gaussian.")
@@ -142,8 +143,9 @@ def _check_shapes(tensors: dict[str, Tensor], sh_degree: int | None, render_mode
         raise InputError(expected, f"{shape[-2]} x {shape[-1]}", "Pass more coefficients, or lower sh_degree.")
     if "backgrounds" in tensors and render_mode in ("RGB", "RGB+D", "RGB+ED"):
         found = list(tensors["backgrounds"].shape)
-        if found != [*lead, c, shape[-1]]:
-            raise InputError(f"`backgrounds` of shape {[*lead, c, shape[-1]]}", str(found), "One colour per camera.")
+        if found not in ([*lead, c, shape[-1]], [*lead, c, height, width, shape[-1]]):
+            expected = f"`backgrounds` of shape {[*lead, c, shape[-1]]} or {[*lead, c, height, width, shape[-1]]}"
+            raise InputError(expected, str(found), "One colour or picture per camera.")
 
 
 def _rasterize_here(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, sh_degree, near_plane,
@@ -157,9 +159,10 @@ def _rasterize_here(means, quats, scales, opacities, colors, viewmats, Ks, width
     shared = colors.dim() == len(lead) + (2 if sh_degree is None else 3)
     tail = colors.shape[-1:] if sh_degree is None else colors.shape[-2:]
     channels = tail[-1] * with_color
-    background = means.new_zeros(batch, cameras, channels + with_depth)
-    if backgrounds is not None and with_color:
-        background = torch.cat([backgrounds.reshape(batch, cameras, channels), background[..., channels:]], -1)
+    if backgrounds is None or not with_color:
+        backgrounds = means.new_zeros(*lead, cameras, channels)
+    each = backgrounds.shape[len(lead) + 1:-1] or (1, 1)
+    background = torch.nn.functional.pad(backgrounds.reshape(batch * cameras, *each, channels), (0, int(with_depth)))
     image, alpha, projected = rasterize_cpu(
         lead, means.reshape(batch, count, 3), quats.reshape(batch, count, 4), scales.reshape(batch, count, 3),
         opacities.reshape(batch, count), colors.reshape(batch, 1 if shared else cameras, count, *tail),
@@ -182,7 +185,7 @@ def _empty_scene(means, quats, scales, opacities, colors, viewmats, Ks, width, h
     image = means.new_zeros(*lead, cameras, height, width, colors.shape[-1] * with_color + with_depth) + nothing
     if backgrounds is not None and with_color:
         padded = torch.nn.functional.pad(backgrounds, (0, int(with_depth)))
-        image = image + padded[..., None, None, :]
+        image = image + (padded if padded.shape == image.shape else padded[..., None, None, :])
     alpha = means.new_zeros(*lead, cameras, height, width, 1) + nothing
     shape = *lead, cameras, 0
     info = dict(means2d=means.new_zeros(*shape, 2) + nothing, depths=means.new_zeros(shape))

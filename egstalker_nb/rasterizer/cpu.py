@@ -1,41 +1,14 @@
-"""The CPU rasteriser: Numba kernels behind three autograd Functions (projection, harmonics, blending).
-
-Threads: plain Python threads that run the kernels with the GIL released, as many as `torch.get_num_threads()`.
-Results do not depend on their number. Numba's own thread pool is avoided: it adds to the compile time, one of
-its layers aborts when two Python threads use it, and another kills a forked child. After a fork the child makes
-its own threads (PyTorch's own, from OpenMP, do not survive a fork: prefer spawned workers for anything larger).
-"""
+"""The CPU rasteriser: Numba kernels behind three autograd Functions (projection, harmonics, blending)."""
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from ..compiled import run
 from . import geometry, kernels
 from . import tiles as tile_lists
-
-_pool: ThreadPoolExecutor | None = None
-_pool_key = (0, 0)  # process, workers
-
-
-def _run(kernel, items, *args):
-    """Call `kernel(first, step, *args)` on every thread; `items` bounds how many threads are worth starting."""
-    global _pool, _pool_key
-    available = torch.get_num_threads()
-    threads = min(available, items)
-    if threads <= 1:
-        kernel(0, 1, *args)
-        return
-    if _pool_key != (os.getpid(), available):  # an older pool's threads end once nobody refers to it
-        _pool, _pool_key = ThreadPoolExecutor(available - 1, "rasterize"), (os.getpid(), available)
-    pool = _pool
-    others = [pool.submit(kernel, first, threads, *args) for first in range(1, threads)]
-    kernel(0, threads, *args)
-    for other in others:
-        other.result()
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
@@ -60,7 +33,7 @@ class _Project(torch.autograd.Function):
         means2d, depths, conics = means.new_empty(*shape, 2), means.new_empty(shape), means.new_empty(*shape, 3)
         radii = torch.empty(*shape, 2, dtype=torch.int32)
         flat = [x.view(total, *x.shape[len(shape) :]).numpy() for x in (means2d, depths, conics, radii)]
-        _run(geometry.project_forward, total // 1000, *arrays, _array(opacities), views_np, cams_np,
+        run(geometry.project_forward, total // 1000, *arrays, _array(opacities), views_np, cams_np,
              width, height, limits, *flat)  # fmt: skip
         ctx.save_for_backward(means, quats, scales, views, cams, radii, conics)
         ctx.size = width, height
@@ -75,7 +48,7 @@ class _Project(torch.autograd.Function):
         total = batch * cameras * count
         v_means, v_quats, v_scales = torch.zeros(means.shape), torch.zeros(quats.shape), torch.zeros(scales.shape)
         v_views = torch.zeros(batch * cameras, count if ctx.needs_input_grad[5] else 0, 3, 4)
-        _run(
+        run(
             geometry.project_backward, total // 1000,
             *(_array(x) for x in (means, quats, scales, views, cams)), *ctx.size,
             _array(radii).reshape(total, 2), _array(conics).reshape(total, 3),
@@ -97,7 +70,7 @@ class _Harmonics(torch.autograd.Function):
         (batch, count), cameras = means.shape[:2], eyes.shape[1]
         images = batch * cameras
         colors = means.new_empty(batch, cameras, count, 3)
-        _run(geometry.harmonics_forward, images * count // 4000, degree, _array(means), _array(eyes), _array(coeffs),
+        run(geometry.harmonics_forward, images * count // 4000, degree, _array(means), _array(eyes), _array(coeffs),
              _array(radii).reshape(images, count, 2), colors.view(images, count, 3).numpy())  # fmt: skip
         ctx.save_for_backward(means, eyes, coeffs, radii, colors)
         ctx.degree = degree
@@ -111,7 +84,7 @@ class _Harmonics(torch.autograd.Function):
         images = batch * cameras
         v_dirs, v_coeffs = torch.zeros(batch, cameras, count, 3), torch.zeros(coeffs.shape)
         shape = images, count, 3
-        _run(geometry.harmonics_backward, images * count // 4000, ctx.degree, _array(means), _array(eyes),
+        run(geometry.harmonics_backward, images * count // 4000, ctx.degree, _array(means), _array(eyes),
              _array(coeffs), _array(radii).reshape(images, count, 2), _array(colors).reshape(shape),
              _array(v_colors).reshape(shape), v_dirs.view(shape).numpy(), v_coeffs.numpy())  # fmt: skip
         v_eyes = -v_dirs.sum(2) if ctx.needs_input_grad[2] else None
@@ -122,12 +95,12 @@ def _tile_lists(means2d, depths, radii, tiles_x, tiles_y):
     """Gaussians of every tile, nearest first: starts int64 [I * tiles + 1] and ids int32 [starts[-1]]."""
     images, tiles = means2d.shape[0], tiles_x * tiles_y
     counts = np.zeros((images, tiles), np.int64)
-    _run(tile_lists.count_tiles, images, means2d, radii, tiles_x, tiles_y, counts)
+    run(tile_lists.count_tiles, images, means2d, radii, tiles_x, tiles_y, counts)
     starts = np.zeros(images * tiles + 1, np.int64)
     np.cumsum(counts.reshape(-1), out=starts[1:])
     ids = np.empty(starts[-1], np.int32)
     cursors = starts[:-1].reshape(images, tiles).copy()
-    _run(tile_lists.fill_tiles, images, means2d, radii, depths.view(np.uint32), tiles_x, tiles_y, cursors, ids)
+    run(tile_lists.fill_tiles, images, means2d, radii, depths.view(np.uint32), tiles_x, tiles_y, cursors, ids)
     return starts, ids
 
 
@@ -145,11 +118,11 @@ class _Blend(torch.autograd.Function):
         starts, ids = _tile_lists(means2d_np, _array(depths).reshape(images, count), radii_np, tiles_x, tiles_y)
         splats = (
             means2d_np.reshape(total, 2), _array(conics).reshape(total, 3), _array(opacities).reshape(total),
-            _channels(colors, total), _array(background).reshape(images, channels),
+            _channels(colors, total), _array(background),
         )  # fmt: skip
         image, alpha = means2d.new_empty(*lead, height, width, channels), means2d.new_empty(*lead, height, width, 1)
         kept = np.empty((images * tiles if keep else 0, 2, kernels.PIXELS), np.float32)  # read by backward alone
-        _run(kernels.blend_forward, images * tiles, *splats, tiles_x, tiles, starts, ids,
+        run(kernels.blend_forward, images * tiles, *splats, tiles_x, tiles, starts, ids,
              image.view(images, height, width, channels).numpy(), alpha.view(images, height, width).numpy(),
              kept)  # fmt: skip
         ctx.save_for_backward(means2d, conics, colors, opacities, background, alpha)
@@ -166,17 +139,19 @@ class _Blend(torch.autograd.Function):
         total, (height, width) = opacities.numel(), v_image.shape[-3:-1]
         splats = (
             _array(means2d).reshape(total, 2), _array(conics).reshape(total, 3), _array(opacities).reshape(total),
-            _channels(colors, total), _array(background).reshape(-1, channels),
+            _channels(colors, total), _array(background),
         )  # fmt: skip
         slots = np.empty((len(ids), 6 + channels + 2 * ctx.absgrad), np.float32)
         v_image_np = _array(v_image).reshape(-1, height, width, channels)
-        _run(kernels.blend_backward, len(starts) - 1, *splats, tiles_x, tiles, starts, ids, kept,
+        run(kernels.blend_backward, len(starts) - 1, *splats, tiles_x, tiles, starts, ids, kept,
              v_image_np, _array(v_alpha).reshape(-1, height, width), ctx.absgrad, slots)  # fmt: skip
         sums = torch.zeros(total, slots.shape[1])
-        _run(tile_lists.gather_slots, len(ids) // 4000, ids, slots, sums.numpy())
+        run(tile_lists.gather_slots, len(ids) // 4000, ids, slots, sums.numpy())
         if ctx.absgrad:
             means2d.absgrad = sums[:, -2:].reshape(means2d.shape)
-        v_background = (v_image * (1 - alpha)).sum((-3, -2)).view(background.shape) if ctx.needs_input_grad[4] else None
+        v_background = None
+        if ctx.needs_input_grad[4]:
+            v_background = (v_image * (1 - alpha)).reshape(-1, height, width, channels).sum_to_size(background.shape)
         places = (means2d, slice(0, 2)), (conics, slice(2, 5)), (colors, slice(6, 6 + channels)), (opacities, 5)
         return *(sums[:, place].reshape(x.shape) for x, place in places), v_background, *(None,) * 6
 
@@ -190,7 +165,7 @@ def rasterize_cpu(lead, means, quats, scales, opacities, colors, views, cams, wi
         means, quats, scales, opacities: [B, N, 3], [B, N, 4], [B, N, 3], [B, N].
         colors: [B, C or 1, N, D], or [B, C or 1, N, K, 3] with `sh_degree`.
         views, cams: [B, C, 4, 4], [B, C, 3, 3]. limits: (near, far, radius_clip, eps2d).
-        background: [B, C, channels of the output].
+        background: [B * C, H, W, channels of the output], or [B * C, 1, 1, channels].
 
     Returns:
         image [*lead, C, H, W, channels], alpha [*lead, C, H, W, 1], and the projection (means2d, depths, conics,

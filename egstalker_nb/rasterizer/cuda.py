@@ -91,9 +91,12 @@ def rasterize_cuda(means, quats, scales, opacities, colors, viewmats, Ks, width,
         images = depths.numel() // count
         offsets, ids, pairs = bin_tiles(means2d.reshape(images, count, 2), radii.reshape(images, count, 2),
                                         depths.reshape(images, count), width, height, room)
+    pictures = backgrounds if backgrounds is not None and backgrounds.dim() == viewmats.dim() + 1 else None
     image, alpha = rasterize_to_pixels(means2d, conics, colors, opacities, width, height, TILE,
                                        offsets.reshape(*lead, cameras, *offsets.shape[1:]), ids,
-                                       backgrounds=backgrounds, absgrad=absgrad)
+                                       backgrounds=None if pictures is not None else backgrounds, absgrad=absgrad)
+    if pictures is not None:
+        image = image + (1 - alpha) * pictures
     if "ED" in render_mode:
         image = torch.cat([image[..., :-1], image[..., -1:] / alpha.clamp(min=1e-10)], -1)
     info = dict(means2d=means2d, radii=radii, depths=depths, conics=conics, opacities=opacities, pairs=pairs,

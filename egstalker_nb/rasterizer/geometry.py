@@ -11,29 +11,14 @@ Jacobian and W the camera rotation. The product form cannot lose positive defini
 
 import math
 
-import numba
 import numpy as np
+
+from ..compiled import helper, jit
 
 ALPHA_MIN = 1.0 / 255.0  # contributions below one 8-bit step are skipped
 EXTENT = 3.33  # standard deviations at which an opaque Gaussian falls to ALPHA_MIN
 SHARPEST = 1e12  # 1/px²; sharper footprints (only with eps2d = 0) would overflow float32: not drawn
 RADIUS_MAX = 2.0**30  # pixels; keeps the int32 radii of degenerate Gaussians in range
-
-
-_OPTIONS = dict(nogil=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"})
-
-
-def jit(function):
-    """A kernel that Python calls: the GIL is released, the machine code cached where that is possible."""
-    try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # no writable place for the cache (read-only installation): compile in each process
-        return numba.njit(**_OPTIONS)(function)
-
-
-def helper(function):
-    """A function that only kernels of the same module call: compiled into them (without wrappers: faster)."""
-    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
 @helper

@@ -9,7 +9,8 @@ import math
 
 import numpy as np
 
-from .geometry import ALPHA_MIN, helper, jit
+from ..compiled import helper, jit
+from .geometry import ALPHA_MIN
 from .tiles import TILE
 
 PIXELS = TILE * TILE
@@ -141,10 +142,17 @@ def _tile_origin(t, tiles_x, tiles):
     return t // tiles, (t % tiles % tiles_x) * TILE, (t % tiles // tiles_x) * TILE
 
 
+@helper
+def _backdrop(background, img, x, y, k):
+    """The background behind a pixel: [I, H, W, D], or [I, 1, 1, D] of one colour."""
+    return background[img, min(y, background.shape[1] - 1), min(x, background.shape[2] - 1), k]
+
+
 @jit
 def blend_forward(first, step, means2d, conics, opacities, colors, background, tiles_x, tiles, starts, ids,
                   image, alpha, kept):  # fmt: skip
-    """Blend front to back; items are the tiles of all images. colors [I * N, max(D, 3)].
+    """Blend front to back; items are the tiles of all images. colors [I * N, max(D, 3)], background as in
+    `_backdrop`.
 
     Outputs image [I, H, W, D], alpha [I, H, W] and, for the backward pass, kept [I * tiles, 2, 256]: each
     pixel's transmittance, and how many of the tile's Gaussians there are up to the last one that it took.
@@ -169,7 +177,7 @@ def blend_forward(first, step, means2d, conics, opacities, colors, background, t
                 alpha[img, top + y, left + x] = ONE - rest
                 for k in range(channels):
                     color = state[COLOR + np.uint64(k) * ROW + o]
-                    image[img, top + y, left + x, k] = color + rest * background[img, k]
+                    image[img, top + y, left + x, k] = color + rest * _backdrop(background, img, left + x, top + y, k)
 
 
 @helper
@@ -194,7 +202,7 @@ def _open_tile(t, img, left, top, kept, v_image, v_alpha, background, state, str
             for k in range(channels):
                 v = v_image[img, top + y, left + x, k]
                 state[IMAGE + np.uint64(k) * ROW + o] = v
-                value += v * background[img, k]
+                value += v * _backdrop(background, img, left + x, top + y, k)
             state[BEHIND + o] = value
     return int(most)
 

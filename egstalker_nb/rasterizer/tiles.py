@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from .geometry import helper, jit
+from ..compiled import helper, jit
 
 TILE = 16
 
