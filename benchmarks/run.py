@@ -9,6 +9,7 @@ The first dataset is the one that parts, growth and speech are measured on. Runs
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shutil
 import tempfile
@@ -68,12 +69,11 @@ def parts(datasets: list[Path], presets: list[str], runs: Path, video: Optional[
         run = egs.load_run(best)
         return stages(Trainer(run.dataset, run.config, run, DEVICE))
 
-    wanted = {"presets": train_all, "stages": step_parts, "streaming": lambda: streaming(first),
-              "growth": lambda: growth(first), "precision": lambda: precision(egs.load_run(best))}
-    try:
-        import av  # noqa: F401
-        wanted["speech"] = lambda: speech(egs.load_run(best), 60 if GPU else 8, 32 if GPU else 8)
-    except ImportError:
+    wanted = {"presets": train_all, "stages": step_parts, "precision": lambda: precision(egs.load_run(best)),
+              "speech": lambda: speech(egs.load_run(best), 60 if GPU else 8, 32 if GPU else 8),
+              "streaming": lambda: streaming(first), "growth": lambda: growth(first)}
+    if importlib.util.find_spec("av") is None:
+        del wanted["speech"]
         print("no PyAV here: speech to video is not measured")
     if video:
         wanted["preparation"] = lambda: preparation(video, 512)

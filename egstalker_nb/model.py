@@ -15,8 +15,10 @@ from . import expression
 from .config import Config
 from .gaussians import make_gaussians
 from .rasterizer import rasterize
+from .regions import lower_face, mouth_share
 
 TOKENS = ("audio", "eye", "camera", "null")
+HEARD = ("audio", "null")  # what the mouth may see of them
 AUDIO_CONTEXT = 8   # neighbouring feature windows behind one audio token
 AUDIO_DIM = 32      # numbers in the audio code
 CAMERA_DIM = 12     # a rotation matrix and a translation
@@ -115,6 +117,10 @@ class TriPlane(nn.Module):
 class ESAA(nn.Module):
     """Efficient spatial-audio attention: Gaussians look at agents, agents look at the tokens.
 
+    The mouth listens only: every agent comes twice, once for all tokens and once for sound and the null token, and
+    Gaussians of lips, chin and jaw ask the second. Eyes and camera tell the frames of a short clip apart, so a mouth
+    that sees them learns the clip by heart instead of the sound (upstream lets it).
+
     Agents are learned. Upstream pools them from neighbouring rows of the queries, which depends on the order of the
     Gaussians in memory, and that changes with every densification. With learned agents a Gaussian's weights over
     agents do not depend on the frame either, so a frame costs one small product per head.
@@ -127,38 +133,45 @@ class ESAA(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.agents = nn.Parameter(torch.randn(heads, agents, self.dim))
         self.out = nn.Linear(width, width)
+        self.register_buffer("unheard", torch.tensor([0.0 if name in HEARD else -torch.inf for name in TOKENS]),
+                             persistent=False)
         keep_scale(self)
 
-    def spatial_weights(self, feature: Tensor) -> Tensor:
-        """Attention of N Gaussians over M agents: feature [N, W] -> [N, heads * M]; the same for every frame."""
+    def spatial_weights(self, feature: Tensor, mouth: Tensor) -> Tensor:
+        """Attention of N Gaussians over M agents, twice: feature [N, W], share of the mouth [N] 0...1 ->
+        [N, heads * 2M]; the same for every frame."""
         ask = self.query.weight.unflatten(0, (self.heads, self.dim)).transpose(1, 2) @ self.agents.transpose(1, 2)
         bias = (self.agents @ self.query.bias.reshape(self.heads, self.dim, 1))[..., 0]      # [heads, M]
         scores = feature @ ask.transpose(0, 1).flatten(1) + bias.flatten()                   # one product for all heads
-        return (scores.unflatten(1, bias.shape) / self.dim ** 0.5).softmax(-1).flatten(1)
+        weights = (scores.unflatten(1, bias.shape) / self.dim ** 0.5).softmax(-1)            # [N, heads, M]
+        mouth = mouth[:, None, None]
+        return torch.cat([weights * (1 - mouth), weights * mouth], 2).flatten(1)
 
     def token_weights(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention of agents over tokens: tokens [B, T, W] -> ([B, heads, M, T], values [B, heads, T, dim])."""
+        """Attention of agents over tokens: tokens [B, T, W] -> ([B, heads, 2M, T], values [B, heads, T, dim])."""
         b, t, _ = tokens.shape
         key, value = self.key_value(tokens).reshape(b, t, 2, self.heads, self.dim).permute(2, 0, 3, 1, 4)
-        return (self.agents @ key.transpose(2, 3) / self.dim ** 0.5).softmax(-1), value
+        scores = self.agents @ key.transpose(2, 3) / self.dim ** 0.5
+        return torch.cat([scores, scores + self.unheard], 2).softmax(-1), value
 
     def forward(self, feature: Tensor, spatial: Tensor, tokens: Tensor) -> Tensor:
-        """Add what Gaussians see to their features [N, W]: spatial [N, heads * M], tokens [B, T, W] -> [B, N, W].
+        """Add what Gaussians see to their features [N, W]: spatial [N, heads * 2M], tokens [B, T, W] -> [B, N, W].
 
         The output layer is applied to what the few agents saw, before the many Gaussians look at them.
         """
         weights, value = self.token_weights(tokens)
         out = self.out.weight.unflatten(1, (self.heads, self.dim)).permute(1, 2, 0)          # [heads, dim, W]
-        seen = (weights @ value @ out).flatten(1, 2)                                         # [B, heads * M, W]
+        seen = (weights @ value @ out).flatten(1, 2)                                         # [B, heads * 2M, W]
         return torch.baddbmm((feature + self.out.bias)[None], spatial.expand(len(tokens), -1, -1), seen)
 
 
 class Deformation(nn.Module):
     """Offsets of every Gaussian for given audio, eyes and camera; zero at the start of the fine stage."""
 
-    def __init__(self, cfg: Config, pose_mean: Tensor, pose_std: Tensor):
+    def __init__(self, cfg: Config, pose_mean: Tensor, pose_std: Tensor, mean_face: Tensor):
         super().__init__()
         width = cfg.net_width
+        self.register_buffer("lower_face", lower_face(mean_face))
         self.cfg = cfg
         self.register_buffer("pose_mean", pose_mean)
         self.register_buffer("pose_std", pose_std)
@@ -189,9 +202,9 @@ class Deformation(nn.Module):
         return torch.stack([self.encoders["audio"](self.audio_net(audio)), eye, camera, null], 1)
 
     def spatial(self, means: Tensor) -> tuple[Tensor, Tensor]:
-        """What does not depend on the frame: features [N, W] and weights over agents [N, heads * M]."""
+        """What does not depend on the frame: features [N, W] and weights over agents [N, heads * 2M]."""
         feature = self.triplane(means)
-        return feature, self.attention.spatial_weights(feature)
+        return feature, self.attention.spatial_weights(feature, mouth_share(means, self.lower_face))
 
     def decode(self, spatial: tuple[Tensor, Tensor], tokens: Tensor) -> dict[str, Tensor]:
         """Offsets: means [B, N, 3], scales [B, N, 3], quats [B, N, 4], opacities [B, N, 1], sh [B, N, 3K]."""
@@ -214,17 +227,18 @@ class Head(nn.Module):
     moving the head means moving the camera.
     """
 
-    def __init__(self, cfg: Config, gaussians: nn.ParameterDict, pose_mean: Tensor, pose_std: Tensor):
+    def __init__(self, cfg: Config, gaussians: nn.ParameterDict, pose_mean: Tensor, pose_std: Tensor,
+                 mean_face: Tensor):
         super().__init__()
         self.cfg = cfg
         self.gaussians = gaussians
-        self.deformation = Deformation(cfg, pose_mean, pose_std)
+        self.deformation = Deformation(cfg, pose_mean, pose_std, mean_face)
 
     @classmethod
     def blank(cls, cfg: Config, points: int) -> "Head":
         """A head of the right shape for loading a checkpoint of `points` Gaussians."""
         gaussians = make_gaussians(torch.randn(max(points, 4), 3), torch.zeros(max(points, 4), 3), cfg.sh_degree)
-        return cls(cfg, gaussians, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM))
+        return cls(cfg, gaussians, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM), torch.zeros(478, 3))
 
     def __len__(self) -> int:
         return len(self.gaussians["means"])
@@ -284,5 +298,5 @@ class Head(nn.Module):
     def attention(self, audio: Tensor, eyes: Tensor, w2c: Tensor) -> Tensor:
         """How much each Gaussian looks at each token, mean over attention heads: [B, N, 4], rows sum to 1."""
         esaa = self.deformation.attention
-        weights, _ = esaa.token_weights(self.deformation.tokens(audio, eyes, w2c))  # [B, heads, M, T]
+        weights, _ = esaa.token_weights(self.deformation.tokens(audio, eyes, w2c))  # [B, heads, 2M, T]
         return self.spatial()[1] @ weights.flatten(1, 2) / esaa.heads

@@ -13,8 +13,13 @@ PARTS = {
     "brows": (46, 52, 53, 55, 63, 65, 66, 70, 105, 107, 276, 282, 283, 285, 293, 295, 296, 300, 334, 336),
     "nose": (1, 2, 4, 5, 6, 19, 45, 48, 64, 94, 98, 115, 168, 195, 197, 220, 275, 278, 294, 327, 344, 440),
 }
+#: chin and jaw, which move with the lips
+CHIN = (18, 32, 43, 57, 83, 92, 106, 132, 135, 136, 140, 148, 149, 150, 152, 164, 165, 167, 169, 170, 171, 172, 175,
+        176, 182, 186, 194, 199, 200, 201, 202, 204, 208, 210, 211, 212, 214, 262, 273, 287, 313, 322, 335, 364, 365,
+        369, 377, 378, 379, 391, 393, 394, 395, 396, 397, 400, 406, 410, 418, 421, 422, 424, 428, 430, 431, 432, 434)
 SKIN, AROUND = "other skin", "hair, ears, neck"
 REGIONS = (*PARTS, SKIN, AROUND)
+SOFT = 0.05  # head units, width of the mouth's edge
 FACE_REACH = 0.25  # head units: further than this from every landmark is no longer the face
 
 
@@ -27,6 +32,17 @@ def region_of(points: Tensor, mean_face: Tensor) -> Tensor:
     region = label[nearest]
     region[distance > FACE_REACH] = REGIONS.index(AROUND)
     return region
+
+
+def lower_face(mean_face: Tensor) -> Tensor:
+    """Landmarks of lips, chin and jaw: mean_face [478, 3] -> [L, 3]."""
+    return mean_face[[*PARTS["lips"], *CHIN]]
+
+
+def mouth_share(points: Tensor, lower: Tensor) -> Tensor:
+    """How far points belong to the mouth, 0...1 with a soft edge: points [N, 3], `lower_face` [L, 3] -> [N]."""
+    distance = torch.cdist(points, lower).amin(1)
+    return ((FACE_REACH - distance) / SOFT).sigmoid()
 
 
 def count_regions(points: Tensor, mean_face: Tensor) -> dict[str, int]:

@@ -308,5 +308,6 @@ def new_head(ds: Dataset, cfg: Config) -> Head:
     """The untrained head of a dataset: Gaussians at the mean face's landmarks, coloured by the frames."""
     train = torch.from_numpy(ds.w2c[:ds.num_train])
     pose = torch.cat([train[:, :3, :3].flatten(1), train[:, :3, 3]], 1)
-    gaussians = make_gaussians(torch.from_numpy(ds.mean_face), landmark_colors(ds), cfg.sh_degree)
-    return Head(cfg, gaussians, pose.mean(0), pose.std(0).clamp_min(1e-2))
+    face = torch.from_numpy(ds.mean_face)
+    gaussians = make_gaussians(face, landmark_colors(ds), cfg.sh_degree)
+    return Head(cfg, gaussians, pose.mean(0), pose.std(0).clamp_min(1e-2), face)

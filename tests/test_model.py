@@ -6,6 +6,7 @@ import egstalker_nb as egs
 from egstalker_nb.errors import InputError
 from egstalker_nb.gaussians import load_ply, make_gaussians, save_ply
 from egstalker_nb.model import Conv, TaylorKAN, audio_windows
+from egstalker_nb.regions import CHIN, PARTS
 from egstalker_nb.trainer import new_head
 
 
@@ -44,6 +45,22 @@ def test_audio_eye_and_camera_each_reach_the_picture(head, tiny_dataset):
     for changed in ((audio + 1, eyes, w2c), (audio, 1 - eyes, w2c), (audio, eyes, w2c.flip(0))):
         # a hundredth of the offsets at least: with too small a start, sound is never learned
         assert (head.offsets(*changed)["means"] - base).std() > 0.01 * base.std()
+
+
+def test_the_mouth_hears_but_sees_neither_eyes_nor_camera(head, tiny_dataset):
+    """Protects lips from being learned by heart: only sound moves them; the brows see everything."""
+    wake(head)
+    audio, eyes, w2c = inputs(tiny_dataset)
+    face, parts = torch.from_numpy(tiny_dataset.mean_face), {"lips": list(PARTS["lips"])}
+    far = torch.cdist(face, face[[*PARTS["lips"], *CHIN]]).amin(1)
+    parts["brows"] = [far.argmax().item()]
+
+    def change(part, *changed):
+        return (head.offsets(*changed)["means"] - head.offsets(audio, eyes, w2c)["means"])[:, parts[part]].abs().max()
+
+    for changed in ((audio, 1 - eyes, w2c), (audio, eyes, w2c.flip(0))):
+        assert change("lips", *changed) < 0.02 * change("lips", audio + 1, eyes, w2c)
+        assert change("brows", *changed) > change("lips", *changed)
 
 
 def test_offsets_do_not_depend_on_the_order_of_gaussians(head, tiny_dataset):

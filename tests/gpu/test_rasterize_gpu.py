@@ -120,6 +120,16 @@ def test_batch_dimensions():
         assert (found[3][name] - grad).norm() <= 1e-2 * grad.norm(), name
 
 
+def test_pictures_as_backgrounds():
+    """Protects the composite: a picture behind the Gaussians shows by what their opacity leaves."""
+    scene, camera, options = make_scene("plain")
+    scene, camera = ({k: v.cuda() for k, v in part.items()} for part in (scene, camera))
+    pictures = torch.rand(2, 45, 61, 3, device="cuda")
+    alone, alpha, _ = rasterize(**scene, **camera, **options)
+    image, _, _ = rasterize(**scene, **camera, **options, backgrounds=pictures)
+    torch.testing.assert_close(image, alone + (1 - alpha) * pictures)
+
+
 def test_no_gaussians():
     """Protects the empty scene on CUDA, where gsplat 1.5.3 itself fails."""
     scene, camera, options = make_scene("plain")
