@@ -1,5 +1,7 @@
 """Draw the plots and fill README's tables from `benchmarks/results/gpu.json` and `cpu.json`.
 
+`gpu_clips.json` holds more clips and presets, of another run of the benchmarks.
+
     python benchmarks/report.py
 
 Each table stands in README.md between `<!-- bench: name -->` and `<!-- end -->`.
@@ -10,6 +12,8 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from egstalker_nb import plots
 
@@ -109,8 +113,13 @@ def draw_growth(results: dict[str, dict]) -> None:
                 axis = axes[4 * line + column]
                 if rows and key in rows[0]:
                     plots.curve(axis, at, [r[key] for r in rows], name, style, marker="o")
-                    axis.set(xscale="log", yscale="log")
                     plots.label(axis, title, y)
+                    if style == 0:  # ticks at the settings that were measured, as plain numbers
+                        axis.set(xscale="log", yscale="log")
+                        axis.set_xticks(at, [f"{x:,}" for x in at], fontsize=8)
+                        axis.minorticks_off()
+                        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                        axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     figure.savefig(IMAGES / "growth.png", dpi=70)
 
 
@@ -122,13 +131,15 @@ def main() -> None:
     draw_growth(results)
     texts = {}
     if "GPU" in results:
-        texts.update(trained=trained(results["GPU"]), reached=reached(results["GPU"]))
+        more = RESULTS / "gpu_clips.json"
+        runs = [results["GPU"], *([json.loads(more.read_text(encoding="utf-8"))] if more.exists() else [])]
+        texts.update(trained="\n\n".join(map(trained, runs)), reached=reached(results["GPU"]))
     if "CPU" in results:
         texts["cpu"] = on_cpu(results["CPU"])
     readme = README.read_text(encoding="utf-8")
     for name, text in texts.items():
-        pattern = re.compile(rf"(<!-- bench: {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        readme = pattern.sub(lambda m, text=text: m[1] + text + m[2], readme)
+        pattern = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        readme = pattern.sub(lambda m, text=text: f"{m[1]}{text}\n{m[2]}", readme)
     README.write_text(readme, encoding="utf-8")
 
 

@@ -25,7 +25,8 @@ def write_video(path, frames, wave=None, fps=FPS, crf=18):
 
     Args:
         path: file to write; its folder is made if needed.
-        frames: iterable of uint8 [H, W, 3] RGB, all of one size, at least one; consumed one by one.
+        frames: iterable of uint8 [H, W, 3] RGB, all of one size, at least one; read some frames ahead of the
+            encoder, so each needs memory of its own.
         wave: None, or float [samples] mono, 16 kHz, -1..1, on the same zero as the first frame.
         fps: frames per second.
         crf: x264 quality, 0 (lossless) to 51 (worst).
@@ -83,7 +84,7 @@ def _checked_wave(wave):
 def _picture_encoder(out, shape, rate, crf):
     from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
-    stream = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast"})
+    stream = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "superfast"})
     stream.width, stream.height, stream.pix_fmt = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2, "yuv420p"
     context = stream.codec_context
     context.thread_type = "AUTO"  # whole frames side by side; PyAV's default cuts small pictures into slices
@@ -94,12 +95,12 @@ def _picture_encoder(out, shape, rate, crf):
 
 
 def _rgb_frame(image, shape):
-    """The picture as an FFmpeg frame of its own, of even size: 4:2:0 needs that."""
+    """The picture as an FFmpeg frame, of even size (4:2:0 needs that), in the picture's own memory."""
     _checked_frame(image, shape)
     odd = (image.shape[0] % 2, image.shape[1] % 2)
     if any(odd):
         image = np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
-    return require_av().VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    return require_av().VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
 
 
 def _to_yuv(frame):

@@ -49,8 +49,8 @@ def test_tables_are_filled_and_everything_else_stays(tmp_path, monkeypatch):
                            "points": 478, "speed": {"batch_8_fps": 123.0}, "train": scores, "val": scores}]}
     (tmp_path / "cpu.json").write_text(json.dumps(result))
     readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- bench: cpu -->\nold\n<!-- end -->\nafter\n"
-                      "<!-- bench: reached -->\nkept\n<!-- end -->\n")
+    empty, kept = "<!-- bench: cpu -->\n<!-- end -->\n", "<!-- bench: reached -->\nkept\n<!-- end -->\n"
+    readme.write_text(f"before\n{empty}after\n{kept}{empty.replace('-->', '-->' + chr(10) + 'old', 1)}")
     for name, value in (("RESULTS", tmp_path), ("IMAGES", tmp_path / "images"), ("README", readme)):
         monkeypatch.setattr(report, name, value)
     report.main()
