@@ -13,7 +13,7 @@ from .metrics import ssim_map
 class Losses(nn.Module):
     """The weighted terms of a stage, stacked in the order of `names`; the loss is their sum.
 
-    Terms of weight 0 are left out. Without parameters; a module because CUDA graphs want one.
+    Terms of weight 0 are left out. A module without parameters.
 
     Args:
         box: x0, y0, x1, y1 px around the head. Outside it render and frame are both background, so SSIM is taken as 1
