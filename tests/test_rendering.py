@@ -42,7 +42,8 @@ def test_batches_do_not_change_the_picture(run, tiny_dataset):
     args = [torch.from_numpy(a) for a in (ds.features, np.arange(4), ds.eyes[:4], ds.w2c[:4])]
     whole, _ = renderer.batch(*args)
     single = torch.cat([renderer.batch(args[0], *[a[i:i + 1] for a in args[1:]])[0] for i in range(4)])
-    torch.testing.assert_close(whole, single, atol=1e-5, rtol=0)
+    # products of other shapes round differently; a step of 8 bits is forty times as much
+    torch.testing.assert_close(whole, single, atol=1e-4, rtol=0)
 
 
 def test_start_and_duration_cut_the_same_frames(run, speech, tmp_path):
