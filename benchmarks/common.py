@@ -104,6 +104,7 @@ def fine_trainer(ds: Dataset, folder: Path, points: Optional[int] = None, batch:
         g = torch.Generator().manual_seed(0)
         face = torch.from_numpy(ds.mean_face)
         means = face[torch.randint(len(face), (points,), generator=g)] * (1 + 0.3 * torch.rand(points, 1, generator=g))
+        # four and copies of them: sizes by neighbours take memory with the square of the number
         fresh = make_gaussians(means[:4], torch.rand(4, 3, generator=g), cfg.sh_degree)
         values = {name: x.detach()[:1].repeat(points, *[1] * (x.dim() - 1)) for name, x in fresh.items()}
         values["means"] = means

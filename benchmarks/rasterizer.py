@@ -10,11 +10,10 @@ rendered in one call (batch dimensions [batch], one camera each).
 import argparse
 import json
 import math
-import statistics
-import time
 from pathlib import Path
 
 import torch
+from common import milliseconds
 
 from egstalker_nb.rasterizer import rasterize
 
@@ -48,19 +47,6 @@ def head_scene(count: int, batch: int, size: int, device: str) -> dict:
     return scene
 
 
-def measure(function, repeats: int, device: str) -> float:
-    """Median wall time in milliseconds, synchronised with the device, after three unmeasured calls."""
-    times = []
-    for i in range(repeats + 3):
-        start = time.perf_counter()
-        function()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        if i >= 3:
-            times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
-
-
 def bench(size: int, count: int, batch: int, repeats: int, device: str) -> dict:
     scene = head_scene(count, batch, size, device)
     target = torch.rand(batch, 1, size, size, 3).to(device)
@@ -74,8 +60,8 @@ def bench(size: int, count: int, batch: int, repeats: int, device: str) -> dict:
             rasterize(**scene, width=size, height=size, sh_degree=3)
 
     row = dict(size=size, gaussians=count, images=batch)
-    row["forward_ms"] = round(measure(render, repeats, device), 2)
-    row["forward_backward_ms"] = round(measure(train, repeats, device), 2)
+    row["forward_ms"] = round(milliseconds(render, 0.0, repeats), 2)
+    row["forward_backward_ms"] = round(milliseconds(train, 0.0, repeats), 2)
     return row
 
 

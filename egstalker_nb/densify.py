@@ -28,7 +28,7 @@ class HeadStrategy(DefaultStrategy):
 
     max_points: int = 12_000
     last_round: dict[str, int] = field(default_factory=dict)
-    """What the newest round did: cloned, split, pruned; emptied by the caller."""
+    """What the newest round did: cloned, split, pruned."""
 
     def initialize_state(self, scene_scale: float = SCENE_SCALE, points: int = 0,
                          device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -77,10 +77,9 @@ class Densifier:
 
     def __init__(self, cfg: Config, points: int, mean_face: Tensor, device: torch.device):
         self.cfg, self.mean_face = cfg, mean_face.to(device)
-        # no opacity reset and no pruning by size: both begin after `reset_every`
-        self.strategy = HeadStrategy(prune_opa=cfg.opacity_threshold, refine_start_iter=cfg.densify_from_iter,
-                                     refine_stop_iter=cfg.densify_until_iter, reset_every=cfg.iterations + 1,
-                                     refine_every=cfg.densification_interval, max_points=cfg.max_points)
+        # no pruning by size, which begins after `reset_every`; `active` and `round` keep the schedule
+        self.strategy = HeadStrategy(prune_opa=cfg.opacity_threshold, reset_every=cfg.iterations + 1,
+                                     max_points=cfg.max_points)
         self.state = self.strategy.initialize_state(points=points, device=device)
 
     def active(self, iteration: int) -> bool:

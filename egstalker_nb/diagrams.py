@@ -46,7 +46,7 @@ METHODS = {
     "fine": Diagram(
         {"means": (0, 0, "learned", "Gaussians of the\ncoarse head"), "plane": (1, 0, "learned", "tri-plane:\nfeature "
          "= query"), "sound": (0, 1, "data", "sound: 8 windows\naround the frame"),
-         "audio": (1, 1, "learned", "audio token"), "blink": (0, 2, "data", "blink and\ncamera"),
+         "audio": (1, 1, "learned", "audio token"), "blink": (0, 2, "data", "eyes and\ncamera"),
          "tokens": (1, 2, "learned", "eye, camera and\nnull token"),
          "esaa": (2, 1, "learned", "attention (ESAA)\nof Gaussians\nto tokens"),
          "heads": (3, 1, "learned", "5 heads: offsets\nof place, size, turn,\nopacity, colour"),

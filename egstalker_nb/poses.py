@@ -14,7 +14,7 @@ from .rasterizer import rasterize
 NUDGE = 2e-3       # rotation in rad and shift in head units by which derivatives are taken: a quarter of a pixel
 NOISE = 0.03       # colour difference up to which errors count by their square
 DAMPING = 1e-3
-FURTHEST = torch.tensor([0.1, 0.1, 0.5])  # head units along the camera's axes: further off lies another optimum
+FURTHEST = 0.1, 0.1, 0.5  # head units along the camera's axes: further off lies another optimum
 BATCH = 8
 
 
@@ -51,6 +51,7 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, defo
         w2c [N, 4, 4] float32.
     """
     frames, K = Frames(ds, range(len(ds)), device, place="disk"), ds.K.to(device)
+    furthest = torch.tensor(FURTHEST, device=device)
     nudges = torch.cat([torch.zeros(1, 6), NUDGE * torch.eye(6)]).to(device)
 
     def draw(shapes: dict[str, Tensor], poses: Tensor, background: Tensor) -> Tensor:
@@ -69,15 +70,13 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, defo
             shapes = head.shapes(head.offsets(audio, given["eyes"], given["w2c"]) if deform else None, len(ids))
             down = torch.arange(ds.size, device=device)[:, None, None]
             counts = given["head"] * (down < frames.lip_rect[ids][:, 1, None, None, None])
-            best, error = given["w2c"], None
-            pose = best
+            pose = best = given["w2c"]
+            error = torch.full((len(ids),), torch.inf, device=device)
             for step in range(steps + 1):
                 pictures = draw(shapes, moved(pose[:, None], nudges), given["background"])
                 difference = pictures[:, 0] - given["frame"]                     # [B, S, S, 3]
                 now = (difference.abs() * counts).flatten(1).sum(1)
-                if error is None:
-                    error = now
-                near = ((pose - given["w2c"])[:, :3, 3].abs() < FURTHEST.to(device)).all(1)
+                near = ((pose - given["w2c"])[:, :3, 3].abs() < furthest).all(1)
                 better = (now < error) & near
                 best, error = torch.where(better[:, None, None], pose, best), torch.where(better, now, error)
                 if step < steps:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .audio import FPS, SAMPLE_RATE
 from .errors import InputError
 from .media import EXACT_COLOURS, replacing, require_av
 
-FPS = 25.0
-_SOUND_RATE = 16_000  # what callers hand to write_video
 _FILE_SOUND_RATE = 48_000  # what is stored: AAC's priming is then 21 ms, and every player takes it
 
 
@@ -137,11 +136,11 @@ class _SoundWriter:
     def write_until(self, seconds):
         """Encode the samples before `seconds`; past the wave's end, silence."""
         av = require_av()
-        end = round(seconds * _SOUND_RATE)
+        end = round(seconds * SAMPLE_RATE)
         chunk = self.wave[self.done:end]
         chunk = np.pad(chunk, (0, end - self.done - len(chunk)))
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(chunk[None]), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = _SOUND_RATE, self.done, Fraction(1, _SOUND_RATE)
+        frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, self.done, Fraction(1, SAMPLE_RATE)
         self._encode(self.resampler.resample(frame))
         self.done = end
 
