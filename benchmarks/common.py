@@ -62,7 +62,7 @@ class Stretched(Dataset):
         self.__dict__.update({k: v for k, v in ds.__dict__.items() if k not in ("plate", "head_box")})
         at, scale = cycle(len(ds), frames), size / ds.size
         for name in ("landmarks", "found", "w2c", "blink", "aperture", "lip_rect", "eye_rect", "reprojection",
-                     "features", "eyes"):
+                     "features", "eyes", "mouth"):
             setattr(self, name, getattr(ds, name)[at])
         self.landmarks = self.landmarks * np.float32(scale)
         self.lip_rect, self.eye_rect = ((r * scale).round().astype(np.int32) for r in (self.lip_rect, self.eye_rect))

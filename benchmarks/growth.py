@@ -55,8 +55,8 @@ def drawing(trainer, batch: int) -> float:
     head = trainer.shown_head().eval().requires_grad_(False)
     renderer, ids = Renderer(head, trainer.ds), [i % trainer.ds.num_train for i in range(batch)]
     given = trainer.frames.batch(ids)
-    inputs = [given[name] for name in ("ids", "eyes", "w2c", "background")]
-    return milliseconds(lambda: renderer.batch(trainer.frames.features, *inputs))
+    inputs = [head.mouth.codes[given["ids"]], *(given[name] for name in ("eyes", "w2c", "background"))]
+    return milliseconds(lambda: renderer.batch(*inputs))
 
 
 def streaming(ds: Dataset) -> list[dict[str, Any]]:
@@ -65,6 +65,6 @@ def streaming(ds: Dataset) -> list[dict[str, Any]]:
     for place in ("device", "host", "disk") if GPU else ("device", "disk"):
         with tempfile.TemporaryDirectory() as folder:
             trainer = fine_trainer(Stretched(ds, BASE["frames"], SIZE), Path(folder) / "run", BASE["points"])
-            trainer.frames = Frames(trainer.ds, trainer.ds.train_ids, DEVICE, place)
+            trainer.frames = Frames(trainer.ds, trainer.ds.train_ids, DEVICE, place).paint(trainer.head.torso)
             rows.append({"place": place, "step_ms": round(milliseconds(trainer.train_iteration, 1.0), 3)})
     return rows

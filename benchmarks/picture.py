@@ -26,9 +26,9 @@ def main() -> None:
     ds = run.dataset
     ids = [int(i) for split in (ds.train_ids, ds.val_ids) for i in np.linspace(split[0], split[-1], COLUMNS + 2)[1:-1]]
     renderer = Renderer(run.load_head(), ds)
-    frames = Frames(ds, ids, renderer.device)
+    frames = Frames(ds, ids, renderer.device).paint(renderer.head.torso)
     given = frames.batch(ids)
-    rgb, _ = renderer.batch(frames.features, given["ids"], given["eyes"], given["w2c"], given["background"])
+    rgb, _ = renderer.batch(renderer.head.mouth.codes[given["ids"]], given["eyes"], given["w2c"], given["background"])
     sheet = np.vstack([np.hstack(list(x.cpu().numpy())) for x in (given["frame"], rgb)])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     small = cv2.resize((sheet * 255).astype(np.uint8), None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)

@@ -27,7 +27,6 @@ from training import measure
 import egstalker_nb as egs
 from egstalker_nb.frames import Frames
 from egstalker_nb.metrics import psnr
-from egstalker_nb.model import audio_windows
 from egstalker_nb.trainer import Trainer
 
 GPU = DEVICE.type == "cuda"
@@ -36,13 +35,13 @@ GPU = DEVICE.type == "cuda"
 def precision(run: egs.Run) -> dict:
     """PSNR of all validation frames with the network in bfloat16 (as rendered) and in float32."""
     ds, head = run.dataset, run.load_head()
-    frames, found = Frames(ds, list(ds.val_ids), DEVICE), {}
+    frames, found = Frames(ds, list(ds.val_ids), DEVICE).paint(head.torso), {}
     for name, grad in (("rendered", False), ("float32", True)):  # gradients keep full precision
         values = []
         for i in ds.val_ids:
             given = frames.batch([i])
             with torch.set_grad_enabled(grad):
-                rgb, _, _ = head.render(audio_windows(frames.features, given["ids"]), given["eyes"], given["w2c"],
+                rgb, _, _ = head.render(head.mouth.codes[given["ids"]], given["eyes"], given["w2c"],
                                         ds.K.to(DEVICE), ds.size, given["background"])
             values.append(psnr(rgb.clamp(0, 1), given["frame"]).item())
         found[name] = round(sum(values) / len(values), 4)

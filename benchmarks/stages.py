@@ -11,7 +11,6 @@ import torch
 from common import DEVICE, milliseconds
 
 from egstalker_nb.graphs import Captured
-from egstalker_nb.model import audio_windows
 from egstalker_nb.trainer import Trainer
 
 
@@ -27,8 +26,7 @@ def beginnings(t: Trainer) -> dict[str, Callable[[], object]]:
 
     def deform():
         batch = unpack()
-        audio = audio_windows(t.frames.features, batch["ids"])
-        return batch, t.head.offsets(audio, batch["eyes"], batch["w2c"])
+        return batch, t.head.offsets(t.head.mouth.codes[batch["ids"]], batch["eyes"], batch["w2c"])
 
     def draw():
         batch, offsets = deform()

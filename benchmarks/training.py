@@ -40,16 +40,16 @@ def measure(dataset: Path, preset: str, runs: Path) -> dict:
 def speed(run: egs.Run, batches: tuple[int, ...] = (1, 8, 32)) -> dict[str, float]:
     """Frames/s of network, rasteriser and composite on the device, by batch; the device is waited for."""
     renderer, found = Renderer(run.load_head(), run.dataset), {}
-    frames = Frames(run.dataset, list(run.dataset.val_ids), renderer.device)
+    frames = Frames(run.dataset, list(run.dataset.val_ids), renderer.device).paint(renderer.head.torso)
     for batch in batches:
         ids = [list(run.dataset.val_ids)[i % len(run.dataset.val_ids)] for i in range(batch)]
         given = frames.batch(ids)
-        inputs = [given[name] for name in ("ids", "eyes", "w2c", "background")]
+        inputs = [renderer.head.mouth.codes[given["ids"]], *(given[name] for name in ("eyes", "w2c", "background"))]
         for _ in range(3):
-            renderer.batch(frames.features, *inputs)
+            renderer.batch(*inputs)
         renderer.seconds, rounds = 0.0, 0
         while renderer.seconds < 1.0:
-            renderer.batch(frames.features, *inputs)
+            renderer.batch(*inputs)
             rounds += 1
         found[f"batch_{batch}_fps"] = round(rounds * batch / renderer.seconds, 1)
     return found

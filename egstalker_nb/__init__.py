@@ -16,7 +16,8 @@ _PUBLIC = {
     "load_config": "config", "presets": "config", "Config": "config",
     "train": "training", "load_run": "run", "Run": "run",
     "render": "rendering", "evaluate": "evaluation", "trim": "audio",
-    "rasterize": "rasterizer", "compare": "comparison", "EgsError": "errors",
+    "sync_score": "sync",
+    "load_encoder": "encoders", "rasterize": "rasterizer", "compare": "comparison", "EgsError": "errors",
 }
 __all__ = list(_PUBLIC)
 

@@ -1,8 +1,7 @@
-"""Sound in and out, and the speech features that drive the head.
+"""Sound in and out, and speech features cut into the windows that drive the head.
 
 A frame at 25 fps sees a window of 16 steps at 50 Hz, 29 channels each: the shape upstream uses for
-DeepSpeech logits. Here the channels are log-mel bands, normalised per utterance, so that loudness and
-microphone do not matter and any voice can drive the head without a model to download.
+DeepSpeech logits. What the channels are is the encoder's business (see `encoders`).
 """
 
 import contextlib
@@ -12,34 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError, MissingPackageError
+from .errors import InputError
 from .files import check_target
 from .media import decode, open_media, picture_stream, picture_zero, replacing, require_av
 
 SAMPLE_RATE = 16_000
 FPS = 25
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
+SAMPLES_PER_STEP = SAMPLE_RATE // 50
 STEPS = 16
 BANDS = 29
 
-_HOP = SAMPLE_RATE // 50
-_WINDOW = 640  # 40 ms: resolves a voice's harmonics at 29 bands and still follows a plosive
-_FFT = 1024
-_LOW, _HIGH = 50.0, 7600.0
-_SILENCE = 1e-8  # mel power of 16-bit rounding noise: anything below carries no speech
-_BAND_RANGE = 1e-6  # 60 dB below a band's loud steps counts as silence, as in an ordinary recording
-_TOTAL_RANGE = 1e-8  # 80 dB below the loudest band: what a codec leaves in bands it has cut
-_MIN_STD = 0.5  # natural log of power; keeps a steady band (hum, cut band) from being blown up to speech size
-_BLOCK = 4096  # steps computed at once: bounds memory for long sounds
 _GAP = 0.04  # seconds a packet's time may differ from the running count before the sound is placed anew
-
-
-def encoder_spec():
-    """Everything that determines the features, as a JSON-able dict; equal dicts mean interchangeable features."""
-    return {"name": "logmel", "version": 1, "sample_rate": SAMPLE_RATE, "hop": _HOP, "window": _WINDOW,
-            "fft": _FFT, "bands": BANDS, "low_hz": _LOW, "high_hz": _HIGH, "steps": STEPS, "fps": FPS,
-            "silence": _SILENCE, "band_range": _BAND_RANGE, "total_range": _TOTAL_RANGE, "min_std": _MIN_STD,
-            "normalisation": "utterance"}
 
 
 def load_audio(path):
@@ -143,7 +126,7 @@ def save_wav(path, wave):
 
     Errors: InputError for another shape or dtype, no samples, or non-finite values.
     """
-    path, wave = Path(path), _checked_wave(wave)
+    path, wave = Path(path), checked_wave(wave)
     with replacing(path) as temporary:
         _write_wav(temporary, wave)
     return path
@@ -158,7 +141,11 @@ def _write_wav(path, wave):
         file.writeframes(data.tobytes())
 
 
-def _checked_wave(wave):
+def checked_wave(wave):
+    """The wave as float32 [samples].
+
+    Errors: InputError for another shape or dtype, no samples, or non-finite values.
+    """
     wave = np.asarray(wave)
     if wave.ndim != 1 or wave.dtype.kind != "f" or len(wave) == 0:
         raise InputError("sound as floats [samples], at least one", f"{wave.dtype} {list(wave.shape)}",
@@ -173,28 +160,16 @@ def frames_of(samples):
     return max(1, int(samples / SAMPLES_PER_FRAME + 0.5))
 
 
-def extract_features(wave, num_frames=None):
-    """Log-mel windows for each video frame, normalised over the utterance.
-
-    Step k is a Hann window of 40 ms centred at k / 50 s. Per band, log power is floored relative to the
-    band's own loud steps, then brought to zero mean and unit variance over the utterance; a change of
-    loudness or of the microphone's frequency response therefore leaves the features alone.
+def windows_of(steps, num_frames):
+    """The part of the steps that each video frame sees.
 
     Args:
-        wave: float [samples], 16 kHz mono, -1..1.
-        num_frames: how many frames to return; default: the sound's length, `frames_of(len(wave))`.
+        steps: float32 [T, 29] at 50 Hz; step k is centred at k / 50 s.
+        num_frames: how many frames to return, at least 1.
 
     Returns:
-        float32 [num_frames, 16, 29]. Window i holds steps 2i-8 .. 2i+7; steps outside the sound are 0 (the
-        mean). All zeros for digital silence. Equal input gives equal bits on one machine.
-
-    Errors: InputError for an unusable wave or num_frames below 1; MissingPackageError without librosa.
+        float32 [num_frames, 16, 29]. Window i holds steps 2i-8 .. 2i+7; steps outside the sound are 0.
     """
-    wave = _checked_wave(wave)
-    num_frames = frames_of(len(wave)) if num_frames is None else num_frames
-    if num_frames < 1:
-        raise InputError("num_frames of at least 1", str(num_frames), "Leave it out to use the sound's length.")
-    steps = _normalised(_mel_power(wave))
     padded = np.zeros((2 * num_frames + STEPS - 2, BANDS), np.float32)
     used = steps[:max(0, len(padded) - STEPS // 2)]
     padded[STEPS // 2:STEPS // 2 + len(used)] = used
@@ -202,34 +177,18 @@ def extract_features(wave, num_frames=None):
     return windows.transpose(0, 2, 1).copy()
 
 
-def _mel_power(wave):
-    """float32 [steps, 29]: mel power at each step that begins within the sound."""
-    try:
-        import librosa
-    except ImportError as error:
-        raise MissingPackageError("librosa, which computes the speech features", "no package 'librosa'",
-                                  "Install it with: pip install librosa") from error
-    steps = math.ceil(len(wave) / _HOP)
-    padded = np.zeros(steps * _HOP + _FFT, np.float32)
-    padded[_FFT // 2:_FFT // 2 + len(wave)] = wave
-    power = np.empty((steps, BANDS), np.float32)
-    for begin in range(0, steps, _BLOCK):
-        end = min(begin + _BLOCK, steps)
-        block = padded[begin * _HOP:(end - 1) * _HOP + _FFT]
-        power[begin:end] = librosa.feature.melspectrogram(
-            y=block, sr=SAMPLE_RATE, n_fft=_FFT, hop_length=_HOP, win_length=_WINDOW, window="hann", center=False,
-            power=2.0, n_mels=BANDS, fmin=_LOW, fmax=_HIGH, htk=True, norm=None).T
-    return power
+def extract_features(wave, num_frames=None, encoder=None):
+    """Windows [num_frames, 16, 29] of a 16 kHz wave: short for `load_encoder(encoder).features(wave, num_frames)`."""
+    from .encoders import DEFAULT_ENCODER, load_encoder
+
+    return load_encoder(DEFAULT_ENCODER if encoder is None else encoder).features(wave, num_frames)
 
 
-def _normalised(power):
-    """Mel power [steps, 29] to zero-mean, unit-variance log power per band."""
-    loud = np.percentile(power, 99, axis=0)  # not the maximum: one click must not decide what silence is
-    floor = np.maximum(np.maximum(loud * _BAND_RANGE, loud.max() * _TOTAL_RANGE), _SILENCE)
-    log = np.log(np.maximum(power, floor)).astype(np.float64)
-    log -= log[0]  # a band that never changes becomes exactly 0, not the rounding error of its mean
-    std = np.maximum(log.std(axis=0), _MIN_STD)
-    return ((log - log.mean(axis=0)) / std).astype(np.float32)
+def encoder_spec(encoder=None):
+    """What determines an encoder's features: short for `load_encoder(encoder).spec`."""
+    from .encoders import DEFAULT_ENCODER, load_encoder
+
+    return load_encoder(DEFAULT_ENCODER if encoder is None else encoder).spec
 
 
 def load_features(path, wave):

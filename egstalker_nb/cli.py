@@ -8,6 +8,7 @@ from typing import Any, Optional, Sequence
 
 import yaml
 
+from .encoders import BUILT_IN, DEFAULT_ENCODER
 from .errors import ConfigError, EgsError
 
 SPLITS = ("train", "val", "all")
@@ -31,10 +32,18 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def rate_or_name(text: str) -> float | str:
+    """`"17"` -> 17.0; `"dataset"` and paths stay text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def prepare(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
-    dataset = egs.prepare(args.video, args.out, size=args.size, features=args.features)
+    dataset = egs.prepare(args.video, args.out, size=args.size, features=args.features, encoder=args.encoder)
     for warning in dataset.report["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     print(dataset)
@@ -51,8 +60,8 @@ def render(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
     print(egs.render(egs.load_run(args.run), audio=args.audio, features=args.features, out=args.out, poses=args.poses,
-                     iteration=args.iteration, start=args.start, duration=args.duration, batch=args.batch,
-                     split=args.split, compare=args.compare))
+                     blink=args.blink, iteration=args.iteration, start=args.start, duration=args.duration,
+                     batch=args.batch, split=args.split, compare=args.compare))
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -94,8 +103,9 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command(prepare, "Make a dataset folder from a video.", "video", "out")
     sub.add_argument("--size", type=int, default=512, help="side of the square pictures, px")
-
     sub.add_argument("--features", type=Path, help="ready audio features .npy of the video's own sound")
+    sub.add_argument("--encoder", default=DEFAULT_ENCODER,
+                     help=f"what hears the sound: {', '.join(BUILT_IN)}, or a CTC model's folder or hub id")
 
     sub = command(train, "Train a head, or go on with what the run folder holds.", "dataset", "run")
     add_config(sub)
@@ -105,7 +115,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--audio", type=Path, help="WAV, MP3, FLAC or a video with sound; default: replay --split")
     sub.add_argument("--features", type=Path, help="ready audio features .npy [num_frames, 16, 29] of --audio")
     sub.add_argument("--out", type=Path, help="the MP4 to write; default: in the run folder")
-    sub.add_argument("--poses", choices=["cycle", "static", "orbit"], default="cycle", help="motion of the head")
+    sub.add_argument("--poses", help="with --audio: cycle (if left out), static, orbit, the folder of a dataset that "
+                                     "lends its head motion, or world-to-camera matrices .npy [F, 4, 4]")
+    sub.add_argument("--blink", type=rate_or_name, help="with --audio: dataset (if left out), blinks a minute, or an "
+                                                        ".npy [F] of 0 open ... 1 closed")
     sub.add_argument("--iteration", type=int, help="checkpoint; default: the newest")
     sub.add_argument("--start", type=float, default=0.0, help="seconds into the sound")
     sub.add_argument("--duration", type=float, help="seconds; default: to the end of the sound")

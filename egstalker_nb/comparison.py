@@ -63,7 +63,7 @@ EFFECTS = {
     "num_heads": "Ways in which a Gaussian can look at the sound at once.",
     "num_agents": "Groups of Gaussians that share their view of the sound.",
     "token_dropout": "Forces the network to manage without eyes or camera at times: less overfitting.",
-    "audio_noise": "Blurs the sound in training: less learning by heart, and too much hides the phonemes.",
+    "mouth_noise": "Blurs the mouth's shape in training: kinder to what is only heard, and too much blurs the lips.",
 }
 
 

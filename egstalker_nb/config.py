@@ -78,7 +78,7 @@ class Optimisation:
     feature_lr: float = setting(2.5e-3, 0.0, 1.0)
     """Of the degree-0 harmonics; higher degrees take a twentieth."""
     deformation_lr_init: float = setting(8e-4, 0.0, 1.0)
-    """Of the audio network, token encoders, attention and heads at the first fine step."""
+    """Of the token encoders, attention and heads at the first fine step."""
     deformation_lr_final: float = setting(8e-5, 0.0, 1.0)
     """The same at the last step."""
     grid_lr_init: float = setting(1.6e-3, 0.0, 1.0)
@@ -127,8 +127,8 @@ class Network:
     """Agent tokens of the efficient attention."""
     token_dropout: float = setting(0.0, 0.0, 0.9)
     """Chance that a frame's eye or camera token is replaced by the null token in training."""
-    audio_noise: float = setting(0.3, 0.0, 10.0)
-    """Standard deviation of the noise added to (normalised) audio features in training."""
+    mouth_noise: float = setting(0.2, 0.0, 10.0)
+    """Standard deviation of the noise added to the (normalised) codes of the mouth's shape in training."""
 
 
 @dataclass

@@ -12,13 +12,10 @@ import numpy as np
 import torch
 
 from .errors import DatasetError
-from .expression import upper_face
+from .expression import lower_face, motion, upper_face
 
 FORMAT = 1
 TRACKING = ("landmarks", "found", "w2c", "blink", "aperture", "lip_rect", "eye_rect", "mean_face", "reprojection")
-#: how far (in px at size 512) torso colours are carried under the head, so that a moving jaw or a soft mask
-#: edge never uncovers the clean plate behind the person
-TORSO_REACH = 24
 
 
 class Dataset:
@@ -33,6 +30,7 @@ class Dataset:
         aperture: [N] float32, inner lip gap over face height. reprojection: [N] float32 px.
         lip_rect, eye_rect: [N, 4] int32 (x0, y0, x1, y1) px, end exclusive.
         eyes: [N, 7] float32, lids, brows and gaze (see `upper_face`), what the eye token sees.
+        mouth: [N, D] float32, shape of lips and jaw, head units (see `lower_face`).
         features: [N, 16, 29] float32 audio features; encoder: how they were computed.
         num_train: frames 0 ... num_train-1 train, the rest validate.
     """
@@ -45,8 +43,9 @@ class Dataset:
         self.features = features
         for name in TRACKING:
             setattr(self, name, tracking[name])
-        self.eyes = upper_face(self.landmarks, self.blink, self.w2c, self.mean_face, self.focal, self.size,
-                               self.num_train)
+        moved = motion(self.landmarks, self.w2c, self.mean_face, self.focal, self.size)
+        self.eyes = upper_face(moved, self.blink, self.num_train)
+        self.mouth = lower_face(moved)
         half = self.size / 2
         self.K = torch.tensor([[self.focal, 0, half], [0, self.focal, half], [0, 0, 1]], dtype=torch.float32)
 
@@ -98,14 +97,9 @@ class Dataset:
         """The clean background, [S, S, 3] uint8."""
         return self._image(self.root / "background.png")
 
-    def background(self, i: int) -> np.ndarray:
-        """What lies behind the head in frame i: the clean plate with the frame's torso pasted in, [S, S, 3] uint8."""
-        return paste_torso(self.plate, self.frame(i), self.mask(i))
-
     def packed(self, i: int) -> np.ndarray:
-        """All that training needs of frame i: frame, background and head mask, one after the other, [7 S S] uint8."""
-        frame, mask = self.frame(i), self.mask(i)
-        return np.concatenate([x.ravel() for x in (frame, paste_torso(self.plate, frame, mask), mask[..., 0])])
+        """All that training needs of frame i: frame and head mask, one after the other, [4 S S] uint8."""
+        return np.concatenate([self.frame(i).ravel(), self.mask(i)[..., 0].ravel()])
 
     @cached_property
     def head_box(self) -> tuple[int, int, int, int]:
@@ -138,48 +132,6 @@ class Dataset:
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         digest.update(np.ascontiguousarray(self.features).tobytes())
         return digest.hexdigest()[:12]
-
-
-def paste_torso(plate: np.ndarray, frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The plate with a frame's torso on it, torso colours carried on under the head.
-
-    Where head and torso meet, both masks are soft. Weighing the torso by its share of what is *not* head keeps the
-    plate's colour out of that edge (it would show as a seam), and the colours are extended inwards by a
-    normalised blur.
-
-    Args:
-        plate, frame: [S, S, 3] uint8. mask: [S, S, 3] uint8 (head, torso, background).
-
-    Returns:
-        [S, S, 3] uint8.
-    """
-    size, rows = mask.shape[0], np.flatnonzero(mask[..., 1].any(1))
-    if not len(rows):
-        return plate.copy()
-    top = max(0, rows[0] - 2 * TORSO_REACH * size // 512) // 4 * 4  # above, nothing of the torso arrives
-    whole, plate, frame, mask = plate, plate[top:], frame[top:], mask[top:]
-    head, torso, back = (mask[..., c].astype(np.float32) / 255 for c in range(3))
-    height = size - top
-
-    def spread(values: np.ndarray) -> np.ndarray:
-        """A wide blur, done at a quarter of the size because it is smooth anyway."""
-        small = cv2.resize(values, (size // 4, height // 4), interpolation=cv2.INTER_AREA)
-        small = cv2.GaussianBlur(small, (0, 0), TORSO_REACH / 3 * size / 512 / 4, borderType=cv2.BORDER_REPLICATE)
-        return cv2.resize(small, (size, height), interpolation=cv2.INTER_LINEAR)
-
-    clean = np.clip(1 - 20 * head, 0, 1)            # 1 where no colour of the head is mixed in
-    solid = clean * torso ** 2
-    weight = spread(solid)
-    carried = spread(frame.astype(np.float32) * solid[..., None]) / np.maximum(weight, 1e-6)[..., None]
-    near_torso, near_back = spread(torso), spread(back)
-    beside = near_torso / np.maximum(near_torso + near_back, 1e-6)
-    under = beside * np.clip(4 * near_torso, 0, 1)  # fades out where the torso's colour is no longer known
-    known = np.clip(8 * (torso + back), 0, 1)
-    share = known * torso / np.maximum(torso + back, 1e-6) + (1 - known) * under
-    share = np.where((clean > 0) | (weight > 1e-4), share, 0)[..., None]
-    colour = clean[..., None] * frame + (1 - clean[..., None]) * carried
-    pasted = np.clip(share * colour + (1 - share) * plate + 0.5, 0, 255).astype(np.uint8)
-    return np.concatenate([whole[:top], pasted])
 
 
 def load_dataset(path: str | Path) -> Dataset:

@@ -16,12 +16,13 @@ from .run import Run, default_device
 
 #: score -> (unit, what it is)
 SCORES = {
-    "psnr_composite": ("dB", "the video frame (splats over plate and torso) against the camera's frame, all pixels"),
+    "psnr_composite": ("dB", "the video frame (splats over torso and plate) against the camera's frame, all pixels"),
     "ssim_composite": ("", "the same, structural similarity"),
-    "psnr_frame": ("dB", "splats over the clean plate, without the torso that is lent from the frame: low by nature"),
+    "psnr_frame": ("dB", "splats over the clean plate, without the torso: low by nature"),
     "ssim_frame": ("", "the same, structural similarity"),
     "psnr_head": ("dB", "composite against the camera's frame, weighed by the head mask"),
     "ssim_head": ("", "the same, structural similarity"),
+    "seam": ("", "error in a band around the edge of the head mask over that inside the head: below 1.2 no seam shows"),
     "lmd_mouth": ("px", "distance of mouth landmarks, tracked on the render, from those of the clip"),
     "lmd_face": ("px", "the same for all 478 landmarks"),
     "aperture_r": ("", "correlation of the mouth opening on the render with the clip's"),
@@ -107,12 +108,12 @@ def _rendered(renderer: Renderer, ids: list[int], batch: int, collected: dict[st
               ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Render and score the pictures of `ids`, batch by batch."""
     ds, device = renderer.ds, renderer.device
-    frames = Frames(ds, ids, device)
+    frames = Frames(ds, ids, device).paint(renderer.head.torso)
     plate = torch.from_numpy(ds.plate).to(device).float() / 255
     for begin in range(0, len(ids), batch):
         chunk = ids[begin:begin + batch]
         given = frames.batch(chunk)
-        splats, alpha = renderer.batch(frames.features, given["ids"], given["eyes"], given["w2c"])
+        splats, alpha = renderer.batch(renderer.head.mouth.codes[given["ids"]], given["eyes"], given["w2c"])
         composite = (splats + (1 - alpha) * given["background"]).clamp(0, 1)
         # the 8 bits of a video, so that scores hold for what a viewer sees
         composite = (composite * 255).round() / 255
@@ -123,6 +124,7 @@ def _rendered(renderer: Renderer, ids: list[int], batch: int, collected: dict[st
                 m = None if mask is None else mask[i]
                 collected.setdefault(f"psnr_{name}", []).append(float(metrics.psnr(picture[i], given["frame"][i], m)))
                 collected.setdefault(f"ssim_{name}", []).append(float(metrics.ssim(picture[i], given["frame"][i], m)))
+        collected.setdefault("seam", []).extend(metrics.seam(composite, given["frame"], given["head"]).tolist())
         yield chunk, (composite * 255).round().byte().cpu().numpy()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from . import metrics, plots
 from .dataset import Dataset
 from .frames import Frames
-from .model import TOKENS, Head, audio_windows
+from .model import TOKENS, Head
 from .preparation.quality import euler
 from .rasterizer import rasterize
 from .rendering import FPS, SAMPLES_PER_FRAME, Renderer, middle_frame
@@ -27,14 +27,14 @@ VISIBLE = 0.02              # below this opacity a pixel shows no painted value
 # ---- what the data looks like ----
 
 def anatomy(ds: Dataset, i: int) -> Figure:
-    """One frame and what preparation made of it: landmarks, masks, plate, background, and what is left to learn."""
+    """One frame and what preparation made of it: landmarks, masks, plate, and what head and torso layer must paint."""
     frame, mask = ds.frame(i), ds.mask(i)
     share = mask[..., None].astype(np.float32) / 255                                # [S, S, 3, 1]
     tinted = 0.45 * frame + 0.55 * (share * MASK_COLOURS).sum(2)
-    head = share[:, :, 0] * frame + (1 - share[:, :, 0]) * 255 * LIGHT
-    pictures = [frame, frame, tinted.astype(np.uint8), ds.plate, ds.background(i), head.astype(np.uint8)]
+    head, torso = ((share[:, :, k] * frame + (1 - share[:, :, k]) * 255 * LIGHT).astype(np.uint8) for k in (0, 1))
+    pictures = [frame, frame, tinted.astype(np.uint8), ds.plate, torso, head]
     names = [f"frame {i}", "landmarks, mouth, eyes", "masks: head, torso, rest", "background plate",
-             "plate with torso", "what the head must paint"]
+             "what the torso layer must paint", "what the head must paint"]
     figure = plots.pictures(pictures, names, columns=3)
     axis = figure.axes[1]
     axis.scatter(*ds.landmarks[i, :, :2].T - 0.5, s=1.5, c="#00e0a0", linewidths=0)
@@ -98,10 +98,10 @@ def motion(ds: Dataset) -> Figure:
 def rendered(head: Head, ds: Dataset, ids: Sequence[int], deform: bool = True, batch: int = 8) -> np.ndarray:
     """Frames `ids` of the dataset as the head shows them, [len(ids), S, S, 3] uint8 composites."""
     renderer, ids = Renderer(head, ds, deform), list(ids)
-    frames, out = Frames(ds, ids, renderer.device, place="disk"), []
+    frames, out = Frames(ds, ids, renderer.device, place="disk").paint(head.torso), []
     for begin in range(0, len(ids), batch):
         given = frames.batch(ids[begin:begin + batch])
-        rgb, _ = renderer.batch(frames.features, given["ids"], given["eyes"], given["w2c"], given["background"])
+        rgb, _ = renderer.batch(head.mouth.codes[given["ids"]], given["eyes"], given["w2c"], given["background"])
         out.append((rgb * 255).round().byte().cpu().numpy())
     return np.concatenate(out)
 
@@ -170,7 +170,7 @@ def views(head: Head, ds: Dataset, degrees: Sequence[float] = (-40, -20, 0, 20, 
     plain = torch.full((n, ds.size, ds.size, 3), LIGHT, device=device)
     given = Frames(ds, [i], device, place="disk").batch([i])
     rgb, _ = Renderer(head, ds, deform=False).batch(
-        torch.from_numpy(ds.features).to(device), given["ids"].repeat(n), given["eyes"].expand(n, -1),
+        head.mouth.codes[given["ids"]].expand(n, -1), given["eyes"].expand(n, -1),
         torch.from_numpy(w2c).to(device), plain)
     return plots.pictures(list(rgb.cpu().numpy()), [f"{d:+g} degrees" if d else "front" for d in degrees], edge=2.1)
 
@@ -214,15 +214,14 @@ def curves(run: Run, last: Optional[int] = None) -> Figure:
 @torch.no_grad()
 def offsets(head: Head, ds: Dataset, ids: Sequence[int]) -> dict[str, Tensor]:
     """The network's offsets of all N Gaussians in frames `ids`: means [B, N, 3] and so on, see `Deformation.decode`."""
-    device = next(head.parameters()).device
-    return head.offsets(*_conditions(ds, ids, device))
+    return head.offsets(*_conditions(head, ds, ids))
 
 
-def _conditions(ds: Dataset, ids: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Sound windows, upper face and camera of frames `ids`."""
-    index = torch.as_tensor(list(ids), device=device)
-    features, eyes, w2c = (torch.from_numpy(a).to(device) for a in (ds.features, ds.eyes, ds.w2c))
-    return audio_windows(features, index), eyes[index], w2c[index]
+def _conditions(head: Head, ds: Dataset, ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mouth, upper face and camera of frames `ids`."""
+    codes, index = head.mouth.codes, torch.as_tensor(list(ids))
+    eyes, w2c = (torch.from_numpy(a)[index].to(codes) for a in (ds.eyes, ds.w2c))
+    return codes[index.to(codes.device)], eyes, w2c
 
 
 @torch.no_grad()
@@ -256,7 +255,7 @@ def paintings(head: Head, ds: Dataset, i: int, named: dict[str, Tensor], unit: s
 
 def attention(head: Head, ds: Dataset, i: int) -> Figure:
     """How much each part of the face looks at each token in frame i (mean over attention heads; the four sum to 1)."""
-    weights = head.attention(*_conditions(ds, [i], next(head.parameters()).device))[0]
+    weights = head.attention(*_conditions(head, ds, [i]))[0]
     return paintings(head, ds, i, {f"{name} token": weights[:, k] for k, name in enumerate(TOKENS)}, "attention")
 
 
@@ -300,14 +299,6 @@ def sound(wave: np.ndarray, features: np.ndarray) -> Figure:
     figure, axes = plots.subplots(2, height=1.7)
     _sound(axes, wave, features)
     return figure
-
-
-def loudness(wave: np.ndarray, frames: int) -> np.ndarray:
-    """Level of the sound of each video frame in dB of full scale, not below -60: [frames]."""
-    padded = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
-    padded[:min(len(wave), len(padded))] = wave[:len(padded)]
-    rms = np.sqrt(np.square(padded.reshape(frames, -1)).mean(1))
-    return 20 * np.log10(np.maximum(rms, 1e-3))
 
 
 def speech_and_mouth(level: np.ndarray, opening: np.ndarray) -> Figure:

@@ -11,15 +11,16 @@ from torch import Tensor
 
 from .dataset import Dataset
 from .progress import progress
+from .torso import Torso
 
-CHANNELS = 3, 3, 1                                    # bytes of a pixel: frame, background, head mask
+CHANNELS = 3, 1, 3                                    # bytes of a pixel: frame, head mask, background
 BYTES_PER_PIXEL = sum(CHANNELS)
 GPU_BUDGET = 8 << 30                                  # bytes of frames on the GPU: leaves room on small cards
 CPU_BUDGET = 1 << 30                                  # and in the memory of a computer without one
 
 
 class Frames:
-    """Serves batches of frames, backgrounds and masks of some frames of a dataset.
+    """Serves batches of frames and masks of some frames of a dataset, and once there is a torso, backgrounds.
 
     Args:
         ds: the dataset. ids: the frame numbers that will be asked for. device: where batches go.
@@ -30,11 +31,11 @@ class Frames:
         self.ds, self.device, self.size = ds, torch.device(device), ds.size
         self.eyes = torch.from_numpy(ds.eyes).to(self.device)
         self.w2c = torch.from_numpy(ds.w2c).to(self.device)
-        self.features = torch.from_numpy(ds.features).to(self.device)
         self.lip_rect = torch.from_numpy(ds.lip_rect.astype(np.int64)).to(self.device)
         self.place = place or self._choose(len(ids) * ds.size ** 2 * BYTES_PER_PIXEL)
         self.pool = ThreadPoolExecutor(16 if self.device.type == "cuda" else 2)
         self.ahead: dict[int, Future] = {}
+        self.torso: Optional[Torso] = None
         self.row = {i: row for row, i in enumerate(ids)}
         self.pictures = None if self.place == "disk" else self._load(list(ids))
 
@@ -51,8 +52,22 @@ class Frames:
         there = self.place == "device"
         kept = torch.empty(shape, dtype=torch.uint8, device=self.device if there else "cpu", pin_memory=not there)
         for picture, row in zip(progress(self.pool.map(self.ds.packed, ids), "load frames", len(ids)), kept):
-            row.copy_(torch.from_numpy(picture))
+            row[:len(picture)].copy_(torch.from_numpy(picture))
         return kept
+
+    def paint(self, torso: Torso) -> "Frames":
+        """Put the torso behind every frame: batches have a `background` from now on. Returns itself."""
+        self.torso = torso
+        if self.pictures is not None:
+            for i, row in self.row.items():
+                background = self._painted(torch.tensor([i], device=self.device))[0]
+                self.pictures[row, -len(background):] = background.to(self.pictures.device)
+        return self
+
+    @torch.no_grad()
+    def _painted(self, index: Tensor) -> Tensor:
+        """Backgrounds of frames [B] as bytes, [B, 3 S S]."""
+        return (self.torso(self.torso.codes[index]) * 255).round().byte().flatten(1)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         """Copy without waiting for the device, which an ordinary copy from pageable memory does."""
@@ -64,20 +79,25 @@ class Frames:
             self.ahead = {i: self.ahead.get(i) or self.pool.submit(self.ds.packed, i) for i in set(ids)}
 
     def fetch(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Frame numbers [B] int64 and bytes [B, 7 S S] uint8 on the device, for `unpack`; without waiting for it."""
+        """Frame numbers [B] int64 and bytes [B, 7 S S] uint8 on the device, for `unpack`; without waiting for it.
+        Read from disk before there is a torso: [B, 4 S S]."""
         index = self._to_device(torch.tensor(list(ids)))
         if self.place == "disk":
             loaded = [self.ahead[i].result() if i in self.ahead else self.ds.packed(i) for i in ids]
-            return index, self._to_device(torch.from_numpy(np.stack(loaded)))
+            there = self._to_device(torch.from_numpy(np.stack(loaded)))
+            return index, there if self.torso is None else torch.cat([there, self._painted(index)], 1)
         rows = [self.pictures[self.row[i]] for i in ids]
         return index, torch.stack([row.to(self.device, non_blocking=True) for row in rows])
 
     def unpack(self, index: Tensor, bytes_: Tensor) -> dict[str, Tensor]:
-        """frame, background [B, S, S, 3], head, lips [B, S, S, 1] 0...1; eyes [B, 7]; w2c [B, 4, 4]; ids [B]."""
-        parts = bytes_.split([self.size ** 2 * channels for channels in CHANNELS], 1)
-        frame, background, head = (x.float().div_(255).view(len(index), self.size, self.size, -1) for x in parts)
-        return {"ids": index, "frame": frame, "background": background, "head": head,
-                "lips": self._rect(self.lip_rect[index]), "eyes": self.eyes[index], "w2c": self.w2c[index]}
+        """frame, background (with a torso) [B, S, S, 3], head, lips [B, S, S, 1] 0...1; eyes [B, 7]; w2c [B, 4, 4];
+        ids [B]."""
+        shown = dict(zip(("frame", "head") if self.torso is None else ("frame", "head", "background"), CHANNELS))
+        ends = np.cumsum([0, *shown.values()]) * self.size ** 2
+        parts = {name: bytes_[:, a:b] for name, a, b in zip(shown, ends, ends[1:])}
+        pictures = {k: x.float().div_(255).view(len(index), self.size, self.size, -1) for k, x in parts.items()}
+        return {"ids": index, **pictures, "lips": self._rect(self.lip_rect[index]), "eyes": self.eyes[index],
+                "w2c": self.w2c[index]}
 
     def batch(self, ids: Sequence[int]) -> dict[str, Tensor]:
         """The frames of `ids`, see `unpack`."""

@@ -15,6 +15,7 @@ from .regions import PARTS
 _LIP_GAP, _FACE_HEIGHT = (13, 14), (10, 152)
 # Each eye: (outer corner, inner corner) and three (upper, lower) pairs of the lids.
 _EYES = (((33, 133), ((160, 144), (159, 145), (158, 153))), ((263, 362), ((387, 373), (386, 374), (385, 380))))
+_SEAM = 6 / 512  # of the picture's edge: half the width of the band around the edge of the head
 _LUMINANCE, _CONTRAST = 0.01 ** 2, 0.03 ** 2  # SSIM's constants for a value range of 1 (Wang et al. 2004)
 
 
@@ -151,6 +152,32 @@ def psnr(a, b, mask=None):
     """
     _require_images(a, b)
     return -10 * torch.log10(_averaged((a - b).square(), mask).clamp_min(1e-10))
+
+
+def seam(a, b, head):
+    """How visible the edge of the head is: mean absolute error in a band around it over that inside the head.
+
+    The band reaches 6 px (at a size of 512 px; other sizes in proportion) to both sides of the edge; the inside is
+    what of the head lies further in. Where the picture ends there is no edge.
+
+    Args:
+        a, b: [..., S, S, 3] float, 0..1.
+        head: [..., S, S, 1] mask, 0..1; above 0.5 is head.
+
+    Returns:
+        [...] one number for each image: 1 where the band is as good as the face, above 1 where a seam shows; nan
+        without an edge or an inside, or where the inside has no error.
+
+    Errors: InputError for other or unequal shapes.
+    """
+    _require_images(a, b)
+    reach = max(1, round(_SEAM * a.shape[-2]))
+    covered = (head > 0.5).to(a.dtype).expand(*a.shape[:-1], 1).reshape(-1, 1, *a.shape[-3:-1])
+    # of head and of what is not head, each grown by the reach
+    grown, outside = F.max_pool2d(torch.cat([covered, 1 - covered], 1), 2 * reach + 1, 1, reach).unbind(1)
+    error, shape = (a - b).abs(), (*a.shape[:-1], 1)
+    inside = _averaged(error, (1 - outside).reshape(shape))
+    return _averaged(error, (grown * outside).reshape(shape)) / torch.where(inside > 0, inside, torch.nan)
 
 
 def _require_images(a, b):

@@ -14,27 +14,22 @@ from torch import Tensor, nn
 from . import expression
 from .config import Config
 from .gaussians import make_gaussians
+from .mouth import MODES, Mouth
 from .rasterizer import rasterize
-from .regions import lower_face, mouth_share
+from .regions import part_landmarks, share_of_parts
+from .torso import Torso
 
 TOKENS = ("audio", "eye", "camera", "null")
-HEARD = ("audio", "null")  # what the mouth may see of them
-AUDIO_CONTEXT = 8   # neighbouring feature windows behind one audio token
-AUDIO_DIM = 32      # numbers in the audio code
+#: what each part of the face may see of them (see `ESAA`); columns of `share_of_parts`
+VIEWS = {"rest": TOKENS, "mouth": ("audio", "null"), "eyes": ("eye", "null")}
 CAMERA_DIM = 12     # a rotation matrix and a translation
-
-
-def audio_windows(features: Tensor, ids: Tensor) -> Tensor:
-    """The 8 feature windows around each frame: features [N, 16, 29], ids [B] -> [B, 8, 16, 29], ends repeated."""
-    reach = torch.arange(AUDIO_CONTEXT, device=ids.device) - AUDIO_CONTEXT // 2
-    return features[(ids[:, None] + reach).clamp(0, len(features) - 1)]
 
 
 def keep_scale(module: nn.Module) -> None:
     """Start linear layers so that signals keep their size: with torch's defaults sound reaches the offsets a
     thousand times weaker than position does, and mouths hardly learn to move."""
     for layer in module.modules():
-        if isinstance(layer, (nn.Linear, Conv)):
+        if isinstance(layer, nn.Linear):
             nn.init.kaiming_normal_(layer.weight, a=0.02)
             nn.init.zeros_(layer.bias)
 
@@ -57,39 +52,6 @@ class TaylorKAN(nn.Module):
         for _ in range(self.order - 1):
             powers.append(powers[-1] * x)
         return self.weights(torch.cat(powers, -1))
-
-
-class Conv(nn.Conv1d):
-    """A convolution of 3 taps over time, [B, T, C] -> [B, T', C'], zeros outside, as one matrix product: a third of the
-    time of the library's own gradients for so few steps on a CPU."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1):
-        super().__init__(inputs, outputs, 3, stride=stride, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        taps = F.pad(x, (0, 0, 1, 1)).unfold(1, 3, self.stride[0]).flatten(2)  # [B, T', C * 3]
-        return F.linear(taps, self.weight.flatten(1), self.bias)
-
-
-class AudioNet(nn.Module):
-    """[B, 8, 16, 29] feature windows -> [B, 32] audio code: convolutions over time, attention over the windows."""
-
-    def __init__(self, channels: int = 29):
-        super().__init__()
-        widths = (channels, 32, 32, 64, 64)
-        convs = [layer for a, b in zip(widths, widths[1:])
-                 for layer in (Conv(a, b, stride=2), nn.LeakyReLU(0.02))]
-        self.convs = nn.Sequential(*convs)  # 16 steps -> 8 -> 4 -> 2 -> 1
-        self.code = nn.Sequential(nn.Linear(64, 64), nn.LeakyReLU(0.02), nn.Linear(64, AUDIO_DIM))
-        self.score = nn.Sequential(Conv(AUDIO_DIM, 16), nn.LeakyReLU(0.02), Conv(16, 1))
-        keep_scale(self)
-
-    def forward(self, windows: Tensor) -> Tensor:
-        b, w, steps, channels = windows.shape
-        x = windows.reshape(b * w, steps, channels)                       # [B*8, 16, 29]
-        code = self.code(self.convs(x)[:, 0]).reshape(b, w, AUDIO_DIM)    # [B, 8, 32]
-        weight = self.score(code).softmax(1)                              # [B, 8, 1]
-        return (weight * code).sum(1)
 
 
 class TriPlane(nn.Module):
@@ -117,9 +79,10 @@ class TriPlane(nn.Module):
 class ESAA(nn.Module):
     """Efficient spatial-audio attention: Gaussians look at agents, agents look at the tokens.
 
-    The mouth listens only: every agent comes twice, once for all tokens and once for sound and the null token, and
-    Gaussians of lips, chin and jaw ask the second. Eyes and camera tell the frames of a short clip apart, so a mouth
-    that sees them learns the clip by heart instead of the sound (upstream lets it).
+    Every agent comes three times, for the parts of the face (see `VIEWS`): Gaussians of lips, chin and jaw see the
+    audio token only, those of lids and brows the eye token only, all others everything. Eyes and camera tell the
+    frames of a short clip apart, so a mouth that sees them learns the clip by heart instead of the sound, and lids
+    that hear the sound do not close unless it says so (upstream lets both).
 
     Agents are learned. Upstream pools them from neighbouring rows of the queries, which depends on the order of the
     Gaussians in memory, and that changes with every densification. With learned agents a Gaussian's weights over
@@ -133,35 +96,34 @@ class ESAA(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.agents = nn.Parameter(torch.randn(heads, agents, self.dim))
         self.out = nn.Linear(width, width)
-        self.register_buffer("unheard", torch.tensor([0.0 if name in HEARD else -torch.inf for name in TOKENS]),
-                             persistent=False)
+        hidden = [[0.0 if token in view else -torch.inf for token in TOKENS] for view in VIEWS.values()]
+        self.register_buffer("hidden", torch.tensor(hidden), persistent=False)
         keep_scale(self)
 
-    def spatial_weights(self, feature: Tensor, mouth: Tensor) -> Tensor:
-        """Attention of N Gaussians over M agents, twice: feature [N, W], share of the mouth [N] 0...1 ->
-        [N, heads * 2M]; the same for every frame."""
+    def spatial_weights(self, feature: Tensor, parts: Tensor) -> Tensor:
+        """Attention of N Gaussians over M agents of each view: feature [N, W], shares of the parts [N, 3] ->
+        [N, heads * 3M]; the same for every frame."""
         ask = self.query.weight.unflatten(0, (self.heads, self.dim)).transpose(1, 2) @ self.agents.transpose(1, 2)
         bias = (self.agents @ self.query.bias.reshape(self.heads, self.dim, 1))[..., 0]      # [heads, M]
         scores = feature @ ask.transpose(0, 1).flatten(1) + bias.flatten()                   # one product for all heads
         weights = (scores.unflatten(1, bias.shape) / self.dim ** 0.5).softmax(-1)            # [N, heads, M]
-        mouth = mouth[:, None, None]
-        return torch.cat([weights * (1 - mouth), weights * mouth], 2).flatten(1)
+        return (weights[:, :, None] * parts[:, None, :, None]).flatten(1)
 
     def token_weights(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention of agents over tokens: tokens [B, T, W] -> ([B, heads, 2M, T], values [B, heads, T, dim])."""
+        """Attention of agents over tokens: tokens [B, T, W] -> ([B, heads, 3M, T], values [B, heads, T, dim])."""
         b, t, _ = tokens.shape
         key, value = self.key_value(tokens).reshape(b, t, 2, self.heads, self.dim).permute(2, 0, 3, 1, 4)
-        scores = self.agents @ key.transpose(2, 3) / self.dim ** 0.5
-        return torch.cat([scores, scores + self.unheard], 2).softmax(-1), value
+        scores = self.agents @ key.transpose(2, 3) / self.dim ** 0.5             # [B, heads, M, T]
+        return (scores[:, :, None] + self.hidden[:, None]).softmax(-1).flatten(2, 3), value
 
     def forward(self, feature: Tensor, spatial: Tensor, tokens: Tensor) -> Tensor:
-        """Add what Gaussians see to their features [N, W]: spatial [N, heads * 2M], tokens [B, T, W] -> [B, N, W].
+        """Add what Gaussians see to their features [N, W]: spatial [N, heads * 3M], tokens [B, T, W] -> [B, N, W].
 
         The output layer is applied to what the few agents saw, before the many Gaussians look at them.
         """
         weights, value = self.token_weights(tokens)
         out = self.out.weight.unflatten(1, (self.heads, self.dim)).permute(1, 2, 0)          # [heads, dim, W]
-        seen = (weights @ value @ out).flatten(1, 2)                                         # [B, heads * 2M, W]
+        seen = (weights @ value @ out).flatten(1, 2)                                         # [B, heads * 3M, W]
         return torch.baddbmm((feature + self.out.bias)[None], spatial.expand(len(tokens), -1, -1), seen)
 
 
@@ -171,13 +133,13 @@ class Deformation(nn.Module):
     def __init__(self, cfg: Config, pose_mean: Tensor, pose_std: Tensor, mean_face: Tensor):
         super().__init__()
         width = cfg.net_width
-        self.register_buffer("lower_face", lower_face(mean_face))
+        for name, landmarks in zip(("mouth_landmarks", "eye_landmarks"), part_landmarks(mean_face)):
+            self.register_buffer(name, landmarks)
         self.cfg = cfg
         self.register_buffer("pose_mean", pose_mean)
         self.register_buffer("pose_std", pose_std)
         self.triplane = TriPlane(cfg.plane_resolution, cfg.output_coordinate_dim, cfg.bounds)
-        self.audio_net = AudioNet()
-        inputs = {"audio": AUDIO_DIM, "eye": len(expression.COLUMNS), "camera": CAMERA_DIM}
+        inputs = {"audio": MODES, "eye": len(expression.COLUMNS), "camera": CAMERA_DIM}
         self.encoders = nn.ModuleDict({name: TaylorKAN(n, width) for name, n in inputs.items()})
         self.null = nn.Parameter(torch.zeros(width))
         self.attention = ESAA(width, cfg.num_heads, cfg.num_agents)
@@ -188,23 +150,24 @@ class Deformation(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
-    def tokens(self, audio: Tensor, eyes: Tensor, w2c: Tensor) -> Tensor:
-        """audio [B, 8, 16, 29], eyes [B, 7], w2c [B, 4, 4] -> [B, 4, W] in the order of `TOKENS`."""
+    def tokens(self, mouth: Tensor, eyes: Tensor, w2c: Tensor) -> Tensor:
+        """mouth [B, 8], eyes [B, 7], w2c [B, 4, 4] -> [B, 4, W] in the order of `TOKENS`."""
         pose = torch.cat([w2c[:, :3, :3].flatten(1), w2c[:, :3, 3]], 1)
         pose = (pose - self.pose_mean) / self.pose_std
-        if self.training and self.cfg.audio_noise:
-            audio = audio + self.cfg.audio_noise * torch.randn_like(audio)
-        null = self.null.expand(len(audio), -1)
-        eye, camera = self.encoders["eye"](eyes), self.encoders["camera"](pose / 2)
+        if self.training and self.cfg.mouth_noise:
+            mouth = mouth + self.cfg.mouth_noise * torch.randn_like(mouth)
+        null = self.null.expand(len(mouth), -1)
+        audio, eye, camera = (self.encoders[name](x) for name, x in zip(TOKENS, (mouth / 2, eyes, pose / 2)))
         if self.training and self.cfg.token_dropout:
-            drop = torch.rand(2, len(audio), 1, device=audio.device) < self.cfg.token_dropout
+            drop = torch.rand(2, len(mouth), 1, device=mouth.device) < self.cfg.token_dropout
             eye, camera = torch.where(drop[0], null, eye), torch.where(drop[1], null, camera)
-        return torch.stack([self.encoders["audio"](self.audio_net(audio)), eye, camera, null], 1)
+        return torch.stack([audio, eye, camera, null], 1)
 
     def spatial(self, means: Tensor) -> tuple[Tensor, Tensor]:
-        """What does not depend on the frame: features [N, W] and weights over agents [N, heads * 2M]."""
+        """What does not depend on the frame: features [N, W] and weights over agents [N, heads * 3M]."""
         feature = self.triplane(means)
-        return feature, self.attention.spatial_weights(feature, mouth_share(means, self.lower_face))
+        parts = share_of_parts(means, self.mouth_landmarks, self.eye_landmarks)
+        return feature, self.attention.spatial_weights(feature, parts)
 
     def decode(self, spatial: tuple[Tensor, Tensor], tokens: Tensor) -> dict[str, Tensor]:
         """Offsets: means [B, N, 3], scales [B, N, 3], quats [B, N, 4], opacities [B, N, 1], sh [B, N, 3K]."""
@@ -221,24 +184,26 @@ class Deformation(nn.Module):
 
 
 class Head(nn.Module):
-    """A talking head: canonical Gaussians and their deformation.
+    """A talking head: canonical Gaussians, their deformation, the mouth's shapes and the torso behind them.
 
     `gaussians` is a ParameterDict in gsplat's layout (see `make_gaussians`); the world is the head's own frame, so
     moving the head means moving the camera.
     """
 
     def __init__(self, cfg: Config, gaussians: nn.ParameterDict, pose_mean: Tensor, pose_std: Tensor,
-                 mean_face: Tensor):
+                 mean_face: Tensor, mouth: Mouth, torso: Torso):
         super().__init__()
         self.cfg = cfg
         self.gaussians = gaussians
         self.deformation = Deformation(cfg, pose_mean, pose_std, mean_face)
+        self.mouth, self.torso = mouth, torso
 
     @classmethod
-    def blank(cls, cfg: Config, points: int) -> "Head":
-        """A head of the right shape for loading a checkpoint of `points` Gaussians."""
+    def blank(cls, cfg: Config, points: int, frames: int, size: int) -> "Head":
+        """A head of the right shapes for a checkpoint of `points` Gaussians, trained on `frames` of `size` px."""
         gaussians = make_gaussians(torch.randn(max(points, 4), 3), torch.zeros(max(points, 4), 3), cfg.sh_degree)
-        return cls(cfg, gaussians, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM), torch.zeros(478, 3))
+        return cls(cfg, gaussians, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM), torch.zeros(478, 3),
+                   Mouth(frames), Torso.blank(size, frames))
 
     def __len__(self) -> int:
         return len(self.gaussians["means"])
@@ -258,11 +223,11 @@ class Head(nn.Module):
         return {"means": raw["means"], "quats": raw["quats"], "scales": raw["scales"].exp(),
                 "opacities": raw["opacities"].sigmoid(), "colors": raw["sh"]}
 
-    def offsets(self, audio: Tensor, eyes: Tensor, w2c: Tensor,
+    def offsets(self, mouth: Tensor, eyes: Tensor, w2c: Tensor,
                 spatial: Optional[tuple[Tensor, Tensor]] = None) -> dict[str, Tensor]:
         """Raw offsets of B frames, see `Deformation.decode`; `spatial` saves time where many batches follow."""
         net = self.deformation
-        return net.decode(spatial or self.spatial(), net.tokens(audio, eyes, w2c))
+        return net.decode(spatial or self.spatial(), net.tokens(mouth, eyes, w2c))
 
     def splat(self, offsets: Optional[dict[str, Tensor]], w2c: Tensor, K: Tensor, size: int,
               background: Optional[Tensor] = None, room: Optional[int] = None) -> tuple[Tensor, Tensor, dict]:
@@ -282,21 +247,21 @@ class Head(nn.Module):
                                      backgrounds=None if background is None else background[:, None])
         return rgb.squeeze(1), alpha.squeeze(1), info
 
-    def render(self, audio: Tensor, eyes: Tensor, w2c: Tensor, K: Tensor, size: int,
+    def render(self, mouth: Tensor, eyes: Tensor, w2c: Tensor, K: Tensor, size: int,
                background: Optional[Tensor] = None, deform: bool = True,
                spatial: Optional[tuple[Tensor, Tensor]] = None,
                pose: Optional[Tensor] = None, room: Optional[int] = None) -> tuple[Tensor, Tensor, dict]:
-        """`splat` of `offsets`: audio [B, 8, 16, 29] (see `audio_windows`), eyes [B, 7] (see `upper_face`).
+        """`splat` of `offsets`: mouth [B, 8] (see `Mouth`), eyes [B, 7] (see `upper_face`).
 
         deform=False renders the canonical head, as the coarse stage does. pose [B, 4, 4]: what the network is told
         instead of w2c; a camera outside the clip's range would make it extrapolate.
         """
-        offsets = self.offsets(audio, eyes, w2c if pose is None else pose, spatial) if deform else None
+        offsets = self.offsets(mouth, eyes, w2c if pose is None else pose, spatial) if deform else None
         return self.splat(offsets, w2c, K, size, background, room)
 
     @torch.no_grad()
-    def attention(self, audio: Tensor, eyes: Tensor, w2c: Tensor) -> Tensor:
+    def attention(self, mouth: Tensor, eyes: Tensor, w2c: Tensor) -> Tensor:
         """How much each Gaussian looks at each token, mean over attention heads: [B, N, 4], rows sum to 1."""
         esaa = self.deformation.attention
-        weights, _ = esaa.token_weights(self.deformation.tokens(audio, eyes, w2c))  # [B, heads, 2M, T]
+        weights, _ = esaa.token_weights(self.deformation.tokens(mouth, eyes, w2c))  # [B, heads, 3M, T]
         return self.spatial()[1] @ weights.flatten(1, 2) / esaa.heads

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .dataset import Dataset
 from .frames import Frames
-from .model import Head, audio_windows
+from .model import Head
 from .progress import Progress
 from .rasterizer import rasterize
 
@@ -50,7 +50,7 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, defo
     Returns:
         w2c [N, 4, 4] float32.
     """
-    frames, K = Frames(ds, range(len(ds)), device, place="disk"), ds.K.to(device)
+    frames, K = Frames(ds, range(len(ds)), device, place="disk").paint(head.torso), ds.K.to(device)
     furthest = torch.tensor(FURTHEST, device=device)
     nudges = torch.cat([torch.zeros(1, 6), NUDGE * torch.eye(6)]).to(device)
 
@@ -66,8 +66,8 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, defo
         for n, ids in enumerate(chunks):
             given = frames.batch(ids)
             frames.prefetch(chunks[n + 1] if n + 1 < len(chunks) else [])
-            audio = audio_windows(frames.features, given["ids"])
-            shapes = head.shapes(head.offsets(audio, given["eyes"], given["w2c"]) if deform else None, len(ids))
+            mouth = head.mouth.codes[given["ids"]]
+            shapes = head.shapes(head.offsets(mouth, given["eyes"], given["w2c"]) if deform else None, len(ids))
             down = torch.arange(ds.size, device=device)[:, None, None]
             counts = given["head"] * (down < frames.lip_rect[ids][:, 1, None, None, None])
             pose = best = given["w2c"]

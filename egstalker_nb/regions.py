@@ -19,7 +19,8 @@ CHIN = (18, 32, 43, 57, 83, 92, 106, 132, 135, 136, 140, 148, 149, 150, 152, 164
         369, 377, 378, 379, 391, 393, 394, 395, 396, 397, 400, 406, 410, 418, 421, 422, 424, 428, 430, 431, 432, 434)
 SKIN, AROUND = "other skin", "hair, ears, neck"
 REGIONS = (*PARTS, SKIN, AROUND)
-SOFT = 0.05  # head units, width of the mouth's edge
+SOFT = 0.05, 0.03  # head units, width of the edges of mouth and eyes
+EYE_REACH = 0.15  # head units around the landmarks of lids and brows
 FACE_REACH = 0.25  # head units: further than this from every landmark is no longer the face
 
 
@@ -34,15 +35,23 @@ def region_of(points: Tensor, mean_face: Tensor) -> Tensor:
     return region
 
 
-def lower_face(mean_face: Tensor) -> Tensor:
-    """Landmarks of lips, chin and jaw: mean_face [478, 3] -> [L, 3]."""
-    return mean_face[[*PARTS["lips"], *CHIN]]
+def part_landmarks(mean_face: Tensor) -> tuple[Tensor, Tensor]:
+    """Landmarks of the mouth with chin and jaw, and of the eyes with brows: mean_face [478, 3] -> [M, 3], [E, 3]."""
+    return mean_face[[*PARTS["lips"], *CHIN]], mean_face[[*PARTS["eyes"], *PARTS["brows"]]]
 
 
-def mouth_share(points: Tensor, lower: Tensor) -> Tensor:
-    """How far points belong to the mouth, 0...1 with a soft edge: points [N, 3], `lower_face` [L, 3] -> [N]."""
-    distance = torch.cdist(points, lower).amin(1)
-    return ((FACE_REACH - distance) / SOFT).sigmoid()
+def share_of_parts(points: Tensor, mouth: Tensor, eyes: Tensor) -> Tensor:
+    """How far points belong to the rest of the head, to the mouth (with chin and jaw) and to the eyes (with brows).
+
+    Args:
+        points: [N, 3] head frame. mouth, eyes: see `part_landmarks`.
+
+    Returns:
+        [N, 3] 0...1 with soft edges; rows sum to 1.
+    """
+    mouth = ((FACE_REACH - torch.cdist(points, mouth).amin(1)) / SOFT[0]).sigmoid()
+    eyes = ((EYE_REACH - torch.cdist(points, eyes).amin(1)) / SOFT[1]).sigmoid() * (1 - mouth)
+    return torch.stack([1 - mouth - eyes, mouth, eyes], 1)
 
 
 def count_regions(points: Tensor, mean_face: Tensor) -> dict[str, int]:

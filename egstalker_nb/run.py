@@ -92,7 +92,7 @@ class Run:
         """
         tensors = checkpoint.load(self.root, self.pick(iteration), checkpoint.HEAD)
         points = len(tensors["gaussians.means"])
-        head = Head.blank(self.config, points)
+        head = Head.blank(self.config, points, len(tensors["mouth.codes"]), len(tensors["torso.plate"]))
         for name in head.gaussians:
             head.gaussians[name] = torch.nn.Parameter(torch.empty_like(tensors[f"gaussians.{name}"]))
         for name in ("born", "w2c"):

@@ -20,11 +20,13 @@ from .frames import Frames
 from .gaussians import landmark_colors, make_gaussians
 from .graphs import Captured
 from .losses import Losses, psnr_of
-from .model import Head, audio_windows
+from .model import Head
+from .mouth import fit_mouth
 from .poses import refine_poses
 from .progress import Progress
 from .rasterizer.cuda import SPARE
 from .run import METRICS, Run
+from .torso import Torso, fit_torso
 
 AVERAGE_INTERVAL = 4    # steps between updates of the averaged network
 EVAL_FRAMES = 8         # validation frames behind the PSNR curve
@@ -77,6 +79,10 @@ class Trainer:
         self.K = ds.K.to(device)
         if run.iterations:
             self.restore(run.iterations[-1])
+        else:
+            self.head.torso = fit_torso(ds, self.frames, seed=cfg.seed)
+        for frames in (self.frames, self.eval_frames):
+            frames.paint(self.head.torso)
         self._cut_metrics()
         self.clock = time.perf_counter()
 
@@ -147,8 +153,8 @@ class Trainer:
         number of pairs of Gaussian and tile (0 on the CPU)."""
         stage, growing = self.kind
         batch = self.frames.unpack(*self.slot)
-        audio = audio_windows(self.frames.features, batch["ids"])
-        offsets = self.head.offsets(audio, batch["eyes"], batch["w2c"]) if stage == "fine" else None
+        mouth = self.head.mouth.codes[batch["ids"]]
+        offsets = self.head.offsets(mouth, batch["eyes"], batch["w2c"]) if stage == "fine" else None
         rgb, alpha, info = self.head.splat(offsets, batch["w2c"], self.K, self.ds.size, batch["background"],
                                            self.room if self.device_step.recording else None)
         loss, shown = self.losses[stage](rgb, alpha, batch["frame"], batch["head"], batch["lips"])
@@ -229,7 +235,7 @@ class Trainer:
         values = []
         for i in self.eval_ids:
             b = self.eval_frames.batch([i])
-            rgb, _, _ = head.render(audio_windows(self.frames.features, b["ids"]), b["eyes"], b["w2c"], self.K,
+            rgb, _, _ = head.render(head.mouth.codes[b["ids"]], b["eyes"], b["w2c"], self.K,
                                     self.ds.size, b["background"], deform=fine)
             values.append(psnr_of(rgb.clamp(0, 1), b["frame"]))
         value = torch.stack(values).mean().item() if values else float("nan")
@@ -242,6 +248,9 @@ class Trainer:
         fine = self.iteration > self.cfg.coarse_iterations
         w2c = refine_poses(self.shown_head(), now, self.device, self.cfg.pose_steps, deform=fine)
         self._use_poses(torch.from_numpy(w2c))
+        torso, val = self.head.torso, slice(self.ds.num_train, None)
+        torso.codes[val] = torso.codes_of(self.eval_frames.w2c[val])
+        self.eval_frames.paint(torso)
         self.device_step.reset()
 
     def _use_poses(self, w2c: Tensor) -> None:
@@ -289,6 +298,9 @@ class Trainer:
         self.average.load_state_dict({k.removeprefix("deformation."): v for k, v in tensors.items()
                                       if k.startswith("deformation.")})
         self.head.deformation.load_state_dict(trainer["network"])
+        for name, part in (("mouth", self.head.mouth), ("torso", self.head.torso)):
+            own = {k: v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in own.items()})
         self.optimizers = self._optimizers()
         for name, optimizer in self.optimizers.items():
             own = [{k: group[k] for k in ("lr", "fused", "capturable")} for group in optimizer.param_groups]
@@ -310,4 +322,5 @@ def new_head(ds: Dataset, cfg: Config) -> Head:
     pose = torch.cat([train[:, :3, :3].flatten(1), train[:, :3, 3]], 1)
     face = torch.from_numpy(ds.mean_face)
     gaussians = make_gaussians(face, landmark_colors(ds), cfg.sh_degree)
-    return Head(cfg, gaussians, pose.mean(0), pose.std(0).clamp_min(1e-2), face)
+    return Head(cfg, gaussians, pose.mean(0), pose.std(0).clamp_min(1e-2), face, fit_mouth(ds),
+                Torso.blank(ds.size, len(ds)))

@@ -9,16 +9,16 @@ import pytest
 
 from egstalker_nb.audio import (
     BANDS,
-    encoder_spec,
-    extract_features,
     frames_of,
     load_audio,
     load_features,
     save_wav,
     trim,
 )
+from egstalker_nb.encoders import load_encoder
 from egstalker_nb.errors import InputError
 
+LOGMEL = load_encoder("logmel")
 ONSET = 0.5  # seconds of silence before the tone
 
 
@@ -109,7 +109,7 @@ def test_unusable_sounds_are_named(tmp_path):
             load_audio(tmp_path / name)
     for wave in (np.zeros(0, np.float32), np.zeros((2, 100), np.float32), np.zeros(100, np.int16)):
         with pytest.raises(InputError, match="floats"):
-            extract_features(wave)
+            LOGMEL.features(wave)
     with pytest.raises(InputError, match="finite"):
         save_wav(tmp_path / "nan.wav", np.full(100, np.nan, np.float32))
     assert not (tmp_path / "nan.wav").exists()
@@ -118,31 +118,31 @@ def test_unusable_sounds_are_named(tmp_path):
 @pytest.mark.parametrize("samples", [1, 319, 320, 640, 1600, 12_345])
 def test_features_of_any_length(samples):
     """Shape, dtype and finite values, down to a single sample."""
-    features = extract_features(speech()[2000:2000 + samples])
+    features = LOGMEL.features(speech()[2000:2000 + samples])
     assert features.shape == (max(1, int(samples / 640 + 0.5)), 16, BANDS) and features.dtype == np.float32
     assert np.isfinite(features).all()
     assert frames_of(samples) == len(features)
     with pytest.raises(InputError, match="num_frames"):
-        extract_features(speech(), num_frames=0)
+        LOGMEL.features(speech(), num_frames=0)
 
 
 def test_silence_is_zero_and_a_click_stays_finite():
     """Digital silence has no logarithm and no variance."""
     silent = np.zeros(16_000, np.float32)
-    assert not extract_features(silent).any()
+    assert not LOGMEL.features(silent).any()
     silent[8000] = 1.0
-    assert np.abs(extract_features(silent)).max() < 20
-    assert np.abs(extract_features(np.full(16_000, 0.3, np.float32))).max() < 20
+    assert np.abs(LOGMEL.features(silent)).max() < 20
+    assert np.abs(LOGMEL.features(np.full(16_000, 0.3, np.float32))).max() < 20
 
 
 def test_windows_overlap_as_documented():
     """Window i holds steps 2i-8 .. 2i+7, zeros outside: neighbours share 14 steps."""
-    features = extract_features(speech())
+    features = LOGMEL.features(speech())
     assert len(features) == 50
     np.testing.assert_array_equal(features[1:, :14], features[:-1, 2:])
     assert not features[0, :8].any() and features[0, 8].any()
     assert features[-1, 9].any() and not features[-1, 10:].any()
-    shorter, longer = extract_features(speech(), 20), extract_features(speech(), 60)
+    shorter, longer = LOGMEL.features(speech(), 20), LOGMEL.features(speech(), 60)
     np.testing.assert_array_equal(shorter, features[:20])
     np.testing.assert_array_equal(longer[:50], features)
     assert not longer[-5:].any()
@@ -152,7 +152,7 @@ def test_steps_are_centred_in_time():
     """A click at 1 s is strongest in step 50, which is row 8 of window 25: no lag between sound and mouth."""
     wave = 1e-3 * np.random.default_rng(0).normal(size=32_000).astype(np.float32)
     wave[16_000] = 1.0
-    features = extract_features(wave)
+    features = LOGMEL.features(wave)
     assert features[25].mean(axis=1).argmax() == 8
     both = features[25].mean(axis=1)[[7, 9]]
     assert both[0] == pytest.approx(both[1], abs=0.5)
@@ -162,40 +162,41 @@ def test_bands_follow_frequency():
     """Higher tones excite higher bands: the 29 channels are a spectrum, in order."""
     noise = 1e-3 * np.random.default_rng(0).normal(size=24_000).astype(np.float32)
     tones = [tone(16_000, frequency=frequency) + noise for frequency in (150, 600, 2000, 6000)]
-    best = [extract_features(wave)[25].mean(axis=0).argmax() for wave in tones]
+    best = [LOGMEL.features(wave)[25].mean(axis=0).argmax() for wave in tones]
     assert best == sorted(set(best)) and best[0] < 6 and best[-1] > 22
 
 
 def test_normalisation_removes_loudness_and_timbre():
     """Each band has zero mean and unit variance, and a quieter or duller recording looks the same."""
     wave = speech(6.0)
-    features = extract_features(wave)
+    features = LOGMEL.features(wave)
     steps = features[4:-4, 8]
     np.testing.assert_allclose(steps.mean(axis=0), 0, atol=0.2)
     np.testing.assert_allclose(steps.std(axis=0), 1, atol=0.2)
-    np.testing.assert_allclose(extract_features(wave * 0.1), features, atol=1e-3)
+    np.testing.assert_allclose(LOGMEL.features(wave * 0.1), features, atol=1e-3)
     duller = np.append(wave[0], wave[1:] - 0.5 * wave[:-1]).astype(np.float32)
-    assert np.corrcoef(extract_features(duller).ravel(), features.ravel())[0, 1] > 0.98
+    assert np.corrcoef(LOGMEL.features(duller).ravel(), features.ravel())[0, 1] > 0.98
 
 
 def test_features_do_not_depend_on_the_block_size(monkeypatch):
     """Long sounds are computed in blocks; the seams must not show. Repeated calls give equal bits."""
-    from egstalker_nb import audio
+    from egstalker_nb import logmel
 
     wave = speech(5.0)
-    whole = extract_features(wave)
-    np.testing.assert_array_equal(extract_features(wave), whole)
-    monkeypatch.setattr(audio, "_BLOCK", 37)
-    np.testing.assert_allclose(extract_features(wave), whole, atol=1e-4)
+    whole = LOGMEL.features(wave)
+    np.testing.assert_array_equal(LOGMEL.features(wave), whole)
+    monkeypatch.setattr(logmel, "_BLOCK", 37)
+    np.testing.assert_allclose(LOGMEL.features(wave), whole, atol=1e-4)
 
 
 def test_encoder_spec_describes_the_features():
     """It is stored as JSON and compared: it must survive that, and name the channels."""
-    spec = encoder_spec()
+    spec = LOGMEL.spec
     assert json.loads(json.dumps(spec)) == spec
     assert (spec["sample_rate"], spec["hop"], spec["bands"], spec["steps"], spec["fps"]) == (16_000, 320, 29, 16, 25)
+    spec = load_encoder("logmel").spec
     spec["bands"] = 0
-    assert encoder_spec()["bands"] == 29
+    assert load_encoder("logmel").spec["bands"] == 29
 
 
 @pytest.mark.parametrize("make, match", [
@@ -230,7 +231,7 @@ def test_features_within_a_frame_of_the_sound_are_accepted(tmp_path):
 def pair(tmp_path):
     """A sound of 10.02 s (250.5 frames), saved with its features."""
     wave = speech(10.02)
-    np.save(tmp_path / "in.npy", extract_features(wave))
+    np.save(tmp_path / "in.npy", LOGMEL.features(wave))
     return save_wav(tmp_path / "in.wav", wave), tmp_path / "in.npy"
 
 

@@ -1,4 +1,4 @@
-"""Protects: a damaged dataset is named, and the torso is pasted without a seam."""
+"""Protects: a damaged dataset is named."""
 import json
 import shutil
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import egstalker_nb as egs
-from egstalker_nb.dataset import paste_torso
 from egstalker_nb.errors import DatasetError
 
 
@@ -68,19 +67,3 @@ def test_hash_follows_the_content(tiny_dataset, copy):
     meta = json.loads((copy / "dataset.json").read_text())
     (copy / "dataset.json").write_text(json.dumps({**meta, "focal": 129.0}))
     assert egs.load_dataset(copy).hash != tiny_dataset.hash
-
-
-def test_torso_is_pasted_without_plate_or_head_colour_in_its_edge():
-    """Blue torso below, red head above with a soft border, green plate: no red anywhere, no green in the torso."""
-    size, soft = 512, 8
-    y = np.arange(size)[:, None].repeat(size, 1)
-    head = np.clip((256 - y) / soft + 0.5, 0, 1)
-    mask = np.rint(255 * np.dstack([head, 1 - head, 0 * head])).astype(np.uint8)
-    red, blue = np.array([220.0, 0, 0]), np.array([0, 0, 220.0])
-    frame = (head[..., None] * red + (1 - head[..., None]) * blue).astype(np.uint8)
-    plate = np.full((size, size, 3), (0, 200, 0), np.uint8)
-    pasted = paste_torso(plate, frame, mask).astype(int)
-    assert np.abs(pasted[264:] - frame[264:]).max() <= 2, "the torso itself stays as it is"
-    assert (pasted[..., 0] < 40).all(), "no head colour in the background"
-    assert (pasted[253:260, :, 1] < 60).all(), "no plate colour in the soft border"
-    assert np.abs(pasted[:190] - plate[:190]).max() <= 2, "far under the head, the plate"

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from egstalker_nb.expression import COLUMNS, upper_face
+from egstalker_nb.expression import COLUMNS, motion, upper_face
 
 FOCAL, SIZE, COUNT = 600.0, 256, 40
 BROW = [55, 107, 65, 66]   # the inner brow of column 1
@@ -28,7 +28,7 @@ def project(points, w2c):
 
 
 def measured(points, face, w2c):
-    return upper_face(project(points, w2c), np.linspace(0, 1, COUNT), w2c, face, FOCAL, SIZE, COUNT)
+    return upper_face(motion(project(points, w2c), w2c, face, FOCAL, SIZE), np.linspace(0, 1, COUNT), COUNT)
 
 
 def test_a_raised_brow_shows_and_head_motion_does_not(clip):

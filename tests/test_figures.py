@@ -10,6 +10,7 @@ from egstalker_nb import diagrams, figures, plots, tables
 from egstalker_nb.config import FIELDS, load_config
 from egstalker_nb.errors import EgsError, InputError
 from egstalker_nb.run import Run
+from egstalker_nb.silence import loudness
 from egstalker_nb.trainer import new_head
 
 
@@ -118,7 +119,7 @@ def test_feature_windows_become_the_strip_they_were_cut_from():
 def test_loudness_is_in_decibels_of_full_scale():
     """A full-scale sine is 3 dB below full scale; half of it 6 dB less; silence and missing sound are the floor."""
     sine = np.sin(2 * np.pi * 100 * np.arange(640) / 16000).astype(np.float32)
-    level = figures.loudness(np.concatenate([sine, sine / 2, 0 * sine]), 4)
+    level = loudness(np.concatenate([sine, sine / 2, 0 * sine]), 4)
     np.testing.assert_allclose(level, [-3.01, -9.03, -60, -60], atol=0.02)
 
 

@@ -15,6 +15,7 @@ from egstalker_nb.metrics import (
     correlation_and_lag,
     landmark_distance,
     psnr,
+    seam,
     ssim,
     ssim_map,
     temporal_jitter,
@@ -143,6 +144,24 @@ def test_masks_choose_what_counts():
     torch.testing.assert_close(psnr(a, b, torch.ones(32, 32, 1)), psnr(a, b))
     torch.testing.assert_close(ssim(a, b, torch.ones(32, 32, 1)), ssim(a, b))
     assert psnr(a, b, mask & False).isnan().all() and ssim(a, b, mask & False).isnan().all()
+
+
+def test_seam_is_the_edge_against_the_inside():
+    """Known errors inside, in the band (6 px at 512, 3 at 256) and outside; the border of the picture is no edge."""
+    head = torch.zeros(256, 256, 1)
+    head[100:, 50:200] = 1
+    band = torch.zeros(256, 256, 1, dtype=torch.bool)
+    band[97:, 47:203] = True
+    band[103:, 53:197] = False
+    true = images(256, 256, 3) * 0.3
+    error = torch.where(band, 0.15, torch.where(head > 0, 0.1, 0.4))
+    assert seam(true + error, true, head) == pytest.approx(1.5)
+    assert seam(torch.stack([true + error] * 2), torch.stack([true] * 2), torch.stack([head] * 2)).shape == (2,)
+    off = torch.where(band, 0.0, error.double())
+    assert seam(true + off, true, head) == 0, "what lies outside the band does not count"
+    for empty in (head * 0, head * 0 + 1):
+        assert torch.isnan(seam(true + error, true, empty))
+    assert torch.isnan(seam(true, true, head))
 
 
 def test_shapes_that_do_not_fit_are_named():

@@ -5,8 +5,9 @@ import torch
 import egstalker_nb as egs
 from egstalker_nb.errors import InputError
 from egstalker_nb.gaussians import load_ply, make_gaussians, save_ply
-from egstalker_nb.model import Conv, TaylorKAN, audio_windows
-from egstalker_nb.regions import CHIN, PARTS
+from egstalker_nb.model import TaylorKAN
+from egstalker_nb.mouth import fit_mouth
+from egstalker_nb.regions import part_landmarks, share_of_parts
 from egstalker_nb.trainer import new_head
 
 
@@ -18,8 +19,7 @@ def head(tiny_dataset):
 
 def inputs(ds, ids=(0, 3)):
     ids = torch.tensor(ids)
-    return (audio_windows(torch.from_numpy(ds.features), ids), torch.from_numpy(ds.eyes)[ids],
-            torch.from_numpy(ds.w2c)[ids])
+    return fit_mouth(ds).codes[ids], torch.from_numpy(ds.eyes)[ids], torch.from_numpy(ds.w2c)[ids]
 
 
 def wake(head):
@@ -47,20 +47,26 @@ def test_audio_eye_and_camera_each_reach_the_picture(head, tiny_dataset):
         assert (head.offsets(*changed)["means"] - base).std() > 0.01 * base.std()
 
 
-def test_the_mouth_hears_but_sees_neither_eyes_nor_camera(head, tiny_dataset):
-    """Protects lips from being learned by heart: only sound moves them; the brows see everything."""
+def test_each_part_of_the_face_sees_its_own_token(head, tiny_dataset):
+    """Protects lips and lids from being learned by heart: only sound moves lips, only the eye token lids."""
     wake(head)
-    audio, eyes, w2c = inputs(tiny_dataset)
-    face, parts = torch.from_numpy(tiny_dataset.mean_face), {"lips": list(PARTS["lips"])}
-    far = torch.cdist(face, face[[*PARTS["lips"], *CHIN]]).amin(1)
-    parts["brows"] = [far.argmax().item()]
+    mouth, eyes, w2c = inputs(tiny_dataset)
+    shares = share_of_parts(head.gaussians["means"], *part_landmarks(torch.from_numpy(tiny_dataset.mean_face)))
+    torch.testing.assert_close(shares.sum(1), torch.ones(len(shares)))
 
-    def change(part, *changed):
-        return (head.offsets(*changed)["means"] - head.offsets(audio, eyes, w2c)["means"])[:, parts[part]].abs().max()
+    def change(view, *changed):
+        chosen = torch.zeros(len(shares), 3)
+        chosen[:, ("rest", "mouth", "eyes").index(view)] = 1
+        feature = head.deformation.triplane(head.gaussians["means"])
+        spatial = feature, head.deformation.attention.spatial_weights(feature, chosen)
+        tokens = [head.deformation.tokens(*x) for x in (changed, (mouth, eyes, w2c))]
+        a, b = (head.deformation.decode(spatial, t)["means"] for t in tokens)
+        return (a - b).abs().max()
 
-    for changed in ((audio, 1 - eyes, w2c), (audio, eyes, w2c.flip(0))):
-        assert change("lips", *changed) < 0.02 * change("lips", audio + 1, eyes, w2c)
-        assert change("brows", *changed) > change("lips", *changed)
+    sound, lids, camera = (mouth + 1, eyes, w2c), (mouth, 1 - eyes, w2c), (mouth, eyes, w2c.flip(0))
+    assert change("mouth", *sound) > 0 and change("mouth", *lids) == change("mouth", *camera) == 0
+    assert change("eyes", *lids) > 0 and change("eyes", *sound) == change("eyes", *camera) == 0
+    assert min(change("rest", *changed) for changed in (sound, lids, camera)) > 0
 
 
 def test_offsets_do_not_depend_on_the_order_of_gaussians(head, tiny_dataset):
@@ -99,12 +105,6 @@ def test_taylor_kan_is_a_cubic_of_squashed_inputs():
     torch.testing.assert_close(layer(x), 0.25 + 2 * t - t ** 2 + 0.5 * t ** 3)
 
 
-def test_audio_windows_repeat_the_ends():
-    features = torch.arange(10.0)[:, None, None].expand(10, 16, 29)
-    assert audio_windows(features, torch.tensor([0, 5, 9]))[:, :, 0, 0].tolist() == [
-        [0, 0, 0, 0, 0, 1, 2, 3], [1, 2, 3, 4, 5, 6, 7, 8], [5, 6, 7, 8, 9, 9, 9, 9]]
-
-
 def test_ply_round_trip_in_the_common_layout(tmp_path):
     torch.manual_seed(1)
     g = make_gaussians(torch.randn(20, 3), torch.rand(20, 3), 1)
@@ -136,18 +136,3 @@ def test_gaussians_start_on_the_face_with_its_colours(tiny_dataset):
         _, alpha, _ = head.render(*inputs(tiny_dataset), tiny_dataset.K, 64, deform=False)
     mask = torch.from_numpy(tiny_dataset.mask(0)[..., 0]) > 128
     assert alpha[0, ..., 0][mask].mean() > 5 * alpha[0, ..., 0][~mask].mean()
-
-
-@pytest.mark.parametrize("steps, stride", [(16, 2), (8, 1), (5, 2), (1, 2)])
-def test_convolution_is_the_librarys(steps, stride):
-    """Checkpoints keep its weights in the usual layout; values and gradients, channels last."""
-    torch.manual_seed(0)
-    ours = Conv(5, 7, stride)
-    theirs = torch.nn.Conv1d(5, 7, 3, stride=stride, padding=1)
-    theirs.load_state_dict(ours.state_dict())
-    x, y = (torch.linspace(-1, 1, 3 * steps * 5).reshape(3, steps, 5).requires_grad_() for _ in range(2))
-    a, b = ours(x), theirs(y.transpose(1, 2)).transpose(1, 2)
-    a.square().sum().backward()
-    b.square().sum().backward()
-    torch.testing.assert_close([a, x.grad, ours.weight.grad, ours.bias.grad],
-                               [b, y.grad, theirs.weight.grad, theirs.bias.grad], atol=1e-5, rtol=1e-5)

@@ -7,6 +7,7 @@ import pytest
 
 import egstalker_nb as egs
 from egstalker_nb.audio import frames_of, load_audio
+from egstalker_nb.encoders import DEFAULT_ENCODER, Encoder, load_encoder
 from egstalker_nb.errors import InputError
 from egstalker_nb.preparation import bundle, crop, masks, pipeline, quality, steps, track
 from egstalker_nb.video import read_frames
@@ -200,6 +201,50 @@ def test_own_features_are_taken_as_they_are(short_clip, small_chunks, tmp_path):
     assert ds.encoder == {"name": "external"}
 
 
+# ---- encoders
+
+class Loudness(Encoder):
+    """Stands for another encoder: every channel the same number."""
+
+    def __init__(self, version=1):
+        super().__init__({"name": "loudness", "version": version},
+                         lambda wave: np.full((-(-len(wave) // 320), 29), version, np.float32))
+
+
+def test_the_dataset_knows_its_encoder_and_another_one_redoes_only_the_sound(short_clip, uninterrupted, small_chunks,
+                                                                              tmp_path, monkeypatch):
+    def interrupt(*args):
+        raise Interruption
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "load_encoder", lambda name: Loudness())
+        patch.setattr(pipeline.overlay, "write_sheet", interrupt)
+        with pytest.raises(Interruption):
+            egs.prepare(short_clip, tmp_path / "ds", size=64, encoder="loudness")
+    assert np.load(tmp_path / "ds" / "features.npy")[20, 0, 0] == 1
+    for owner, name in ((track, "scan"), (track, "track"), (crop, "write_frames"), (pipeline.pose, "solve_pose"),
+                        (masks, "write_masks"), (pipeline.plate, "write_plate")):
+        monkeypatch.setattr(owner, name, interrupt)
+    ds = egs.prepare(short_clip, tmp_path / "ds", size=64)
+    assert ds.encoder == load_encoder(DEFAULT_ENCODER).spec
+    assert contents(ds.root) == contents(uninterrupted.root)
+
+
+def test_another_encoder_on_a_finished_folder_is_refused(short_clip, uninterrupted, monkeypatch):
+    """Heads that were trained on a dataset need its encoder; features from a file are another encoder too."""
+    before = contents(uninterrupted.root)
+    monkeypatch.setattr(pipeline, "load_encoder", lambda name: Loudness(2))
+    with pytest.raises(InputError, match=f"encoder '{DEFAULT_ENCODER}'.*there, 'loudness' version 2 now.*made with"):
+        egs.prepare(short_clip, uninterrupted.root, size=64, encoder="loudness")
+    assert contents(uninterrupted.root) == before
+
+
+def test_an_encoder_that_is_not_there_is_refused_before_anything_is_written(short_clip, tmp_path):
+    with pytest.raises(InputError, match="logmel.*'lgomel'"):
+        egs.prepare(short_clip, tmp_path / "ds", size=64, encoder="lgomel")
+    assert not (tmp_path / "ds").exists()
+
+
 # ---- memory
 
 class Lives:
@@ -260,9 +305,11 @@ def test_long_clips_do_not_pile_up_frames(monkeypatch, tmp_path, sample_dataset)
                               (crop, "require_mediapipe", lambda: Person)):
         monkeypatch.setattr(owner, name, fake)
     wave = np.random.default_rng(0).normal(0, 0.1, 600 * 640).astype(np.float32)
-    settings = {"version": 1, "video": "made up", "size": 64, "features": None, "focal": None}
+    encoder = load_encoder("logmel")
+    settings = {"version": 1, "video": "made up", "size": 64, "features": None, "focal": None,
+                "encoder": encoder.spec}
     (tmp_path / "ds").mkdir()
-    pipeline._build(tmp_path / "long.mp4", tmp_path / "ds", settings, wave, None, 600)
+    pipeline._build(tmp_path / "long.mp4", tmp_path / "ds", settings, wave, encoder, 600)
     assert egs.load_dataset(tmp_path / "ds").num_frames == 600
     # two or three in the reader and the loop, eight in front of the writers, two being written
     assert 0 < lives.most <= 16

@@ -229,7 +229,8 @@ GOOD = {
                     "depth": [12, 12]},
     "face_height_px": 280.0, "face_height_source_px": 300.0, "face_outside_share": 0.0, "uncovered_background": 0.4,
     "person_share": 0.5, "mouth_movement": {"mean": 0.04, "range": 0.08}, "blinks": 5,
-    "sound": {"level_dbfs": -20.0, "silence_share": 0.2}, "other_faces_share": 0.0, "cuts": [], "black_frames": 0,
+    "sound": {"level_dbfs": -20.0, "silence_share": 0.2, "moved_s": 0.0},
+    "other_faces_share": 0.0, "cuts": [], "black_frames": 0,
 }
 
 
@@ -252,6 +253,7 @@ def test_a_good_clip_has_no_warnings():
     (("black_frames",), 12, "12 frames are black"),
     (("sound", "level_dbfs"), -70.0, "silent"),
     (("sound", "silence_share"), 0.8, "80%"),
+    (("sound", "moved_s"), 0.08, "80 ms late"),
     (("mouth_movement", "range"), 0.001, "mouth hardly moves"),
     (("reprojection_px", "rms"), 4.0, "pose fits badly"),
 ])

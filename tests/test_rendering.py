@@ -4,9 +4,11 @@ import pytest
 import torch
 
 import egstalker_nb as egs
+from egstalker_nb import cli
 from egstalker_nb.audio import encoder_spec, extract_features, load_audio, save_wav
 from egstalker_nb.errors import DatasetError, InputError
-from egstalker_nb.rendering import Renderer, _orbit_path, cycle, middle_frame
+from egstalker_nb.progress import Progress
+from egstalker_nb.rendering import Renderer, audio_script
 from egstalker_nb.video import probe, read_frames
 
 CFG = dict(iterations=30, coarse_iterations=10, batch_size=2, plane_resolution=[8, 16])
@@ -39,9 +41,9 @@ def test_video_of_a_sound_longer_than_the_clip(run, speech, tmp_path, poses):
 def test_batches_do_not_change_the_picture(run, tiny_dataset):
     renderer = Renderer(run.load_head(device="cpu"), tiny_dataset)
     ds = tiny_dataset
-    args = [torch.from_numpy(a) for a in (ds.features, np.arange(4), ds.eyes[:4], ds.w2c[:4])]
+    args = [renderer.head.mouth.codes[:4], *(torch.from_numpy(a) for a in (ds.eyes[:4], ds.w2c[:4]))]
     whole, _ = renderer.batch(*args)
-    single = torch.cat([renderer.batch(args[0], *[a[i:i + 1] for a in args[1:]])[0] for i in range(4)])
+    single = torch.cat([renderer.batch(*[a[i:i + 1] for a in args])[0] for i in range(4)])
     # products of other shapes round differently; a step of 8 bits is forty times as much
     torch.testing.assert_close(whole, single, atol=1e-4, rtol=0)
 
@@ -110,17 +112,26 @@ def test_features_without_their_sound_are_refused(run, tmp_path):
         egs.render(run, features=tmp_path / "f.npy", device="cpu")
 
 
-def test_cycle_never_jumps():
-    assert cycle(4, 9).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2]
-    assert cycle(1, 3).tolist() == [0, 0, 0] and cycle(2, 4).tolist() == [0, 1, 0, 1]
-    assert np.abs(np.diff(cycle(7, 100))).max() == 1
+def test_what_the_network_is_told_is_what_the_script_says(run, speech):
+    script = audio_script(run, speech, poses="orbit", blink=np.linspace(0, 1, 33), duration=0.2)
+    renderer, seen = Renderer(run.load_head(device="cpu"), run.dataset), []
+    renderer.batch = lambda *given: seen.append(given) or (torch.zeros(5, 64, 64, 3), None)
+    list(renderer.pictures(script, 5, Progress(5, "x")))
+    mouth, eyes, w2c, _, pose = seen[0]
+    torch.testing.assert_close(mouth, renderer.mouth(script))
+    for got, wanted in ((eyes, script.eyes), (w2c, script.w2c), (pose, script.pose)):
+        np.testing.assert_array_equal(got.numpy(), wanted)
+    assert not np.array_equal(script.w2c, script.pose)
 
 
-def test_orbit_keeps_the_distance_and_turns(tiny_dataset):
-    _, w2c = _orbit_path(tiny_dataset, 100)
-    turns = w2c[:, :3, :3]
-    np.testing.assert_allclose(turns @ turns.transpose(0, 2, 1), np.eye(3)[None].repeat(100, 0), atol=1e-5)
-    np.testing.assert_allclose(w2c[:, :3, 3], w2c[:1, :3, 3].repeat(100, 0), atol=1e-6)
-    start = tiny_dataset.w2c[middle_frame(tiny_dataset)][:3, :3]
-    angles = [np.degrees(np.arccos(np.clip((np.trace(m[:3, :3].T @ start) - 1) / 2, -1, 1))) for m in w2c]
-    assert angles[0] < 0.1 and 14 < max(angles) < 17
+@pytest.mark.parametrize("option", [("--poses", "cycle"), ("--blink", "17"), ("--blink", "dataset")])
+def test_command_line_refuses_motion_without_a_sound(run, option, capsys):
+    assert cli.main(["render", str(run.root), *option]) == 2
+    assert f"audio together with {option[0][2:]}" in capsys.readouterr().err
+
+
+def test_command_line_takes_a_dataset_and_a_rate(run, speech, tmp_path):
+    out, place = tmp_path / "v.mp4", str(run.dataset.root)
+    assert cli.main(["render", str(run.root), "--audio", str(speech), "--out", str(out), "--duration", "0.2",
+                     "--poses", place, "--blink", "20"]) == 0
+    assert probe(out).num_frames == 5

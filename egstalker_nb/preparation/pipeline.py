@@ -11,27 +11,29 @@ import numpy as np
 
 from .. import audio as sound
 from ..dataset import FORMAT, Dataset, load_dataset
+from ..encoders import DEFAULT_ENCODER, EXTERNAL, Encoder, describe, load_encoder
 from ..errors import EgsError, InputError
+from ..expression import lower_face, motion
 from ..files import writing_to
 from ..metrics import aperture
 from ..video import probe
 from . import crop as cropping
-from . import face, masks, overlay, plate, pose, quality, track
+from . import face, masks, offset, overlay, plate, pose, quality, track
 from .steps import WORK, Step, Workspace, joined_chunks, read_npz, write_json, write_npz
 
 FPS = 25
 #: raised where a step computes something else than before, so that half-made datasets are not continued with it
-VERSION = 1
+VERSION = 2
 SAMPLES_PER_FRAME = 640
 
 
 def prepare(video: str | Path, out: str | Path, size: int = 512, features: str | Path | None = None,
-            focal: float | None = None) -> Dataset:
+            focal: float | None = None, encoder: str | Path = DEFAULT_ENCODER) -> Dataset:
     """Turn a talking-head video into a dataset folder.
 
-    Interrupted work continues where it stopped; with another size or other features, what they touch is redone. A
-    finished folder is returned at once, and other settings for it are refused. Memory does not grow with the length
-    of the clip.
+    Interrupted work continues where it stopped; with another size, encoder or other features, what they touch is
+    redone. A finished folder is returned at once, and other settings for it are refused. Memory does not grow with
+    the length of the clip.
 
     Args:
         video: a clip of one person with sound, at any size and frame rate.
@@ -39,6 +41,8 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
         size: side of the square pictures in px, a multiple of 16 from 64 to 1024.
         features: `.npy` [num_frames, 16, 29] to use instead of computing them from the sound.
         focal: focal length in px at `size`; by default 2.5 picture widths (see `pose.FOCAL_WIDTHS`).
+        encoder: what computes features from the sound, see `load_encoder`: the heads of this dataset will always be
+            driven by it. Not used with `features`.
 
     Returns:
         the Dataset. `dataset.report["warnings"]` says in plain sentences what will make it train badly;
@@ -46,7 +50,8 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
 
     Raises:
         InputError: the video is missing, not a video, without sound or without a face; the size, the features or the
-            folder are not usable; the folder holds another video's dataset.
+            folder are not usable; the encoder is not there; the folder holds another video's dataset.
+        MissingPackageError: a CTC encoder without `transformers`.
     """
     video, root = Path(video), Path(out)
     _check_size(size, focal)
@@ -55,8 +60,10 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
         raise InputError("a video with sound", f"{video} without a sound stream",
                          "Record the clip with sound, or add its sound track with a video editor: the mouth is "
                          "learned from it.")
+    listener = load_encoder(encoder) if features is None else None
     settings = {"version": VERSION, "video": _digest(video), "size": int(size),
-                "features": None if features is None else _digest(_existing(features)), "focal": focal}
+                "features": None if features is None else _digest(_existing(features)), "focal": focal,
+                "encoder": EXTERNAL if listener is None else listener.spec}
     if _finished(root, settings):
         return load_dataset(root)
     wave = sound.load_audio(video)
@@ -64,7 +71,7 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
         sound.load_features(features, wave)
     _open(root, settings)
     try:
-        _build(video, root, settings, wave, features, info.frames_at(FPS))
+        _build(video, root, settings, wave, features if listener is None else listener, info.frames_at(FPS))
     except EgsError:
         # an unusable clip leaves no half-made dataset that would refuse the next clip
         shutil.rmtree(root / WORK, ignore_errors=True)
@@ -116,10 +123,16 @@ def _finished(root: Path, settings: dict) -> bool:
         raise InputError("an empty folder or a dataset that prepare has begun", f"'{root}' with something else in it",
                          "Choose another folder.")
     if made.is_file() and records[0] != settings:
-        other = [f"{k} {records[0].get(k)!r} there, {v!r} now" for k, v in settings.items() if records[0].get(k) != v]
+        other = [f"{k} {_shown(k, records[0].get(k))} there, {_shown(k, v)} now" for k, v in settings.items()
+                 if records[0].get(k) != v]
         raise InputError(f"the settings of the finished dataset in '{root}'", "; ".join(other),
-                         "Prepare it into another folder: runs that were trained on this one need it as it is.")
+                         "Give the settings that it was made with, or prepare into another folder: runs that were "
+                         "trained on this one need it as it is.")
     return made.is_file()
+
+
+def _shown(setting: str, value: object) -> str:
+    return describe(value) if setting == "encoder" and isinstance(value, dict) else repr(value)
 
 
 def _open(root: Path, settings: dict) -> None:
@@ -136,10 +149,11 @@ def _settings_of(record: Path) -> dict:
     except ValueError as error:
         raise InputError("a dataset folder", f"'{record}' that cannot be read ({error})",
                          "Choose another folder, or delete this one.") from error
-    return value.get("settings", {}) if record.name == "dataset.json" else value
+    # the encoder is a setting too; it stands beside the others where all who use the dataset find it
+    return {**value.get("settings", {}), "encoder": value.get("encoder")} if record.name == "dataset.json" else value
 
 
-def _build(video: Path, root: Path, settings: dict, wave: np.ndarray, features: str | Path | None,
+def _build(video: Path, root: Path, settings: dict, wave: np.ndarray, features: str | Path | Encoder,
            expected: int) -> None:
     work = Workspace(root)
     size, key = settings["size"], {"version": settings["version"], "video": settings["video"]}
@@ -162,30 +176,33 @@ def _build(video: Path, root: Path, settings: dict, wave: np.ndarray, features: 
     masked = work.run("masks", lambda step: masks.write_masks(step, root / "masks", root / "frames", person, landmarks),
                       needs=["frames"], clears="masks")
     plated = work.run("plate", lambda step: plate.write_plate(step, root, n), needs=["masks"])
-    work.run("sound", lambda step: _sound(step, root, wave, features, n),
-             {"features": settings["features"]}, ["scan"])
+    poses = read_npz(posed.folder / "pose.npz")
+    focal, opening = float(poses.pop("focal")), aperture(landmarks)
+    mouth = lower_face(motion(landmarks, poses["w2c"], poses["mean_face"], focal, size))
+    heard = work.run("sound", lambda step: _sound(step, root, wave, features, mouth, opening),
+                     {"features": settings["features"], "encoder": settings["encoder"]}, ["pose"])
+    late = float(read_npz(heard.folder / "sound.npz")["late"])
 
-    tracking = {"landmarks": landmarks, "found": raw["found"], **read_npz(posed.folder / "pose.npz"),
-                "blink": face.blink_curve(landmarks, raw["found"]), "aperture": aperture(landmarks),
+    tracking = {"landmarks": landmarks, "found": raw["found"], **poses,
+                "blink": face.blink_curve(landmarks, raw["found"]), "aperture": opening,
                 "lip_rect": face.rectangles(landmarks, face.LIPS, face.LIP_MARGIN, size),
                 "eye_rect": face.rectangles(landmarks, face.EYE_REGION, face.EYE_MARGIN, size)}
-    focal = float(tracking.pop("focal"))
     write_npz(root / "tracking.npz", **tracking)
     padded = sound.load_audio(root / "audio.wav")
     uncovered = float(read_npz(plated.folder / "plate.npz")["uncovered"])
     person_share = 1 - float(joined_chunks(masked)["shares"][:, 2].mean())
     report = quality.measure(seen, landmarks, raw["found"], tracking["w2c"], tracking["reprojection"], square, size,
-                             tracking["aperture"], tracking["blink"], padded, uncovered, person_share)
+                             opening, tracking["blink"], padded, uncovered, person_share, late)
     report["warnings"] = quality.find_problems(report)
     report["seconds_per_step"] = {name: step.seconds for name, step in work.steps.items()}
     (root / "report").mkdir(exist_ok=True)
     overlay.write_sheet(root, tracking, focal)
     overlay.write_curves(root, tracking, quality.euler(tracking["w2c"]), padded)
     write_json(root / "report.json", report)
-    encoder = sound.encoder_spec() if features is None else {"name": "external"}
     write_json(root / "dataset.json", {
         "format": FORMAT, "source": video.name, "fps": FPS, "size": size, "num_frames": n, "crop": list(square),
-        "focal": focal, "encoder": encoder, "num_train": max(1, n * 10 // 11), "settings": settings})
+        "focal": focal, "encoder": settings["encoder"], "num_train": max(1, n * 10 // 11),
+        "settings": {name: value for name, value in settings.items() if name != "encoder"}})
     work.remove()
 
 
@@ -195,10 +212,18 @@ def _pose(step: Step, landmarks: np.ndarray, found: np.ndarray, size: int, focal
               focal=np.float64(result.focal))
 
 
-def _sound(step: Step, root: Path, wave: np.ndarray, features: str | Path | None, num_frames: int) -> None:
-    """Write audio.wav, cut or padded to the length of the picture, and features.npy."""
+def _sound(step: Step, root: Path, wave: np.ndarray, features: str | Path | Encoder, mouth: np.ndarray,
+           opening: np.ndarray) -> None:
+    """Write audio.wav, in time with the picture and of its length, and features.npy, from an encoder or a file.
+
+    Features from a file stay beside the sound that they were made from.
+    """
+    num_frames, late = len(mouth), 0.0
     samples = num_frames * SAMPLES_PER_FRAME
-    windows = (sound.extract_features(wave[:samples], num_frames) if features is None
+    if isinstance(features, Encoder):
+        late, _ = offset.sound_offset(np.pad(wave[:samples], (0, max(0, samples - len(wave)))), mouth, opening)
+        wave = offset.moved_earlier(wave, late)
+    windows = (features.features(wave[:samples], num_frames) if isinstance(features, Encoder)
                else sound.load_features(features, wave))
     if len(windows) < num_frames:
         # one frame shorter is within rounding: the last window is held
@@ -206,4 +231,5 @@ def _sound(step: Step, root: Path, wave: np.ndarray, features: str | Path | None
     temporary = root / ".features.npy"
     np.save(temporary, windows[:num_frames])
     os.replace(temporary, root / "features.npy")
+    write_npz(step.folder / "sound.npz", late=np.float64(late))
     sound.save_wav(root / "audio.wav", np.pad(wave[:samples], (0, max(0, samples - len(wave)))))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..silence import INAUDIBLE_DB, QUIET_DB, block_power, speech_level
 from .face import CHIN, FOREHEAD, OVAL
 from .track import Scan, main_face
 
@@ -45,25 +46,21 @@ def loudness(wave: np.ndarray) -> dict[str, float]:
     Args:
         wave: [samples] float32, 16 kHz.
     """
-    block = 320
-    count = max(1, len(wave) // block)
-    power = (np.resize(wave, count * block).reshape(count, block).astype(np.float64) ** 2).mean(axis=1)
-    loud = np.sort(power)[count // 2:].mean()
-    level = 10 * np.log10(max(loud, 1e-10))
-    # silence: 25 dB below the speech itself, or below what any recording of speech has
-    silent = 10 * np.log10(np.maximum(power, 1e-10)) < max(level - 25, -60)
-    return {"level_dbfs": round(float(level), 1), "silence_share": round(float(silent.mean()), 3)}
+    power = block_power(wave)
+    level = speech_level(wave)
+    silent = 10 * np.log10(np.maximum(power, 1e-10)) < max(level - QUIET_DB, INAUDIBLE_DB)
+    return {"level_dbfs": round(level, 1), "silence_share": round(float(silent.mean()), 3)}
 
 
 def measure(seen: Scan, landmarks: np.ndarray, found: np.ndarray, w2c: np.ndarray, reprojection: np.ndarray,
             crop: tuple[int, int, int], size: int, aperture: np.ndarray, blink: np.ndarray, wave: np.ndarray,
-            uncovered: float, person_share: float) -> dict:
+            uncovered: float, person_share: float, late: float) -> dict:
     """All measures of the report, JSON-able.
 
     Args:
         seen: first pass. landmarks: [N, 478, 3] px of the crop. found: [N] bool. w2c: [N, 4, 4].
         reprojection: [N] px. crop: source px. size: S. aperture, blink: [N]. wave: 16 kHz mono.
-        uncovered, person_share: 0..1.
+        uncovered, person_share: 0..1. late: see `offset.sound_offset`.
     """
     angles, place = euler(w2c), w2c[:, :3, 3].astype(np.float64)
     seen_angles, seen_place = angles[found], place[found]
@@ -90,7 +87,7 @@ def measure(seen: Scan, landmarks: np.ndarray, found: np.ndarray, w2c: np.ndarra
         "uncovered_background": _round(uncovered), "person_share": _round(person_share),
         "mouth_movement": {"mean": _round(aperture[found].mean(), 4), "range": _round(_spread(aperture[found]), 4)},
         "blinks": int(((blink[1:] > 0.6) & (blink[:-1] <= 0.6)).sum()),
-        "sound": loudness(wave),
+        "sound": {**loudness(wave), "moved_s": _round(late)},
         "other_faces_share": _round((others > 0).mean()),
         "cuts": [int(c) for c in find_cuts(seen.change)],
         "black_frames": int((seen.brightness < BLACK).sum()),
@@ -172,8 +169,12 @@ def _picture(r: dict) -> list[str]:
 
 
 def _sound(r: dict) -> list[str]:
-    level, silence = r["sound"]["level_dbfs"], r["sound"]["silence_share"]
+    level, silence, moved = (r["sound"][name] for name in ("level_dbfs", "silence_share", "moved_s"))
     texts = []
+    if abs(moved) >= 1 / FPS:
+        side = "late" if moved > 0 else "early"
+        texts.append(f"The sound was {abs(moved) * 1000:.0f} ms {side} against the lips; it was moved. Play the "
+                     "replay video: if it looks wrong, put the sound right in a video editor.")
     if level < SILENT_DBFS:
         texts.append(f"The sound is silent or nearly so ({level:.0f} dBFS): the mouth cannot learn from it. Check the "
                      "recording's microphone, or use a clip with speech.")

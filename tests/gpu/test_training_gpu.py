@@ -3,10 +3,12 @@ import pytest
 import torch
 
 import egstalker_nb as egs
+from egstalker_nb import trainer
 from egstalker_nb.frames import Frames
 from egstalker_nb.graphs import Captured
 from egstalker_nb.metrics import blur
 from egstalker_nb.rendering import Renderer
+from egstalker_nb.torso import Torso
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 SMALL = dict(iterations=90, coarse_iterations=30, checkpoint_interval=25, eval_interval=50, densify_from_iter=10,
@@ -24,7 +26,9 @@ def steps(ds, root, iterations, recorded, monkeypatch, until):
     with monkeypatch.context() as patch:
         if not recorded:
             patch.setattr(Captured, "__call__", Captured._plainly)
-        cfg = egs.load_config("production", **{**SMALL, "iterations": iterations, "audio_noise": 0.0})
+        # learned with gradients that CUDA sums in any order: not the same twice
+        patch.setattr(trainer, "fit_torso", lambda ds, frames, seed: Torso.blank(ds.size, len(ds)).to(frames.device))
+        cfg = egs.load_config("production", **{**SMALL, "iterations": iterations, "mouth_noise": 0.0})
         run = egs.train(ds, cfg, root, until=until)
     return run.load_head(), run.metrics("train")
 
@@ -46,17 +50,17 @@ def test_recorded_drawings_are_the_plain_drawings(tiny_dataset, tmp_path):
     cfg = egs.load_config("production", **SMALL)
     run = egs.train(tiny_dataset, cfg, tmp_path / "run")
     renderer, plain = Renderer(run.load_head(), tiny_dataset), Renderer(run.load_head(), tiny_dataset)
-    frames = Frames(tiny_dataset, range(12), renderer.device)
+    frames = Frames(tiny_dataset, range(12), renderer.device).paint(renderer.head.torso)
     for ids in ([0, 1], [2, 3], [4, 5], [6, 7]):
         given = frames.batch(ids)
-        inputs = [given[name] for name in ("ids", "eyes", "w2c", "background")]
-        wanted = plain.batch(frames.features, *inputs)
+        inputs = [renderer.head.mouth.codes[given["ids"]], *(given[name] for name in ("eyes", "w2c", "background"))]
+        wanted = plain.batch(*inputs)
         plain._draw.reset()
         if ids[0] == 6:
             renderer._room = 64
             renderer._draw.reset()
             renderer._draw.ready = True  # records with far too little room
-        found = renderer.batch(frames.features, *inputs)
+        found = renderer.batch(*inputs)
         for a, b in zip(found, wanted):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
     assert renderer._room > 64

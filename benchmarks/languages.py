@@ -1,0 +1,155 @@
+"""Does the mouth follow any language? Synthesised speech, whose phones are known, drives a head.
+
+    python benchmarks/languages.py outputs/a-prod [outputs/b-prod ...] --out benchmarks/results/languages.json
+
+Five languages, two voices each, 8 to 12 s a piece. Correlates with how far the lips part in the phones spoken
+(`phones.OPENNESS`, smoothed over 0.1 s, 25 fps): `encoder`, the same of the phones that the built-in encoder hears;
+`r`, the mouth opening found on the rendered frames. The encoder never heard Swahili, nor espeak-ng's variants used
+here. Needs mediapipe and the synthesisers (see tools/phones/README.md). About 2700 frames a head.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+import numpy as np
+from common import DEVICE, facts
+
+import egstalker_nb as egs
+from egstalker_nb import metrics, phones
+from egstalker_nb.audio import SAMPLE_RATE, frames_of, save_wav
+from egstalker_nb.rendering import Renderer, audio_script
+from egstalker_nb.run import Run
+from egstalker_nb.sync import MAX_LAG, _pictures, _tracked
+from egstalker_nb.tables import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "phones"))
+import synthesize  # noqa: E402
+
+#: language -> Universal Declaration of Human Rights, article 1, and voices as "synthesiser voice"
+SPOKEN = {
+    "English": ("All human beings are born free and equal in dignity and rights. They are endowed with reason and "
+                "conscience and should act towards one another in a spirit of brotherhood.",
+                ("espeak en-us+Alicia", "flite rms")),
+    "German": ("Alle Menschen sind frei und gleich an Würde und Rechten geboren. Sie sind mit Vernunft und Gewissen "
+               "begabt und sollen einander im Geiste der Brüderlichkeit begegnen.",
+               ("espeak de+Marco", "espeak de+Jacky")),
+    "Italian": ("Tutti gli esseri umani nascono liberi ed eguali in dignità e diritti. Essi sono dotati di ragione e "
+                "di coscienza e devono agire gli uni verso gli altri in spirito di fratellanza.",
+                ("espeak it+adam", "festival pc_diphone")),
+    "Russian": ("Все люди рождаются свободными и равными в своем достоинстве и правах. Они наделены разумом и совестью "
+                "и должны поступать в отношении друг друга в духе братства.",
+                ("espeak ru+pablo", "espeak ru+Andrea")),
+    "Swahili": ("Watu wote wamezaliwa huru, hadhi na haki zao ni sawa. Wote wamejaliwa akili na dhamiri, hivyo yapasa "
+                "watendeane kindugu.",
+                ("espeak sw+Marco", "espeak sw+Alicia")),
+}
+COLUMNS = ("head", "language", "voice", "seconds", "encoder", "r", "best_r", "lag")
+OPENNESS = np.array([phones.OPENNESS[name] for name in phones.CLASSES], np.float32)
+WIDTH = 10                     # values of 10 ms that one frame's openness is the mean of
+PER_FRAME = 4
+
+
+class Piece(NamedTuple):
+    """A spoken text. wave: float32 [samples], 16 kHz. truth, heard: float32 [frames], openness at 25 fps."""
+
+    language: str
+    voice: str
+    wave: np.ndarray
+    truth: np.ndarray
+    heard: np.ndarray
+
+
+def at_frames(openness: np.ndarray, frames: int) -> np.ndarray:
+    """Openness of intervals of 10 ms [T] -> mean of the 0.1 s around each frame [frames], shut outside the sound."""
+    padded = np.zeros(PER_FRAME * frames + WIDTH, np.float32)
+    used = openness[:len(padded) - WIDTH // 2]
+    padded[WIDTH // 2:WIDTH // 2 + len(used)] = used
+    return np.lib.stride_tricks.sliding_window_view(padded, WIDTH)[::PER_FRAME][:frames].mean(1)
+
+
+def heard_openness(wave: np.ndarray, frames: int) -> np.ndarray:
+    """What the built-in encoder makes of a wave, as `at_frames`."""
+    steps = phones.steps(wave) ** 2 @ OPENNESS
+    return at_frames(np.repeat(steps, 2)[1:], frames)  # a step lasts from 10 ms before its time to 10 ms after
+
+
+def pieces() -> Iterator[Piece]:
+    """Every text in every voice."""
+    espeak = synthesize.Espeak()
+    with tempfile.TemporaryDirectory() as folder:
+        for language, (text, voices) in SPOKEN.items():
+            for name in voices:
+                kind, voice = name.split()
+                if kind == "espeak":
+                    wave, labels = espeak(text, voice)
+                elif kind == "flite":
+                    wave, labels = synthesize.flite(text, voice, 1.0, 110.0, Path(folder))
+                else:
+                    wave, labels = synthesize.festival(text, voice, 1.0, Path(folder))
+                wave = np.clip(wave, -1, 1)
+                frames = frames_of(len(wave))
+                yield Piece(language, name, wave, at_frames(OPENNESS[labels], frames), heard_openness(wave, frames))
+
+
+def mouth(run: Run, wave: np.ndarray, name: str) -> np.ndarray:
+    """Mouth opening [frames] on the frames of a head driven by a wave; NaN: no face found."""
+    number = run.pick()
+    with tempfile.TemporaryDirectory() as folder:
+        script = audio_script(run, save_wav(Path(folder) / "speech.wav", wave), poses="cycle")
+    renderer = Renderer(run.load_head(number, DEVICE), run.dataset, deform=number > run.config.coarse_iterations)
+    return metrics.aperture(_tracked(_pictures(renderer, script, name), len(script)))
+
+
+def measure(runs: list[Run]) -> tuple[list[tuple], list[dict]]:
+    """Rows of `COLUMNS` with a mean for each head, and the curves behind them."""
+    spoken, rows, curves = list(pieces()), [], []
+    for run in runs:
+        own = []
+        for piece in spoken:
+            driven = mouth(run, piece.wave, f"{run.root.name} < {piece.voice}")
+            encoder = metrics.correlation_and_lag(piece.heard, piece.truth, 0)[0]
+            scores = [None if np.isnan(x) else x for x in metrics.correlation_and_lag(driven, piece.truth, MAX_LAG)]
+            own.append((run.root.name, piece.language, piece.voice, len(piece.wave) / SAMPLE_RATE, encoder, *scores))
+            curves.append({"head": run.root.name, "voice": piece.voice, "truth": numbers(piece.truth),
+                           "heard": numbers(piece.heard), "mouth": numbers(driven)})
+        means = [mean([row[column] for row in own]) for column in range(4, 7)]
+        rows += [*own, (run.root.name, "mean", str(len(own)), None, *means, mean([abs(row[7]) for row in own
+                                                                               if row[7] is not None]))]
+    return rows, curves
+
+
+def mean(values: list) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def numbers(values: np.ndarray) -> list:
+    return [round(float(x), 4) if np.isfinite(x) else None for x in values]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--dataset", type=Path, help="where the dataset of the run lies now (with one run)")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON")
+    parser.add_argument("--revision", help="git revision, where there is no repository")
+    args = parser.parse_args()
+    if args.dataset and len(args.runs) > 1:
+        parser.error("--dataset goes with one run")
+    synthesize.require()
+    rows, curves = measure([egs.load_run(path, args.dataset) for path in args.runs])
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    result = {"facts": facts(args.revision), "columns": list(COLUMNS), "rows": [list(row) for row in rows],
+              "curves": curves}
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    shown = [[f"{x:.2f}" if isinstance(x, float) else x for x in row] for row in rows]
+    print(Table(COLUMNS, shown, "Mouth and phones spoken, correlations; the mean of lags (frames) is of their size"))
+
+
+if __name__ == "__main__":
+    main()

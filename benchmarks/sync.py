@@ -1,0 +1,45 @@
+"""How well mouths follow foreign voices, for every ordered pair of trained heads, as a table and one JSON.
+
+    python benchmarks/sync.py outputs/a-prod outputs/b-prod [...] --out benchmarks/results/sync.json
+
+Each head is driven by every other head's clip, by the clips of `--sounds`, and by its own validation frames. Needs
+mediapipe. Takes twice the time of rendering each clip once on each head (512 px, 10,000 Gaussians, one CPU core:
+about 6 frames/s).
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from common import DEVICE, facts
+
+import egstalker_nb as egs
+from egstalker_nb import plots
+from egstalker_nb.sync import curves, sync_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--sounds", nargs="+", type=Path, default=[], help="datasets whose sound drives every head")
+    parser.add_argument("--dataset", type=Path, help="where the dataset of the run lies now (with one run)")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON; curves go to figures/ beside it")
+    parser.add_argument("--revision", help="git revision, where there is no repository")
+    args = parser.parse_args()
+    if args.dataset and len(args.runs) > 1:
+        parser.error("--dataset goes with one run")
+    runs = [egs.load_run(path, args.dataset) for path in args.runs]
+    table = sync_table(runs, [egs.load_dataset(path) for path in args.sounds], DEVICE)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    result = {"facts": facts(args.revision), "columns": list(table.columns), "rows": [list(row) for row in table.rows],
+              "scores": [score.as_dict() for score in table.scores]}
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for score in table.scores:
+        voice = score.sound if score.foreign else "own"
+        plots.finish(curves(score), args.out.parent, f"{args.out.stem}_{score.head}_{voice}")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Whether sound and picture of a clip belong together: many clips on the net are a frame or three off."""
+from __future__ import annotations
+
+import numpy as np
+
+from .. import phones
+from ..audio import SAMPLES_PER_STEP
+
+#: steps of 20 ms searched: the sound may be a quarter of a second late, and a little less early
+FIRST, LAST = -9, 13
+#: lips move before the sound they make: steps by which they lead in a clip that is in time
+LEAD = 2.0
+SHAPES = 3          # principal components of the mouth that are looked at, beside its opening
+RIDGE = 1.0         # penalty per frame, inputs having unit variance
+BLOCK, GAP = 8, 4   # frames: predicted from all others, and left out on either side of them
+SURE = 0.3          # mean correlation below which nothing is said
+SMALLEST = 1.0      # steps, a smaller offset is not worth a change
+
+
+def sound_offset(wave: np.ndarray, mouth: np.ndarray, aperture: np.ndarray) -> tuple[float, float]:
+    """How late the sound is, judged by how well phones tell the mouth's shape at each shift.
+
+    Args:
+        wave: [samples] float32, 16 kHz. mouth: [N, D] shapes (see `lower_face`). aperture: [N].
+
+    Returns:
+        seconds by which the sound is late (negative: early), 0 where it is in time or cannot be said; the mean
+        correlation at the best shift.
+    """
+    centred = mouth - mouth.mean(0)
+    modes = np.linalg.svd(centred, full_matrices=False)[2][:SHAPES]
+    shapes = np.column_stack([aperture, centred @ modes.T]).astype(np.float64)
+    shapes = (shapes - shapes.mean(0)) / np.maximum(shapes.std(0), 1e-9)
+    heard = phones.steps(wave)
+    shifts = np.arange(FIRST, LAST + 1)
+    found = np.array([_told(heard, shapes, shift) for shift in shifts])
+    best = int(found.argmax())
+    if found[best] < SURE or best in (0, len(shifts) - 1):
+        return 0.0, float(found[best])
+    before, at, after = found[best - 1:best + 2]
+    late = shifts[best] + 0.5 * (before - after) / min(before - 2 * at + after, -1e-9) - LEAD
+    return (float(late) * SAMPLES_PER_STEP / 16_000 if abs(late) >= SMALLEST else 0.0), float(at)
+
+
+def _told(heard: np.ndarray, shapes: np.ndarray, shift: int) -> float:
+    """Mean correlation of shapes [N, K] with what phones [T, 29] `shift` steps later say of them, frames left out."""
+    at = np.clip(2 * np.arange(len(shapes)) + shift, 0, len(heard) - 1)
+    x = heard[at].astype(np.float64)
+    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-3)
+    guessed = np.zeros_like(shapes)
+    for begin in range(0, len(x), BLOCK):
+        apart = np.ones(len(x), bool)
+        apart[max(0, begin - GAP):begin + BLOCK + GAP] = False
+        y = x[apart]
+        if len(y):
+            weights = np.linalg.solve(y.T @ y + RIDGE * len(y) * np.eye(x.shape[1]), y.T @ shapes[apart])
+            guessed[begin:begin + BLOCK] = x[begin:begin + BLOCK] @ weights
+    guessed -= guessed.mean(0)
+    spread = np.maximum(guessed.std(0) * shapes.std(0), 1e-9)
+    return float(((guessed * shapes).mean(0) / spread).mean())
+
+
+def moved_earlier(wave: np.ndarray, seconds: float) -> np.ndarray:
+    """The wave with so many seconds cut from its start (negative: silence put before it), its length kept."""
+    shift = round(seconds * 16_000)
+    if shift >= 0:
+        return np.pad(wave[shift:], (0, min(shift, len(wave))))
+    return np.pad(wave[:shift], (-shift, 0))
