@@ -15,9 +15,9 @@ import torch
 
 import egstalker_nb as egs
 from egstalker_nb.config import FIELDS
+from egstalker_nb.control import cycle
 from egstalker_nb.dataset import Dataset
 from egstalker_nb.gaussians import make_gaussians
-from egstalker_nb.rendering import cycle
 from egstalker_nb.run import default_device, device_name, git_revision, open_run, versions
 from egstalker_nb.trainer import Trainer
 

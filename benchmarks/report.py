@@ -1,6 +1,7 @@
-"""Draw the plots and fill README's tables from `benchmarks/results/gpu.json` and `cpu.json`.
+"""Draw the plots and fill README's tables from `benchmarks/results/gpu.json`, `cpu.json`, `sync_*.json`, ....
 
-`gpu_clips.json` holds more clips and presets, of another run of the benchmarks.
+`gpu_clips.json` holds more clips and presets, of another run of the benchmarks; `sync_<name>.json`, `languages.json`
+and `hearing.json` are what the scripts of these names write.
 
     python benchmarks/report.py
 
@@ -11,14 +12,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from egstalker_nb import plots
 
 ROOT = Path(__file__).parents[1]
-RESULTS, IMAGES, README = ROOT / "benchmarks" / "results", ROOT / "docs" / "images", ROOT / "README.md"
+RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
+README, EXPERIMENTS = ROOT / "README.md", ROOT / "docs" / "experiments.md"
 AXES = {"points": "Gaussians", "frames": "frames", "size": "picture edge (px)", "batch": "frames a step"}
 
 
@@ -87,6 +89,70 @@ def on_cpu(result: dict) -> str:
     return table(["figure", "measured", "at least", "aim"], rows) + f"\n\n{where(result['facts'])}"
 
 
+#: result -> column of README's table of voices
+HEARERS = {"sync_before": "one step from sound to Gaussians (before)", "sync_logmel": "mouth's shapes, `logmel`",
+           "sync_phones": "mouth's shapes, `phones`"}
+
+
+def mean(scores: list[dict], name: str, foreign: bool) -> str:
+    """Mean of what was measured, and the range of a lag."""
+    values = [s[name] for s in scores if s["foreign"] is foreign and s[name] is not None]
+    if not values:
+        return "-"
+    return f"{min(values)} ... {max(values)}" if name == "lag" else f"{sum(values) / len(values):.2f}"
+
+
+def voices(results: dict[str, dict]) -> str:
+    """Encoders and methods side by side, against what was aimed at."""
+    asked = [("r of foreign voices, at the best lag", "best_r", True, "0.45", "0.6"),
+             ("the same, without any lag", "r", True, "", ""),
+             ("lag (frames)", "lag", True, "within 1", ""),
+             ("r of its own voice, validation frames", "r", False, "0.6", "0.8"),
+             ("opening in a pause after the speech, share of its mean in speech", "pause", True, "0.25", "0.1"),
+             ("the same, in pauses of the clips", "silence", True, "", ""),
+             ("of the speakers themselves", "silence_own", True, "", ""),
+             ("r with the head's own clip while a stranger speaks (0 is right)", "leak", True, "", ""),
+             ("jitter against the video", "jitter", True, "1.2", "1.0")]
+    rows = [[title, *[mean(r["scores"], name, foreign) for r in results.values()], least, aim]
+            for title, name, foreign, least, aim in asked]
+    heads = [f"{title} ({len({s['head'] for s in r['scores']})} heads)" for title, r in
+             zip((HEARERS[name] for name in results), results.values())]
+    return table(["figure", *heads, "at least", "aim"], rows) + f"\n\n{where(list(results.values())[-1]['facts'])}"
+
+
+def pairs(result: dict) -> str:
+    """Every ordered pair: head and sound."""
+    def short(value: Any) -> str:
+        return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+
+    rows = [[s["head"], s["sound"] if s["foreign"] else "its own, validation frames",
+             *[short(s[name]) for name in ("r", "best_r", "lag", "pause", "jitter")]] for s in result["scores"]]
+    return table(["head", "sound", "r", "best r", "lag", "pause", "jitter"], rows)
+
+
+def languages(result: dict) -> str:
+    """A row for each language: the encoder alone, and the mouth on the render."""
+    at = {name: k for k, name in enumerate(result["columns"])}
+    rows: dict[str, list] = {}
+    for row in result["rows"]:
+        if row[at["language"]] is not None:
+            rows.setdefault(row[at["language"]], []).append(row)
+    lines = [[language, *[f"{sum(r[at[name]] for r in some) / len(some):.2f}" for name in ("encoder", "r")]]
+             for language, some in rows.items()]
+    return table(["language", "r of the openness heard", "r of the mouth on the render"], lines)
+
+
+def hearing(result: dict) -> str:
+    names = ("setting", "encoder", "r", "best_r", "own_r", "left_out_r")
+    return table(["setting", "encoder", "foreign r", "at the best lag", "own voice", "within a clip, left out"],
+                 [[row[name] for name in names] for row in result["rows"]]) + f"\n\n{where(result['facts'])}"
+
+
+def read(name: str) -> Optional[dict]:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def draw_stages(results: dict[str, dict]) -> None:
     """Bars: where each millisecond of a step goes."""
     figure, axes = plots.subplots(len(results), 1, width=9, height=2.4)
@@ -136,11 +202,18 @@ def main() -> None:
         texts.update(trained="\n\n".join(map(trained, runs)), reached=reached(results["GPU"]))
     if "CPU" in results:
         texts["cpu"] = on_cpu(results["CPU"])
-    readme = README.read_text(encoding="utf-8")
-    for name, text in texts.items():
-        pattern = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        readme = pattern.sub(lambda m, text=text: f"{m[1]}{text}\n{m[2]}", readme)
-    README.write_text(readme, encoding="utf-8")
+    heard = {name: found for name in HEARERS if (found := read(name))}
+    if heard:
+        texts["voices"], texts["pairs"] = voices(heard), pairs(list(heard.values())[-1])
+    texts.update({name: make(found) for name, make in (("languages", languages), ("hearing", hearing))
+                  if (found := read(name))})
+    for page in (README, EXPERIMENTS):
+        if page.exists():
+            filled = page.read_text(encoding="utf-8")
+            for name, text in texts.items():
+                pattern = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+                filled = pattern.sub(lambda m, text=text: f"{m[1]}{text}\n{m[2]}", filled)
+            page.write_text(filled, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ RIGID = 1e-3           # how far a given rotation may be from a rigid one
 CLOSING, CLOSED, OPENING = 0.09, 0.05, 0.18  # seconds of a blink; closed for more than a frame, so that one shows it
 LEAST_INTERVAL = 0.8   # seconds from blink to blink
 MOST_BLINKS = 60.0     # a minute: more leave no room for the least interval
+SHUT_FRAMES = 3        # training frames that show the eyes of a blink
 SLOW_LIDS = 13         # frames; lids that close for less than that are blinking, for longer they follow the gaze
 
 Poses = Union[Literal["cycle", "static", "orbit"], str, Path, Dataset, np.ndarray]
@@ -238,15 +239,28 @@ def eye_motion(ds: Dataset, blink: Blink, count: int) -> np.ndarray:
     eyes = (1 - share) * ds.eyes[low] + share * ds.eyes[np.ceil(at).astype(int)]
     if isinstance(blink, str) and blink == "dataset":
         return eyes
-    known = ds.eyes[:ds.num_train, 0]
+    closed, known = closed_eyes(ds), ds.eyes[:ds.num_train, 0]
+    eyes[:, 0] = _without_blinks(ds.eyes[:, 0])[np.rint(at).astype(int)]
+    room = np.maximum(closed[0] - eyes[:, 0], 1e-6)
     if np.ndim(blink) == 0 and not isinstance(blink, (str, Path)):
-        closed = natural_blinks(_checked_rate(blink), count)
-        open_ = _without_blinks(ds.eyes[:, 0])[np.rint(at).astype(int)]
-        lids = open_ + closed * (known.max() - open_)
+        closing = natural_blinks(_checked_rate(blink), count)
     else:
-        lids = 2 * _checked_closing(blink, count) - 1
-    eyes[:, 0] = np.clip(lids, known.min(), known.max())
-    return eyes
+        lids = np.clip(2 * _checked_closing(blink, count) - 1, known.min(), known.max())
+        closing = np.maximum(lids - eyes[:, 0], 0) / room
+        eyes[:, 0] = np.minimum(lids, eyes[:, 0])
+    closing = closing.clip(0, 1)[:, None].astype(np.float32)
+    return (1 - closing) * eyes + closing * closed
+
+
+def closed_eyes(ds: Dataset) -> np.ndarray:
+    """What `upper_face` is when this person's eyes are shut, [7] float32: from the training frames that show it best.
+
+    Brows and what is tracked of the hidden irises belong to it: the network saw lids close only together with them.
+    """
+    known = ds.eyes[:ds.num_train]
+    closed = known[np.argsort(known[:, 0])[-SHUT_FRAMES:]].mean(0)
+    closed[0] = known[:, 0].max()
+    return closed
 
 
 def _checked_rate(blink: Any) -> float:

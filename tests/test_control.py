@@ -170,13 +170,17 @@ def test_blinks_come_at_the_rate_and_look_like_blinks(rate):
 
 
 @pytest.mark.parametrize("blink", [0, 17.0, np.arange(300) % 2, "npy"])
-def test_blinks_change_the_lids_alone_within_the_clips_range(tiny_dataset, tmp_path, blink):
+def test_blinks_close_the_eyes_as_the_clip_does_and_leave_gaze_alone_while_open(tiny_dataset, tmp_path, blink):
     ds = tiny_dataset
     np.save(tmp_path / "blink.npy", np.linspace(0, 1, 250))
     blink = tmp_path / "blink.npy" if isinstance(blink, str) else blink
     own, eyes = (control.eye_motion(ds, choice, 250) for choice in ("dataset", blink))
     np.testing.assert_array_equal(own[:6], ds.eyes[:6])
-    np.testing.assert_array_equal(own[:, 1:], eyes[:, 1:])
+    lids, shut = eyes[:, 0], control.closed_eyes(ds)
+    still = lids <= control._without_blinks(ds.eyes[:, 0]).min() + 1e-6
+    np.testing.assert_allclose(own[still, 1:], eyes[still, 1:], atol=1e-6)
+    np.testing.assert_allclose(eyes[lids >= shut[0] - 1e-6], np.broadcast_to(shut, (np.sum(lids >= shut[0] - 1e-6), 7)),
+                               atol=1e-6)
     known = ds.eyes[:ds.num_train, 0]
     assert eyes.dtype == np.float32 and eyes[:, 0].min() >= known.min() and eyes[:, 0].max() <= known.max()
     if np.ndim(blink) == 0 and blink == 0:
