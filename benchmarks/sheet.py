@@ -1,4 +1,5 @@
-"""A contact sheet of one head and several voices: frames of each video, its sound, and the mouth as tracked on it.
+"""A contact sheet of one head and several voices: frames of each video, its sound, and the mouth opening tracked on it
+(lip gap over face height).
 
     python benchmarks/sheet.py outputs/clip-prod a.wav b.wav c.wav --out docs/images/voices.jpg
 
@@ -41,7 +42,7 @@ def drawn(axes: np.ndarray, run: egs.Run, renderer: Renderer, sound: Path, name:
     plots.label(wave, "", "sound", "")
     opening = aperture(_tracked(iter(pictures), len(pictures)))
     plots.curve(mouth, (np.arange(len(pictures)) + 0.5) / FPS, opening, style=1)
-    plots.label(mouth, "time (s)", "mouth opening\n/ face height")
+    plots.label(mouth, "time (s)", "opening")
     strip.set_title(name, fontsize=9, loc="left")
     for axis in axes:
         axis.set_xlim(0, seconds)
@@ -59,7 +60,7 @@ def main() -> None:
     args = parser.parse_args()
     run = egs.load_run(args.run, args.dataset)
     renderer = Renderer(run.load_head(device=DEVICE), run.dataset)
-    heights = [1.0, 0.35, 0.5] * len(args.sounds)
+    heights = [1.25, 0.35, 0.5] * len(args.sounds)
     figure, _ = plots.subplots(1, 1, WIDTH, 2.6 * len(args.sounds))
     figure.clear()
     axes = figure.subplots(len(heights), 1, gridspec_kw={"height_ratios": heights}).reshape(-1, 3)

@@ -58,3 +58,19 @@ def test_tables_are_filled_and_everything_else_stays(tmp_path, monkeypatch):
     assert "61 s" in text and "123 frames/s" in text and "a card" in text and "old" not in text
     assert text.startswith("before\n") and "kept" in text and "after\n" in text
     assert (tmp_path / "images" / "growth.png").exists()
+
+
+def test_the_table_of_voices_tells_foreign_from_own_and_leaves_out_what_was_not_measured(tmp_path, monkeypatch):
+    def score(foreign, r, lag, pause):
+        return {"head": "a", "sound": "b", "foreign": foreign, "r": r, "best_r": r, "lag": lag, "pause": pause,
+                "silence": None, "silence_own": None, "leak": None, "jitter": 1.0}
+
+    scores = [score(True, 0.2, -1, 0.1), score(True, 0.6, 1, 0.3), score(False, 0.9, 0, None)]
+    (tmp_path / "sync_phones.json").write_text(json.dumps({"facts": FACTS, "scores": scores}))
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    text = report.voices({"sync_phones": report.read("sync_phones")})
+    lines = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in text.splitlines() if "|" in line}
+    assert lines["r of foreign voices, at the best lag"] == "0.40"
+    assert lines["r of its own voice, validation frames"] == "0.90" and lines["lag (frames)"] == "-1 ... 1"
+    assert lines["the same, in pauses of the clips"] == "-"
+    assert report.read("sync_logmel") is None
