@@ -87,7 +87,7 @@ run: $(STAMP)
 lock:
 	{ echo '# Every version that `make setup` installs, on Python 3.10-3.12. Made by `make lock` from pyproject.toml and'; \
 	  echo '# requirements.in; torch first, with its own dependencies, then this file with --no-deps (see the Makefile).'; \
-	  $(UV) pip compile pyproject.toml requirements.in --extra notebooks --extra gpu --extra test --extra sample \
+	  $(UV) pip compile pyproject.toml requirements.in --extra notebooks --extra gpu --extra test --extra sample --extra asr \
 	    --universal --fork-strategy fewest --python-version 3.10 --no-header --no-annotate --quiet \
 	  | grep -v "python_full_version >= '3.13'"; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock

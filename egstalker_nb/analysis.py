@@ -11,12 +11,12 @@ from torch import Tensor
 
 from . import plots
 from .config import Config, load_config
+from .control import middle_frame
 from .dataset import Dataset
 from .errors import DatasetError, InputError
 from .figures import projected, rendered
 from .gaussians import SH_C0, make_gaussians
 from .regions import REGIONS, region_of
-from .rendering import middle_frame
 from .run import Run
 from .tables import Table
 from .training import train

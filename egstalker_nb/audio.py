@@ -177,20 +177,6 @@ def windows_of(steps, num_frames):
     return windows.transpose(0, 2, 1).copy()
 
 
-def extract_features(wave, num_frames=None, encoder=None):
-    """Windows [num_frames, 16, 29] of a 16 kHz wave: short for `load_encoder(encoder).features(wave, num_frames)`."""
-    from .encoders import DEFAULT_ENCODER, load_encoder
-
-    return load_encoder(DEFAULT_ENCODER if encoder is None else encoder).features(wave, num_frames)
-
-
-def encoder_spec(encoder=None):
-    """What determines an encoder's features: short for `load_encoder(encoder).spec`."""
-    from .encoders import DEFAULT_ENCODER, load_encoder
-
-    return load_encoder(DEFAULT_ENCODER if encoder is None else encoder).spec
-
-
 def load_features(path, wave):
     """Read and check features that were computed elsewhere or earlier.
 

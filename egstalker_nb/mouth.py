@@ -126,18 +126,21 @@ def _fit_link(mouth: Mouth, inputs: Tensor, codes: Tensor) -> None:
     x = ((inputs - mouth.input_mean) / mouth.input_spread).double()
     free = torch.ones(INPUTS, dtype=torch.float64)
     free[-len(OPEN_TAPS):] = OPEN_WEIGHT
-    y, guessed = codes.double(), torch.zeros_like(codes, dtype=torch.float64)
+    x, y = x * free, codes.double()
+    gram, told, guessed = x.t() @ x, x.t() @ y, torch.zeros_like(y)
     for begin in range(0, len(x), BLOCK):
-        apart = torch.ones(len(x), dtype=torch.bool)
-        apart[max(0, begin - GAP):begin + BLOCK + GAP] = False
-        if apart.any():
-            guessed[begin:begin + BLOCK] = x[begin:begin + BLOCK] @ _ridge(x[apart] * free, y[apart]).mul(free[:, None])
+        near = slice(max(0, begin - GAP), begin + BLOCK + GAP)
+        a, b = x[near], y[near]
+        if len(a) < len(x):
+            weights = _ridge(gram - a.t() @ a, told - a.t() @ b, len(x) - len(a))
+            guessed[begin:begin + BLOCK] = x[begin:begin + BLOCK] @ weights
     r = torch.nan_to_num(torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(guessed.t(), y.t())]))
     mouth.heard_r.copy_(r)
     scale = r.clamp_min(LEAST_R).sqrt() / guessed.std(0).clamp_min(1e-3)
     scale = torch.where(r > 0, scale, LEAST_R)
-    mouth.weights.copy_(_ridge(x * free, y) * free[:, None] * scale)
+    mouth.weights.copy_(_ridge(gram, told, len(x)) * free[:, None] * scale)
 
 
-def _ridge(x: Tensor, y: Tensor) -> Tensor:
-    return torch.linalg.solve(x.t() @ x + RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype), x.t() @ y)
+def _ridge(gram: Tensor, told: Tensor, frames: int) -> Tensor:
+    """Weights [K, M] from products over so many frames: inputs with inputs [K, K], inputs with targets [K, M]."""
+    return torch.linalg.solve(gram + RIDGE * frames * torch.eye(len(gram), dtype=gram.dtype), told)

@@ -51,7 +51,7 @@ def tiny_dataset(tmp_path_factory):
 
 def make_tiny_dataset(root: Path) -> None:
     """Write a dataset folder with a known truth and without face tracking; the same bytes at every call."""
-    from egstalker_nb.audio import encoder_spec
+    from egstalker_nb.encoders import DEFAULT_ENCODER, load_encoder
 
     size, count, focal = TINY_SIZE, TINY_FRAMES, TINY_FOCAL
     time = np.arange(count) / 25.0
@@ -88,7 +88,7 @@ def make_tiny_dataset(root: Path) -> None:
     (root / "report.json").write_text(json.dumps({"num_frames": count, "warnings": []}))
     (root / "dataset.json").write_text(json.dumps({
         "format": 1, "source": "made-up", "fps": 25, "size": size, "num_frames": count, "crop": [0, 0, size],
-        "focal": focal, "encoder": encoder_spec(), "num_train": count * 10 // 11}))
+        "focal": focal, "encoder": load_encoder(DEFAULT_ENCODER).spec, "num_train": count * 10 // 11}))
 
 
 def _ball() -> np.ndarray:

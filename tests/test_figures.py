@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from egstalker_nb import diagrams, figures, plots, tables
+from egstalker_nb import diagrams, figures, metrics, phones, plots, tables
 from egstalker_nb.config import FIELDS, load_config
+from egstalker_nb.encoders import EXTERNAL
 from egstalker_nb.errors import EgsError, InputError
+from egstalker_nb.preparation.face import LIP_MARGIN, LIPS, rectangles
 from egstalker_nb.run import Run
 from egstalker_nb.silence import loudness
 from egstalker_nb.trainer import new_head
@@ -65,6 +67,7 @@ def test_head_figures(tiny_dataset, moving, tmp_path):
     saved(figures.views(moving, ds), tmp_path)
     saved(figures.attention(moving, ds, 2), tmp_path)
     saved(figures.movement(moving, ds, range(6), 2), tmp_path)
+    saved(figures.mouth_modes(moving, ds), tmp_path)
 
 
 def test_picture_rows(tiny_dataset, tmp_path):
@@ -78,10 +81,21 @@ def test_picture_rows(tiny_dataset, tmp_path):
 
 def test_sound_figures(tiny_dataset, tmp_path):
     """Frames without a face leave gaps, and silence no error."""
-    saved(figures.sound(tiny_dataset.audio(), tiny_dataset.features), tmp_path)
-    saved(figures.sound(np.zeros(6400, np.float32), np.zeros((10, 16, 29), np.float32)), tmp_path)
-    saved(figures.speech_and_mouth(np.zeros(12), np.where(np.arange(12) % 3, 0.05, np.nan)), tmp_path)
-    saved(figures.speech_and_mouth(np.zeros(12), np.full(12, np.nan)), tmp_path)
+    saved(figures.sound(tiny_dataset.audio(), tiny_dataset.features, tiny_dataset.encoder), tmp_path)
+    saved(figures.sound(np.zeros(6400, np.float32), np.zeros((10, 16, 29), np.float32), EXTERNAL), tmp_path)
+    saved(figures.speech_and_mouth(np.zeros(12), np.where(np.arange(12) % 3, 0.05, np.nan), np.zeros(12)), tmp_path)
+    saved(figures.speech_and_mouth(np.zeros(12), np.full(12, np.nan), np.full(12, np.nan)), tmp_path)
+
+
+def test_channels_are_named_where_the_encoder_has_names(tiny_dataset):
+    """A row under the wrong phone would teach nonsense; features from a file have numbers only."""
+    def rows(encoder):
+        axis = figures.sound(tiny_dataset.audio(), tiny_dataset.features, encoder).axes[1]
+        return [(tick, words.get_text()) for tick, words in zip(axis.get_yticks(), axis.get_yticklabels())]
+
+    assert rows({"name": "phones"}) == [(k + 0.5, name) for k, name in enumerate(phones.CLASSES)]
+    assert rows({"name": "ctc"})[1] == (1.5, "a") and len(rows({"name": "ctc"})) == 29
+    assert rows(EXTERNAL)[28] == (28.5, "28")
 
 
 def test_curves_show_every_term_and_stop_where_told(logged, tmp_path):
@@ -129,6 +143,38 @@ def test_landmarks_of_the_mean_face_fall_on_the_tracked_ones(tiny_dataset):
         pixels, depth = figures.projected(tiny_dataset, i, torch.from_numpy(tiny_dataset.mean_face))
         np.testing.assert_allclose(pixels, tiny_dataset.landmarks[i, :, :2], atol=0.01)
         assert (depth > 0).all()
+
+
+def test_mouth_is_found_in_any_pose(tiny_dataset):
+    """Of the mean face, in its own poses as tracked; a head further right has its mouth there."""
+    ds = tiny_dataset
+    tracked = rectangles(ds.landmarks, LIPS, LIP_MARGIN, ds.size)
+    np.testing.assert_array_equal(figures.lip_rects(ds, ds.w2c), tracked)
+    moved = ds.w2c[:1].copy()
+    moved[:, 0, 3] += 9 * 0.2 * moved[:, 2, 3] / ds.focal
+    assert (figures.lip_rects(ds, moved)[0, [0, 2]] - tracked[0, [0, 2]]).tolist() == pytest.approx([2, 2], abs=1)
+
+
+def test_faces_of_codes_open_as_the_tracked_mouth_does(sample_dataset, config):
+    """The curve that is called for is compared with tracked openings: of tracked codes both must be the same."""
+    ds = sample_dataset
+    head = new_head(ds, config)
+    shown = metrics.aperture(figures.faces_of(head, ds, head.mouth.codes[:ds.num_train]))
+    tracked = ds.aperture[:ds.num_train]
+    assert np.corrcoef(shown, tracked)[0, 1] > 0.97
+    assert shown.std() == pytest.approx(tracked.std(), rel=0.15)
+
+
+def test_modes_are_drawn_two_standard_deviations_around_the_mean(head, tiny_dataset):
+    """Each of the four panels shows its own mode and no other."""
+    codes = torch.zeros(1, 8)
+    codes[0, 1] = 2
+    mean, second = (figures.faces_of(head, tiny_dataset, c)[0][LIPS] for c in (torch.zeros(1, 8), codes))
+    lines = [np.column_stack(line.get_data()) for line in figures.mouth_modes(head, tiny_dataset).axes[1].lines]
+    outer = lines[::2]
+    np.testing.assert_allclose(outer[2][:-1], second, atol=1e-6)
+    np.testing.assert_allclose(outer[1][:-1], mean, atol=1e-6)
+    np.testing.assert_allclose(outer[0] + outer[2], 2 * outer[1], atol=1e-5)
 
 
 def test_mouth_is_centred_and_enlarged():

@@ -5,18 +5,18 @@ import nbformat
 import papermill
 import pytest
 
-from egstalker_nb import pipeline
+from egstalker_nb import cli, pipeline
 from egstalker_nb.video import probe
 
 MAX_CELL_LINES = 25
 SIZE, ITERATIONS, SECONDS = 128, 60, 2.0
 PARAMETERS = {
-    "01_data_prep": {"video", "dataset", "size", "features"},
+    "01_data_prep": {"video", "dataset", "size", "encoder", "features"},
     "02_coarse_training": {"dataset", "run", "config", "overrides"},
     "03_fine_training": {"dataset", "run", "config", "overrides"},
     "04_densification_analysis": {"run"},
     "05_config_comparison": {"runs", "dataset"},
-    "06_custom_audio_rendering": {"run", "audio", "out", "poses", "duration"},
+    "06_custom_audio_rendering": {"run", "audio", "out", "poses", "blink", "duration"},
 }
 each_notebook = pytest.mark.parametrize("name", pipeline.NOTEBOOKS)
 
@@ -79,6 +79,19 @@ def test_papermill_sees_every_parameter(name):
     """Papermill's inspection drops lines it cannot read (`=` in a comment, `int | None`), and they become unknown."""
     (cell,) = parameter_cells(read(name))
     assert set(papermill.inspect_notebook(str(pipeline.NOTEBOOK_DIR / f"{name}.ipynb"))) == assigned(cell)
+
+
+@pytest.mark.parametrize("encoder, folder", [("logmel", False), ("model", True), (None, False)])
+def test_encoder_reaches_the_notebooks(tmp_path, monkeypatch, encoder, folder):
+    """A name stays a name; a model's folder is meant as seen from where the command was given."""
+    monkeypatch.chdir(tmp_path)
+    given = {}
+    monkeypatch.setattr(pipeline, "run_notebooks", lambda *args, **more: given.update(more))
+    if folder:
+        (tmp_path / encoder).mkdir()
+    assert cli.main(["run", "clip.mp4", *(["--encoder", encoder] if encoder else [])]) == 0
+    assert given.get("encoder") == (str(tmp_path / encoder) if folder else encoder)
+    assert "encoder" in assigned(*parameter_cells(read("01_data_prep")))
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from egstalker_nb.dataset import Dataset
+from egstalker_nb.mouth import Mouth
 from egstalker_nb.poses import moved, refine_poses
 from egstalker_nb.rasterizer import rasterize
+from egstalker_nb.torso import Torso
 
 SIZE, COUNT = 64, 6
 
@@ -34,7 +36,9 @@ def scene():
     points = torch.nn.functional.normalize(torch.randn(400, 3, generator=g), dim=1)
     shapes = {"means": points, "quats": torch.randn(400, 4, generator=g), "scales": torch.full((400, 3), 0.09),
               "opacities": torch.full((400,), 0.9), "colors": torch.randn(400, 1, 3, generator=g)}
-    head = SimpleNamespace(cfg=SimpleNamespace(sh_degree=0),
+    torso = Torso.blank(SIZE, COUNT)
+    torso.plate.fill_(128)
+    head = SimpleNamespace(cfg=SimpleNamespace(sh_degree=0), torso=torso, mouth=Mouth(COUNT),
                            shapes=lambda offsets, batch: {k: v.expand(batch, *v.shape) for k, v in shapes.items()})
     w2c = torch.eye(4).repeat(COUNT, 1, 1)
     w2c[:, 2, 3] = 6.0
@@ -44,9 +48,8 @@ def scene():
     pictures = ((rgb + (1 - alpha) * 0.5).clamp(0, 1) * 255).round().byte().numpy()
     head_mask = (alpha * 255).byte().numpy()
     masks = np.concatenate([head_mask, np.zeros_like(head_mask), 255 - head_mask], -1)
-    clip = Clip(size=SIZE, K=K, frames=pictures, masks=masks, plate=np.full((SIZE, SIZE, 3), 128, np.uint8),
-                w2c=w2c.numpy(), eyes=np.zeros((COUNT, 7), np.float32), features=np.zeros((COUNT, 16, 29), np.float32),
-                lip_rect=np.tile(np.array([10, 60, 20, 64]), (COUNT, 1)))
+    clip = Clip(size=SIZE, K=K, frames=pictures, masks=masks, w2c=w2c.numpy(),
+                eyes=np.zeros((COUNT, 7), np.float32), lip_rect=np.tile(np.array([10, 60, 20, 64]), (COUNT, 1)))
     return head, clip, w2c
 
 

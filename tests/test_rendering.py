@@ -5,7 +5,8 @@ import torch
 
 import egstalker_nb as egs
 from egstalker_nb import cli
-from egstalker_nb.audio import encoder_spec, extract_features, load_audio, save_wav
+from egstalker_nb.audio import load_audio, save_wav
+from egstalker_nb.encoders import DEFAULT_ENCODER, load_encoder
 from egstalker_nb.errors import DatasetError, InputError
 from egstalker_nb.progress import Progress
 from egstalker_nb.rendering import Renderer, audio_script
@@ -64,7 +65,7 @@ def test_parts_outside_the_sound_are_refused(run, speech, start, duration):
 
 
 def test_given_features_must_fit_the_sound(run, speech, tmp_path):
-    features = extract_features(load_audio(speech))
+    features = load_encoder(DEFAULT_ENCODER).features(load_audio(speech))
     np.save(tmp_path / "f.npy", features)
     egs.render(run, speech, tmp_path / "v.mp4", features=tmp_path / "f.npy", duration=0.2, device="cpu")
     np.save(tmp_path / "f.npy", features[:20])
@@ -77,7 +78,7 @@ def test_sound_for_a_head_trained_on_foreign_features_is_refused(run, speech):
     other = egs.Run(run.root, run.config, {**run.manifest, "encoder": {"name": "external"}})
     with pytest.raises(InputError, match=r"external.*features=....npy"):
         egs.render(other, speech, device="cpu")
-    assert run.manifest["encoder"] == encoder_spec()
+    assert run.manifest["encoder"] == load_encoder(DEFAULT_ENCODER).spec
 
 
 def test_compare_shows_the_clip_beside_the_render(run, tiny_dataset, tmp_path):

@@ -18,7 +18,7 @@ except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKED_EXTRAS = ("notebooks", "gpu", "test", "sample")
+LOCKED_EXTRAS = ("notebooks", "gpu", "test", "sample", "asr")
 # a GPU host brings its own torch and NumPy; `make test` always runs in an environment with this stamp
 needs_make_setup = pytest.mark.skipif(not list(Path(sys.prefix).glob(".installed-*")),
                                       reason="this environment was not made by `make setup`")

@@ -10,6 +10,7 @@ import egstalker_nb as egs
 from egstalker_nb import plots, sync
 from egstalker_nb.audio import load_audio, save_wav
 from egstalker_nb.errors import InputError
+from egstalker_nb.silence import HANGOVER, passages
 
 CFG = dict(iterations=60, coarse_iterations=20, batch_size=2, plane_resolution=[8, 16])
 RATE = 16_000
@@ -44,25 +45,25 @@ def shown(ds, opening):
 
 @pytest.mark.parametrize("gain", [1.0, 0.05])
 def test_pauses_are_silent_but_for_their_edges(gain):
-    silent, speaking = sync.passages(gain * speech(1.0, -0.8, 1.0, -0.6), 85)
+    silent, speaking = passages(gain * speech(1.0, -0.8, 1.0, -0.6), 85)
     expected = np.zeros(85, bool)
-    expected[25 + sync.HANGOVER:45 - sync.HANGOVER] = expected[70 + sync.HANGOVER:] = True
+    expected[25 + HANGOVER:45 - HANGOVER] = expected[70 + HANGOVER:] = True
     np.testing.assert_array_equal(silent, expected)
     assert speaking[:25].all() and speaking[45:70].all() and speaking.sum() == 50, "edges are neither"
 
 
 def test_the_closure_of_a_stop_is_speech():
-    silent, speaking = sync.passages(speech(1.0, -0.12, 1.0), 53)
+    silent, speaking = passages(speech(1.0, -0.12, 1.0), 53)
     assert not silent.any() and speaking.all()
 
 
 def test_noise_near_the_speech_is_no_silence():
-    silent, _ = sync.passages(speech(1.0, -1.0, 1.0, noise=0.05), 75)
+    silent, _ = passages(speech(1.0, -1.0, 1.0, noise=0.05), 75)
     assert not silent.any()
 
 
 def test_nothing_heard_is_silent():
-    silent, speaking = sync.passages(np.zeros(RATE, np.float32), 25)
+    silent, speaking = passages(np.zeros(RATE, np.float32), 25)
     assert silent.all() and not speaking.any()
 
 

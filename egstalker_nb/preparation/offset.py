@@ -14,6 +14,7 @@ SHAPES = 3          # principal components of the mouth that are looked at, besi
 RIDGE = 1.0         # penalty per frame, inputs having unit variance
 BLOCK, GAP = 8, 4   # frames: predicted from all others, and left out on either side of them
 SURE = 0.3          # mean correlation below which nothing is said
+CHANCE = 3.75       # over the root of the frames: the mean correlation that 1 of 20 unrelated mouths reaches
 SMALLEST = 1.0      # steps, a smaller offset is not worth a change
 
 
@@ -35,7 +36,7 @@ def sound_offset(wave: np.ndarray, mouth: np.ndarray, aperture: np.ndarray) -> t
     shifts = np.arange(FIRST, LAST + 1)
     found = np.array([_told(heard, shapes, shift) for shift in shifts])
     best = int(found.argmax())
-    if found[best] < SURE or best in (0, len(shifts) - 1):
+    if found[best] < max(SURE, CHANCE / len(shapes) ** 0.5) or best in (0, len(shifts) - 1):
         return 0.0, float(found[best])
     before, at, after = found[best - 1:best + 2]
     late = shifts[best] + 0.5 * (before - after) / min(before - 2 * at + after, -1e-9) - LEAD
@@ -47,13 +48,13 @@ def _told(heard: np.ndarray, shapes: np.ndarray, shift: int) -> float:
     at = np.clip(2 * np.arange(len(shapes)) + shift, 0, len(heard) - 1)
     x = heard[at].astype(np.float64)
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-3)
-    guessed = np.zeros_like(shapes)
+    gram, told, guessed = x.T @ x, x.T @ shapes, np.zeros_like(shapes)
     for begin in range(0, len(x), BLOCK):
-        apart = np.ones(len(x), bool)
-        apart[max(0, begin - GAP):begin + BLOCK + GAP] = False
-        y = x[apart]
-        if len(y):
-            weights = np.linalg.solve(y.T @ y + RIDGE * len(y) * np.eye(x.shape[1]), y.T @ shapes[apart])
+        near = slice(max(0, begin - GAP), begin + BLOCK + GAP)
+        a, b = x[near], shapes[near]
+        if len(a) < len(x):
+            penalty = RIDGE * (len(x) - len(a)) * np.eye(x.shape[1])
+            weights = np.linalg.solve(gram - a.T @ a + penalty, told - a.T @ b)
             guessed[begin:begin + BLOCK] = x[begin:begin + BLOCK] @ weights
     guessed -= guessed.mean(0)
     spread = np.maximum(guessed.std(0) * shapes.std(0), 1e-9)
@@ -62,7 +63,7 @@ def _told(heard: np.ndarray, shapes: np.ndarray, shift: int) -> float:
 
 def moved_earlier(wave: np.ndarray, seconds: float) -> np.ndarray:
     """The wave with so many seconds cut from its start (negative: silence put before it), its length kept."""
-    shift = round(seconds * 16_000)
+    shift = int(np.clip(round(seconds * 16_000), -len(wave), len(wave)))
     if shift >= 0:
-        return np.pad(wave[shift:], (0, min(shift, len(wave))))
+        return np.pad(wave[shift:], (0, shift))
     return np.pad(wave[:shift], (-shift, 0))

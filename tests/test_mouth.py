@@ -1,0 +1,267 @@
+"""Protects: a mouth's shapes are its own, sound alone calls for them where a head is validated, and silence shuts it.
+
+`data/speech.flac` is the speech of tests/test_phones.py; the mouths are made up.
+"""
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import egstalker_nb as egs
+from egstalker_nb import trainer
+from egstalker_nb.audio import SAMPLES_PER_FRAME, load_audio
+from egstalker_nb.encoders import load_encoder
+from egstalker_nb.mouth import CENTRE, MODES, OPEN_TAPS, SHAPE, Mouth, fit_mouth, shut_in_silence
+from egstalker_nb.torso import Torso
+
+CFG = dict(iterations=20, coarse_iterations=10, batch_size=2, checkpoint_interval=10, plane_resolution=[8, 16])
+REST = 0.3  # height of the made-up mouth at rest
+
+
+@dataclass
+class Clip:
+    """What `fit_mouth` asks of a dataset."""
+
+    features: np.ndarray
+    mouth: np.ndarray
+    aperture: np.ndarray
+    wave: np.ndarray
+    num_train: int
+    encoder: dict = field(default_factory=lambda: {"name": "phones"})
+
+    def __len__(self):
+        return len(self.features)
+
+    def audio(self):
+        return self.wave
+
+
+@pytest.fixture(scope="module")
+def wave():
+    """The sentence twice, once 8 % slower, at full frames: 8 s."""
+    speech = load_audio(Path(__file__).parent / "data" / "speech.flac")
+    slow = np.interp(np.arange(0, len(speech), 1 / 1.08), np.arange(len(speech)), speech)
+    both = np.concatenate([speech, slow]).astype(np.float32)
+    return both[:len(both) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME]
+
+
+def moved_by(drive):
+    """Shapes [N, SHAPE] that a mouth takes when [N, K] numbers move it, and how far it opens [N]."""
+    rng = np.random.default_rng(1)
+    shapes = REST + drive @ (0.02 * rng.normal(size=(drive.shape[1], SHAPE)))
+    return shapes.astype(np.float32), (drive[:, 0] - drive[:, 0].min()).astype(np.float32)
+
+
+def told_by(features, count=3, noise=0.3):
+    """What a sound says linearly, standardised, and something that it does not say: [N, count]."""
+    rng = np.random.default_rng(0)
+    drive = features[:, CENTRE - 1:CENTRE + 3].mean(1) @ rng.normal(size=(29, count))
+    drive = (drive - drive.mean(0)) / drive.std(0)
+    return drive + noise * rng.normal(size=drive.shape)
+
+
+@pytest.fixture(scope="module", params=["phones", "logmel"])
+def spoken(request, wave):
+    """A clip whose mouth follows its sound."""
+    features = load_encoder(request.param).features(wave)
+    shapes, aperture = moved_by(told_by(features))
+    return Clip(features, shapes, aperture, wave, len(features) * 10 // 11, {"name": request.param})
+
+
+@pytest.fixture
+def phones(wave):
+    features = load_encoder("phones").features(wave)
+    return Clip(features, *moved_by(told_by(features)), wave, len(features) * 10 // 11)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("r") / "run"
+    return egs.train(tiny_dataset, egs.load_config("quick_test", **CFG), folder, until=10, device="cpu")
+
+
+def finite(mouth):
+    return all(value.isfinite().all() for name, value in mouth.state_dict().items() if name != "input_spread")
+
+
+# ---- shapes ----
+
+def test_modes_give_tracked_shapes_back(phones):
+    """Three numbers move this mouth: eight modes hold all of it, in frames that were left out too."""
+    mouth, shapes = fit_mouth(phones), torch.from_numpy(phones.mouth)
+    torch.testing.assert_close(mouth.to_shapes(mouth.of_shapes(shapes)), shapes, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mouth.to_shapes(torch.zeros(1, MODES))[0], shapes[:phones.num_train].mean(0))
+
+
+def test_of_a_mouth_with_more_shapes_the_largest_are_kept(phones):
+    rng = np.random.default_rng(2)
+    phones.mouth, _ = moved_by(rng.normal(size=(len(phones), 20)) * np.geomspace(1, 0.05, 20))
+    mouth, known = fit_mouth(phones), torch.from_numpy(phones.mouth[:phones.num_train])
+    missing = known - mouth.to_shapes(mouth.of_shapes(known))
+    least = np.linalg.svd((known - known.mean(0)).numpy(), compute_uv=False)[MODES:]
+    assert float(missing.square().sum()) == pytest.approx((least ** 2).sum(), rel=1e-3)
+
+
+def test_training_frames_have_the_tracked_codes_with_unit_variance(phones):
+    phones.mouth += (0.02 * np.random.default_rng(3).normal(size=phones.mouth.shape)).astype(np.float32)
+    mouth, known = fit_mouth(phones), torch.from_numpy(phones.mouth[:phones.num_train])
+    codes = mouth.codes[:phones.num_train]
+    torch.testing.assert_close(codes, mouth.of_shapes(known))
+    torch.testing.assert_close(codes.mean(0), torch.zeros(MODES), atol=1e-4, rtol=0)
+    torch.testing.assert_close(codes.std(0, correction=0), torch.ones(MODES), atol=1e-4, rtol=0)
+
+
+# ---- what is heard ----
+
+def test_a_mouth_that_follows_its_sound_is_heard(spoken):
+    mouth = fit_mouth(spoken)
+    assert mouth.heard_r[:3].min() > 0.6 and finite(mouth)
+    tracked = mouth.of_shapes(torch.from_numpy(spoken.mouth))[spoken.num_train:, :3]
+    left_out = mouth.codes[spoken.num_train:, :3]
+    r = [np.corrcoef(a, b)[0, 1] for a, b in zip(tracked.t().numpy(), left_out.t().numpy())]
+    assert min(r) > 0.4, "frames that the fit never saw"
+    spread = mouth.heard(torch.from_numpy(spoken.features), torch.zeros(len(spoken)))[:, :3].std(0)
+    assert (spread > 0.6).all() and (spread < 1.3).all(), "a mouth that mumbles, or shouts"
+
+
+def test_an_encoder_whose_channels_are_no_phones_has_no_openness(spoken):
+    mouth = fit_mouth(spoken)
+    opened = mouth.inputs(torch.from_numpy(spoken.features))[:, -len(OPEN_TAPS):]
+    if spoken.encoder["name"] == "phones":
+        assert (opened >= 0).all() and (opened <= 1.01).all() and (opened.std(0) > 0.05).all()
+    else:
+        assert not opened.any() and not mouth.weights[-len(OPEN_TAPS):].any()
+
+
+def test_of_a_mouth_that_does_its_own_thing_little_is_heard(phones):
+    """A head whose mouth moves at random to every sound is worse than one that hardly moves."""
+    rng = np.random.default_rng(4)
+    walk = rng.normal(size=(len(phones), 10))
+    phones.mouth, phones.aperture = moved_by(np.stack([np.convolve(w, np.ones(5) / 5, "same") for w in walk.T], 1))
+    mouth = fit_mouth(phones)
+    said = mouth.heard(torch.from_numpy(phones.features), torch.zeros(len(phones)))
+    # the mean, because one of eight modes may agree by chance
+    assert finite(mouth) and mouth.heard_r.mean() < 0.15
+    assert said.std(0).mean() < 0.45 and said.std(0).max() < 0.8
+
+
+@pytest.mark.parametrize("shown", ["nothing moves", "silence throughout"])
+def test_clips_that_say_nothing_are_finite(phones, shown):
+    if shown == "nothing moves":
+        phones.mouth[:], phones.aperture[:] = REST, 0.1
+    else:
+        phones.wave = np.zeros_like(phones.wave)
+        phones.features = load_encoder("phones").features(phones.wave)
+    mouth = fit_mouth(phones)
+    assert finite(mouth) and mouth.codes.abs().max() < 10
+    features = load_encoder("phones").features(np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32))
+    assert mouth.heard(torch.from_numpy(features), torch.zeros(25)).isfinite().all()
+
+
+@pytest.mark.parametrize("count", [2, 5, 8, 13])
+def test_few_training_frames_are_enough(phones, count):
+    phones.num_train = count
+    mouth, known = fit_mouth(phones), torch.from_numpy(phones.mouth[:count])
+    assert finite(mouth) and mouth.codes.shape == (len(phones), MODES)
+    torch.testing.assert_close(mouth.to_shapes(mouth.codes[:count]), known, atol=1e-4, rtol=0)
+    assert mouth.codes.abs().max() < 10
+
+
+# ---- validation ----
+
+def changed(ds, folder, **arrays):
+    """A copy of a dataset whose validation frames have other landmarks or features."""
+    shutil.copytree(ds.root, folder)
+    with np.load(folder / "tracking.npz") as file:
+        tracking = {name: file[name].copy() for name in file.files}
+    features = ds.features.copy()
+    for name, change in arrays.items():
+        values = features if name == "features" else tracking[name]
+        values[ds.num_train:] = change(values[ds.num_train:])
+    np.savez(folder / "tracking.npz", **tracking)
+    np.save(folder / "features.npy", features)
+    return egs.load_dataset(folder)
+
+
+def test_validation_frames_are_heard_and_not_seen(tiny_dataset, tmp_path):
+    """Scores of validation frames would mean nothing if their own mouths were told to the head."""
+    own = fit_mouth(tiny_dataset)
+    seen = changed(tiny_dataset, tmp_path / "seen", landmarks=lambda x: 1.3 * x + 5, aperture=lambda x: 0 * x,
+                   blink=lambda x: 1 - x)
+    assert not np.array_equal(seen.mouth[-1], tiny_dataset.mouth[-1])
+    for name, value in fit_mouth(seen).state_dict().items():
+        assert torch.equal(value, own.state_dict()[name]), f"{name} depends on the mouths of validation frames"
+    heard = fit_mouth(changed(tiny_dataset, tmp_path / "heard", features=lambda x: 0.5 - x))
+    last = tiny_dataset.num_train
+    assert torch.equal(heard.codes[:last], own.codes[:last])
+    assert (heard.codes[last:] - own.codes[last:]).abs().amax(1).min() > 0.01
+
+
+def test_codes_of_validation_frames_are_what_is_heard(phones):
+    mouth, count = fit_mouth(phones), phones.num_train
+    silent = torch.from_numpy(shut_in_silence(phones.wave, len(phones)))
+    heard = mouth.heard(torch.from_numpy(phones.features), silent)
+    torch.testing.assert_close(mouth.codes[count:], heard[count:])
+    assert (mouth.codes[:count] - heard[:count]).abs().max() > 0.1
+    phones.wave = phones.wave.copy()
+    phones.wave[count * SAMPLES_PER_FRAME:] = 0
+    assert torch.equal(fit_mouth(phones).codes[-1], mouth.shut), "the sound itself says where it is silent"
+
+
+# ---- silence ----
+
+def test_silence_shuts_the_mouth(phones):
+    """Whatever an encoder makes of noise in it; the shut mouth is that of the frames that open it least."""
+    mouth, features = fit_mouth(phones), torch.from_numpy(phones.features)
+    assert torch.equal(mouth.heard(features, torch.ones(len(phones))), mouth.shut.expand(len(phones), -1))
+    half = mouth.heard(features, torch.full((len(phones),), 0.5))
+    torch.testing.assert_close(half, (mouth.heard(features, torch.zeros(len(phones))) + mouth.shut) / 2)
+    order = phones.aperture[:phones.num_train].argsort()
+    tenth = torch.from_numpy(phones.mouth[order[:round(0.1 * phones.num_train)]]).mean(0)
+    torch.testing.assert_close(mouth.to_shapes(mouth.shut[None])[0], tenth, atol=1e-5, rtol=0)
+
+
+def test_the_mouth_closes_and_opens_softly_around_silence():
+    time = np.arange(40 * SAMPLES_PER_FRAME) / 16_000
+    sound = (0.2 * np.sin(2 * np.pi * 200 * time)).astype(np.float32)
+    gap, stop = np.ones((2, len(sound)), np.float32)
+    gap[12 * SAMPLES_PER_FRAME:30 * SAMPLES_PER_FRAME] = 0
+    stop[12 * SAMPLES_PER_FRAME:15 * SAMPLES_PER_FRAME] = 0
+    shut = shut_in_silence(sound * gap, 40)
+    assert shut.shape == (40,) and shut.dtype == np.float32
+    assert shut[:12].max() < 0.02 and shut[30:].max() < 0.02, "words keep their mouth"
+    assert shut[20:22].min() > 0.98
+    assert (np.diff(shut[10:21]) >= 0).all() and (np.diff(shut[21:32]) <= 0).all()
+    assert np.abs(np.diff(shut)).max() < 0.35
+    assert not shut_in_silence(sound * stop, 40).any(), "the closure of a stop is not silence"
+    assert (shut_in_silence(np.zeros_like(sound), 40) == 1).all()
+
+
+# ---- checkpoints ----
+
+def test_a_checkpoint_holds_the_mouth(run, tiny_dataset):
+    kept, own = run.load_head(device="cpu").mouth.state_dict(), fit_mouth(tiny_dataset).state_dict()
+    assert kept.keys() == own.keys()
+    for name in own:
+        assert torch.equal(kept[name], own[name]), name
+    assert own["codes"].abs().max() > 0.5
+
+
+def test_going_on_keeps_mouth_and_torso(run, tiny_dataset, monkeypatch):
+    """Learned anew they might differ, on a GPU or after an update, and the network would not know them."""
+    def never(*args, **kwargs):
+        raise AssertionError("the torso was learned again")
+
+    kept = run.load_head(device="cpu")
+    monkeypatch.setattr(trainer, "fit_torso", never)
+    monkeypatch.setattr(trainer, "fit_mouth", lambda ds: Mouth(len(ds)))
+    again = trainer.Trainer(tiny_dataset, run.config, run, torch.device("cpu"))
+    for part in ("mouth", "torso"):
+        before, now = getattr(kept, part).state_dict(), getattr(again.head, part).state_dict()
+        blank = (Mouth(len(tiny_dataset)) if part == "mouth" else Torso.blank(64, len(tiny_dataset))).state_dict()
+        assert before.keys() == now.keys() and not torch.equal(before["codes"], blank["codes"])
+        for name in before:
+            assert torch.equal(before[name], now[name]), f"{part}.{name}"

@@ -1,0 +1,134 @@
+"""Protects: sound that is late or early against the lips is found and put right, and what cannot be said is left alone.
+
+`data/speech.flac` is the speech of tests/test_phones.py; the mouths that follow it are made up.
+"""
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import egstalker_nb as egs
+from egstalker_nb import phones
+from egstalker_nb.audio import SAMPLES_PER_FRAME, load_audio
+from egstalker_nb.encoders import DEFAULT_ENCODER, load_encoder
+from egstalker_nb.preparation import offset, pipeline
+from egstalker_nb.preparation.offset import LEAD, moved_earlier, sound_offset
+from egstalker_nb.preparation.steps import Step, read_npz
+from egstalker_nb.video import read_frames
+from egstalker_nb.video_writer import write_video
+
+DELAYS = (0.04, 0.08, 0.16, -0.04, -0.12)  # seconds
+
+
+@pytest.fixture(scope="module")
+def wave():
+    """The sentence twice, once 8 % slower, with pauses: 9 s, not a whole number of frames."""
+    speech, pause = load_audio(Path(__file__).parent / "data" / "speech.flac"), np.zeros(8000, np.float32)
+    slow = np.interp(np.arange(0, len(speech), 1 / 1.08), np.arange(len(speech)), speech)
+    return np.concatenate([pause[:5000], speech, pause, slow, pause]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def lips(wave):
+    """Shapes [N, 40] and apertures [N] of a mouth that says it, ahead of the sound as mouths are."""
+    rng, frames = np.random.default_rng(0), len(wave) // SAMPLES_PER_FRAME
+    heard = phones.steps(wave)[2 * np.arange(frames) + int(LEAD)]
+    openness = np.square(heard) @ [phones.OPENNESS[name] for name in phones.CLASSES]
+    shapes = 0.05 * heard @ rng.normal(size=(29, 40)) + 0.02 * rng.normal(size=(frames, 40))
+    return shapes.astype(np.float32), (0.1 * openness + 0.01 * rng.normal(size=frames)).astype(np.float32)
+
+
+# ---- found ----
+
+@pytest.mark.parametrize("late", DELAYS)
+def test_a_known_delay_is_found_and_put_right(wave, lips, late):
+    shifted = moved_earlier(wave, -late)
+    found, told = sound_offset(shifted, *lips)
+    assert found == pytest.approx(late, abs=0.02) and told > 0.5
+    assert sound_offset(moved_earlier(shifted, found), *lips)[0] == pytest.approx(0, abs=0.02)
+
+
+def test_sound_in_time_is_not_moved(wave, lips):
+    assert sound_offset(wave, *lips)[0] == 0
+    assert sound_offset(moved_earlier(wave, 0.01), *lips)[0] == 0, "half a step is not worth a change"
+
+
+@pytest.mark.parametrize("frames", [12, 30, 75, 150, 220])
+def test_a_mouth_that_says_something_else_is_left_alone(wave, frames):
+    """Over a second or two something agrees by chance."""
+    rng, wrong = np.random.default_rng(1), 0
+    for _ in range(10):
+        walk = np.stack([np.convolve(x, np.ones(4) / 4, "same") for x in rng.normal(size=(41, frames))], 1)
+        wrong += sound_offset(wave[:frames * SAMPLES_PER_FRAME], walk[:, 1:], walk[:, 0])[0] != 0
+    assert wrong <= 2
+
+
+def test_an_offset_beyond_those_searched_is_left_alone(wave, lips):
+    assert sound_offset(moved_earlier(wave, -0.3), *lips)[0] == 0
+
+
+@pytest.mark.parametrize("frames", [1, 5, 12, 30, 220])
+def test_little_to_go_by_moves_nothing(wave, lips, frames):
+    shapes, aperture = (values[:frames] for values in lips)
+    late, told = sound_offset(wave[:frames * SAMPLES_PER_FRAME], 0 * shapes, 0 * aperture)
+    assert late == 0 and np.isfinite(told), "a mouth that does not move"
+    late, told = sound_offset(0 * wave[:frames * SAMPLES_PER_FRAME], shapes, aperture)
+    assert late == 0 and np.isfinite(told), "a silent clip"
+    assert np.isfinite(sound_offset(wave[:frames * SAMPLES_PER_FRAME], shapes, aperture)).all()
+
+
+# ---- moved ----
+
+def test_sound_is_moved_both_ways_and_keeps_its_length():
+    sound = np.arange(1, 1001, dtype=np.float32)
+    np.testing.assert_array_equal(moved_earlier(sound, 0), sound)
+    early, late = moved_earlier(sound, 100 / 16_000), moved_earlier(sound, -100 / 16_000)
+    np.testing.assert_array_equal(early, np.r_[sound[100:], np.zeros(100)])
+    np.testing.assert_array_equal(late, np.r_[np.zeros(100), sound[:-100]])
+    for seconds in (1, -1, 1000 / 16_000, -1000 / 16_000):
+        gone = moved_earlier(sound, seconds)
+        assert gone.shape == sound.shape and not gone.any() and gone.dtype == np.float32
+
+
+# ---- in a dataset ----
+
+@pytest.mark.parametrize("late", [0.12, -0.08])
+def test_a_dataset_has_sound_and_features_in_time(wave, lips, late, tmp_path):
+    encoder = load_encoder(DEFAULT_ENCODER)
+    pipeline._sound(Step(tmp_path, "key"), tmp_path, moved_earlier(wave, -late), encoder, *lips)
+    moved = float(read_npz(tmp_path / "sound.npz")["late"])
+    assert moved == pytest.approx(late, abs=0.02)
+    sound, features = load_audio(tmp_path / "audio.wav"), np.load(tmp_path / "features.npy")
+    assert len(sound) == len(lips[0]) * SAMPLES_PER_FRAME and len(features) == len(lips[0])
+    np.testing.assert_allclose(features, encoder.features(sound), atol=0.02)
+    inside, rest = slice(8000, -8000), round((moved - late) * 16_000)
+    np.testing.assert_allclose(sound[inside], np.roll(wave[:len(sound)], -rest)[inside], atol=1e-4)
+
+
+def test_features_from_a_file_stay_beside_their_sound(wave, lips, tmp_path):
+    """They were computed elsewhere: moving the sound alone would part the two."""
+    late = moved_earlier(wave, -0.12)
+    given = np.random.default_rng(0).normal(size=(len(lips[0]), 16, 29)).astype(np.float32)
+    np.save(tmp_path / "given.npy", given)
+    pipeline._sound(Step(tmp_path, "key"), tmp_path, late, tmp_path / "given.npy", *lips)
+    assert read_npz(tmp_path / "sound.npz")["late"] == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "features.npy"), given)
+    np.testing.assert_allclose(load_audio(tmp_path / "audio.wav"), late[:len(given) * SAMPLES_PER_FRAME], atol=1e-4)
+
+
+def test_the_report_says_that_the_sound_was_moved(sample_clip, tmp_path, monkeypatch):
+    """On a real clip, the offset being given: its features, sound and report say the same."""
+    sound = load_audio(sample_clip)
+    frames = [image for image, _ in zip(read_frames(sample_clip), range(30))]
+    clip = write_video(tmp_path / "clip.mp4", frames, sound[16_000:16_000 + 30 * SAMPLES_PER_FRAME])
+    seen = []
+    monkeypatch.setattr(offset, "sound_offset", lambda *given: seen.append(given) or (0.08, 0.5))
+    ds = egs.prepare(clip, tmp_path / "ds", size=64)
+    assert ds.report["sound"]["moved_s"] == pytest.approx(0.08)
+    assert any("80 ms late" in text and "moved" in text for text in ds.report["warnings"])
+    (heard, mouth, aperture), before = seen[0], load_audio(clip)
+    assert len(heard) == 30 * SAMPLES_PER_FRAME
+    np.testing.assert_array_equal(mouth, ds.mouth)
+    np.testing.assert_array_equal(aperture, ds.aperture)
+    np.testing.assert_allclose(ds.audio(), moved_earlier(before, 0.08)[:30 * SAMPLES_PER_FRAME], atol=1e-4)
+    np.testing.assert_allclose(ds.features, load_encoder(DEFAULT_ENCODER).features(ds.audio()), atol=0.02)
