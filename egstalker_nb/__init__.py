@@ -15,7 +15,7 @@ _PUBLIC = {
     "prepare": "preparation", "load_dataset": "dataset", "Dataset": "dataset",
     "load_config": "config", "presets": "config", "Config": "config",
     "train": "training", "load_run": "run", "Run": "run",
-    "render": "rendering", "evaluate": "evaluation", "trim": "audio",
+    "render": "rendering", "stream": "streaming", "evaluate": "evaluation", "trim": "audio",
     "sync_score": "sync",
     "load_encoder": "encoders", "rasterize": "rasterizer", "compare": "comparison", "EgsError": "errors",
 }

@@ -80,8 +80,11 @@ def run(args: argparse.Namespace) -> None:
     from .pipeline import run_notebooks
 
     given = {"features": args.features, "audio_features": args.audio_features}
+    given = {name: str(path.resolve()) for name, path in given.items() if path is not None}
+    if args.encoder is not None:  # notebooks work in another folder
+        given["encoder"] = str(Path(args.encoder).resolve()) if Path(args.encoder).is_dir() else args.encoder
     run_notebooks(args.video, args.config, audio=args.audio, name=args.name, out=args.out, size=args.size,
-                  overrides=settings(args.set), **{k: str(v.resolve()) for k, v in given.items() if v is not None})
+                  overrides=settings(args.set), **given)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -137,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command(run, "Run all notebooks headless on a video.", "video")
     add_config(sub)
     sub.add_argument("--audio", type=Path, help="sound that drives the head; default: the clip's own")
+    sub.add_argument("--encoder", help="what hears the sound, see `egs prepare`")
     sub.add_argument("--features", type=Path, help="ready audio features .npy of the video's own sound")
     sub.add_argument("--audio-features", type=Path, help="ready audio features .npy of --audio")
     sub.add_argument("--name", help="names data/NAME and outputs/NAME; default: the video's name")

@@ -71,13 +71,23 @@ def head_motion(ds: Dataset, poses: Poses, count: int) -> tuple[Optional[np.ndar
     Raises:
         InputError: something else, or an array that is no path of a head before a camera. DatasetError: no dataset.
     """
-    if isinstance(poses, str) and poses in POSE_PATHS:
+    poses = opened_poses(poses)
+    if isinstance(poses, str):
         source, w2c = POSE_PATHS[poses](ds, count)
         return source, w2c, ds.w2c[source] if poses == "orbit" else w2c  # in an orbit the head itself stays still
-    if isinstance(poses, (str, Path)):
-        poses = _opened(poses, f"poses {', '.join(POSE_PATHS)}, a dataset folder or a .npy file", load_dataset)
     w2c = _transferred(ds, poses, count) if isinstance(poses, Dataset) else _checked_poses(ds, poses, count)
     return None, w2c, inside_range(ds, w2c)
+
+
+def opened_poses(poses: Poses) -> Any:
+    """The dataset or array that `poses` names; the name of a path of the camera, and what is no name, as they are.
+
+    Raises:
+        InputError: no such file. DatasetError: a folder without a dataset.
+    """
+    if not isinstance(poses, (str, Path)) or poses in POSE_PATHS:
+        return poses
+    return _opened(poses, f"poses {', '.join(POSE_PATHS)}, a dataset folder or a .npy file", load_dataset)
 
 
 def label(poses: Poses) -> str:
@@ -237,12 +247,13 @@ def eye_motion(ds: Dataset, blink: Blink, count: int) -> np.ndarray:
     low = np.floor(at).astype(int)
     share = (at - low)[:, None].astype(np.float32)
     eyes = (1 - share) * ds.eyes[low] + share * ds.eyes[np.ceil(at).astype(int)]
-    if isinstance(blink, str) and blink == "dataset":
+    blink = opened_blink(blink)
+    if isinstance(blink, str):
         return eyes
     closed, known = closed_eyes(ds), ds.eyes[:ds.num_train, 0]
     eyes[:, 0] = _without_blinks(ds.eyes[:, 0])[np.rint(at).astype(int)]
     room = np.maximum(closed[0] - eyes[:, 0], 1e-6)
-    if np.ndim(blink) == 0 and not isinstance(blink, (str, Path)):
+    if np.ndim(blink) == 0:
         closing = natural_blinks(_checked_rate(blink), count)
     else:
         lids = np.clip(2 * _checked_closing(blink, count) - 1, known.min(), known.max())
@@ -263,6 +274,18 @@ def closed_eyes(ds: Dataset) -> np.ndarray:
     return closed
 
 
+def opened_blink(blink: Blink) -> Any:
+    """The array that `blink` names; `dataset`, and what is no name, as they are.
+
+    Raises:
+        InputError: no such file.
+    """
+    if not isinstance(blink, (str, Path)) or blink == "dataset":
+        return blink
+    expected = "blink as 'dataset', blinks a minute, or a .npy file"
+    return _opened(blink, expected, lambda folder: _checked_rate(str(folder)))
+
+
 def _checked_rate(blink: Any) -> float:
     number = isinstance(blink, (int, float, np.number)) and not isinstance(blink, bool)
     if not number or not 0 <= blink <= MOST_BLINKS:
@@ -274,9 +297,6 @@ def _checked_rate(blink: Any) -> float:
 def _checked_closing(blink: Any, count: int) -> np.ndarray:
     """How far the lids are closed, [count] 0...1, from what a user gave."""
     what = "blink as an array [F] of 0 open ... 1 closed"
-    if isinstance(blink, (str, Path)):
-        expected = "blink as 'dataset', blinks a minute, or a .npy file"
-        blink = _opened(blink, expected, lambda folder: _checked_rate(str(folder)))
     closing = _numbers(blink, what, (), count)
     if closing.min() < 0 or closing.max() > 1:
         raise InputError(what, f"{closing.min():.2f} ... {closing.max():.2f}", "Scale them to 0 ... 1.")
@@ -300,12 +320,20 @@ def natural_blinks(rate: float, count: int) -> np.ndarray:
     """
     if rate == 0:
         return np.zeros(count)
-    rng, seconds, mean = np.random.default_rng(count), count / FPS, 60 / rate
-    draws = int(seconds / LEAST_INTERVAL) + 2
-    intervals = LEAST_INTERVAL + rng.gamma(2.0, (mean - LEAST_INTERVAL) / 2, draws)
-    onsets = np.cumsum(np.concatenate([[rng.uniform(0, mean)], intervals]))
+    rng, seconds = np.random.default_rng(count), count / FPS
+    intervals = blink_intervals(rng, rate, int(seconds / LEAST_INTERVAL) + 2)
+    onsets = np.cumsum(np.concatenate([[rng.uniform(0, 60 / rate)], intervals]))
     time = np.arange(count) / FPS
     last = np.searchsorted(onsets, time, side="right") - 1
-    since = np.where(last < 0, np.inf, time - onsets[last])
+    return closed_after(np.where(last < 0, np.inf, time - onsets[last]))
+
+
+def blink_intervals(rng: np.random.Generator, rate: float, count: int) -> np.ndarray:
+    """Seconds from blink to blink, [count] float64; rate: blinks a minute, above 0."""
+    return LEAST_INTERVAL + rng.gamma(2.0, (60 / rate - LEAST_INTERVAL) / 2, count)
+
+
+def closed_after(since: np.ndarray) -> np.ndarray:
+    """How far the lids are closed so many seconds after a blink began, 0 open ... 1 closed."""
     phase = np.interp(since, np.cumsum([0, CLOSING, CLOSED, OPENING]), [0, 1, 1, 0], right=0)
     return phase * phase * (3 - 2 * phase)

@@ -9,19 +9,24 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from . import metrics, plots
+from . import ctc, metrics, phones, plots
+from .control import middle_frame
 from .dataset import Dataset
+from .expression import LOWER
 from .frames import Frames
 from .model import TOKENS, Head
+from .preparation.face import LIP_MARGIN, LIPS, rectangles
 from .preparation.quality import euler
 from .rasterizer import rasterize
-from .rendering import FPS, SAMPLES_PER_FRAME, Renderer, middle_frame
+from .rendering import FPS, SAMPLES_PER_FRAME, Renderer
 from .run import Run
 
 LIGHT = 0.92                # grey of a plain background
 MASK_COLOURS = np.float32([(230, 120, 60), (70, 120, 210), (90, 90, 90)])  # head, torso, background
 NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "coverage", "it_per_s")
 VISIBLE = 0.02              # below this opacity a pixel shows no painted value
+CHANNELS = {"phones": phones.CLASSES, "ctc": ctc.CLASSES}  # what the channels of an encoder stand for
+INNER_LIPS = [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191]
 
 
 # ---- what the data looks like ----
@@ -49,8 +54,8 @@ def steps_of(features: np.ndarray) -> np.ndarray:
     return features[:, 8:10].reshape(-1, features.shape[2])
 
 
-def _sound(axes: Sequence, wave: np.ndarray, features: np.ndarray) -> None:
-    """Waveform and features on a time axis in seconds."""
+def _sound(axes: Sequence, wave: np.ndarray, features: np.ndarray, encoder: dict) -> None:
+    """Waveform and features on a time axis in seconds; features three times as high, so that channels can be named."""
     end, strip = len(features) / FPS, steps_of(features).T
     stride = max(1, len(wave) // 20_000)
     plots.curve(axes[0], np.arange(0, len(wave), stride) / (FPS * SAMPLES_PER_FRAME), wave[::stride], linewidth=0.5)
@@ -59,15 +64,18 @@ def _sound(axes: Sequence, wave: np.ndarray, features: np.ndarray) -> None:
     axes[1].imshow(strip, aspect="auto", origin="lower", extent=(0, end, 0, len(strip)), vmin=low,
                    vmax=max(high, low + 1e-6), cmap="magma", interpolation="nearest")
     axes[1].set(xlabel="time (s)", ylabel="channel", title="audio features (bright: strong)")
+    names = CHANNELS.get(encoder.get("name"), range(len(strip)))
+    axes[1].set_yticks(np.arange(len(names)) + 0.5, names, fontsize=6)
+    axes[1].get_gridspec().set_height_ratios([3 if axis is axes[1] else 1 for axis in axes[0].figure.axes])
     for axis in axes:
         axis.set_xlim(0, end)
 
 
 def signals(ds: Dataset) -> Figure:
     """Sound, features, mouth opening and blink of the whole clip on one time axis; validation frames shaded."""
-    figure, axes = plots.subplots(4, height=1.6)
+    figure, axes = plots.subplots(4, height=2.3)
     time = np.arange(len(ds)) / FPS
-    _sound(axes[:2], ds.audio(), ds.features)
+    _sound(axes[:2], ds.audio(), ds.features, ds.encoder)
     plots.curve(axes[2], time, ds.aperture)
     plots.label(axes[2], "time (s)", "lip gap /\nface height", "mouth opening")
     plots.curve(axes[3], time, ds.blink, style=1)
@@ -294,21 +302,54 @@ def faces_and_mouths(shown: dict[str, np.ndarray], rects: np.ndarray, names: Seq
     return plots.pictures([p for row in faces + mouths for p in row], titles, columns=len(names), edge=1.9)
 
 
-def sound(wave: np.ndarray, features: np.ndarray) -> Figure:
-    """Waveform [samples] and features [N, 16, 29] of a sound on one time axis."""
-    figure, axes = plots.subplots(2, height=1.7)
-    _sound(axes, wave, features)
+def lip_rects(ds: Dataset, w2c: np.ndarray) -> np.ndarray:
+    """Where the mouth is in any poses w2c [F, 4, 4]: rectangles [F, 4] (x0, y0, x1, y1) in px."""
+    posed, face = ds.with_poses(w2c), torch.from_numpy(ds.mean_face)
+    return rectangles(np.stack([projected(posed, i, face)[0] for i in range(len(w2c))]), LIPS, LIP_MARGIN, ds.size)
+
+
+def faces_of(head: Head, ds: Dataset, codes: Tensor) -> np.ndarray:
+    """The mean face seen from the front with the mouths of codes [F, 8]: [F, 478, 2] head units, right and down."""
+    faces = np.repeat(ds.mean_face[None, :, :2], len(codes), 0)
+    faces[:, LOWER] += head.mouth.to_shapes(codes).cpu().numpy().reshape(len(codes), len(LOWER), 2)
+    return faces
+
+
+def mouth_modes(head: Head, ds: Dataset, count: int = 4) -> Figure:
+    """The first shapes that a mouth is put together from: outlines of the mean lips and 2 standard deviations away."""
+    figure, axes = plots.subplots(1, count, width=3.1 * count, height=2.9)
+    share = head.mouth.spread.square() / head.mouth.spread.square().sum()
+    for k, axis in enumerate(axes):
+        codes = torch.outer(share.new_tensor((-2, 0, 2)), torch.eye(len(share)).to(share)[k])
+        for style, face in enumerate(faces_of(head, ds, codes)):
+            for outline in (LIPS, INNER_LIPS):
+                plots.curve(axis, *face[[*outline, outline[0]]].T, style=style)
+        plots.label(axis, "right (head units)", "down (head units)",
+                    f"mode {k + 1}: {share[k]:.0%} of the motion,\nheard with r = {head.mouth.heard_r[k]:.2f}")
+        axis.invert_yaxis()
+        axis.set_aspect("equal", "datalim")
+    figure.legend(axes[0].lines[::2], ("- 2 std", "mean", "+ 2 std"), loc="outside lower center", ncols=3)
     return figure
 
 
-def speech_and_mouth(level: np.ndarray, opening: np.ndarray) -> Figure:
-    """Loudness [F] in dB over the mouth opening [F] tracked on the render (NaN: no face found)."""
+def sound(wave: np.ndarray, features: np.ndarray, encoder: dict) -> Figure:
+    """Waveform [samples] and features [N, 16, 29] of a sound on one time axis; encoder: the spec of the features'."""
+    figure, axes = plots.subplots(2, height=2.7)
+    _sound(axes, wave, features, encoder)
+    return figure
+
+
+def speech_and_mouth(level: np.ndarray, opening: np.ndarray, called: np.ndarray) -> Figure:
+    """Loudness [F] in dB over mouth openings [F]: tracked on the render (NaN: no face found) and called for."""
     figure, axes = plots.subplots(2, height=1.8)
     time = np.arange(len(level)) / FPS
     plots.curve(axes[0], time, level)
     plots.label(axes[0], "time (s)", "level (dB)", "loudness of the sound")
-    plots.curve(axes[1], time, opening, style=1, marker=".", markersize=3)
-    plots.label(axes[1], "time (s)", "lip gap /\nface height", "mouth opening on the render")
+    plots.curve(axes[1], time, called, "called for by the sound")
+    plots.curve(axes[1], time, opening, "tracked on the render", 1, marker=".", markersize=3)
+    plots.label(axes[1], "time (s)", "lip gap /\nface height", "mouth opening")
+    axes[1].legend(frameon=False, ncols=2, loc="upper left")
+    axes[1].set_ylim(0, 1.35 * np.nanmax([*opening, *called, 1e-3]))  # room for the names
     for axis in axes:
         axis.set_xlim(0, len(level) / FPS)
     return figure

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import control
-from .control import POSE_PATHS, Blink, Poses, cycle, middle_frame  # noqa: F401 (found here by notebooks and figures)
+from .control import Blink, Poses
 from .dataset import Dataset
 from .errors import InputError
 from .files import check_target
@@ -51,6 +51,11 @@ class Script:
 
     def __len__(self) -> int:
         return len(self.w2c)
+
+    def part(self, first: int, last: int) -> "Script":
+        """Its frames [first, last), without the sound."""
+        return Script(*(None if x is None else x[first:last] for x in (
+            self.features, self.silent, self.eyes, self.w2c, self.pose, self.source)), None)
 
 
 @dataclass
@@ -254,15 +259,17 @@ class Renderer:
 
     def pictures(self, script: Script, batch: int, bar: Progress, compare: bool = False) -> Iterator[np.ndarray]:
         """Frames of the video, [S, S, 3] uint8 ([S, 2S, 3] with `compare`)."""
-        mouth, torso = self.mouth(script), self.torso(script)
-        chunks = [np.arange(i, min(i + batch, len(script))) for i in range(0, len(script), batch)]
-        for chunk in chunks:
-            eyes, w2c, pose = (torch.from_numpy(values[chunk]).to(self.device)
-                               for values in (script.eyes, script.w2c, script.pose))
-            rgb, _ = self.batch(mouth[chunk], eyes, w2c, self.head.torso(torso[chunk]), pose)
-            for i, picture in zip(chunk, (rgb * 255).round().byte().cpu().numpy()):
-                yield _beside(picture, self.ds.frame(script.source[i])) if compare else picture
-            bar.update(len(chunk))
+        for first in range(0, len(script), batch):
+            part = script.part(first, first + batch)
+            for i, picture in enumerate(self.drawn(part)):
+                yield _beside(picture, self.ds.frame(part.source[i])) if compare else picture
+            bar.update(len(part))
+
+    def drawn(self, script: Script) -> np.ndarray:
+        """All frames of a short script at once, [F, S, S, 3] uint8."""
+        eyes, w2c, pose = (torch.from_numpy(x).to(self.device) for x in (script.eyes, script.w2c, script.pose))
+        rgb, _ = self.batch(self.mouth(script), eyes, w2c, self.head.torso(self.torso(script)), pose)
+        return (rgb * 255).round().byte().cpu().numpy()
 
 
 def _beside(render: np.ndarray, truth: np.ndarray) -> np.ndarray:
