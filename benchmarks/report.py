@@ -137,9 +137,9 @@ def languages(result: dict) -> str:
     for row in result["rows"]:
         if row[at["language"]] is not None:
             rows.setdefault(row[at["language"]], []).append(row)
-    lines = [[language, *[f"{sum(r[at[name]] for r in some) / len(some):.2f}" for name in ("encoder", "r")]]
+    lines = [[language, *[f"{sum(r[at[name]] for r in some) / len(some):.2f}" for name in ("encoder", "r", "best_r")]]
              for language, some in rows.items()]
-    return table(["language", "r of the openness heard", "r of the mouth on the render"], lines)
+    return table(["language", "r of the openness heard", "r of the mouth on the render", "at the best lag"], lines)
 
 
 def hearing(result: dict) -> str:
