@@ -148,7 +148,16 @@ def hearing(result: dict) -> str:
                  [[row[name] for name in names] for row in result["rows"]]) + f"\n\n{where(result['facts'])}"
 
 
-def read(name: str) -> Optional[dict]:
+def live(rows: list[dict]) -> str:
+    """Delay and memory of streams."""
+    lines = [[r["run"], r["facts"]["device"], f"{r['size']} px", f"{r['look_ahead_ms']:.0f} ms",
+              f"{r['frame_ms']['median']:.1f} ms", f"{r['frame_ms']['p95']:.1f} ms", f"{r['hearing_ms']['median']:.1f} ms",
+              f"{r['memory_growth_mib']:+.1f} MiB in {r['minutes']:g} min"] for r in rows]
+    heads = ["head", "device", "size", "look-ahead", "a frame", "95 % within", "of it to listen (CPU)", "memory"]
+    return table(heads, lines)
+
+
+def read(name: str) -> Optional[Any]:
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
@@ -205,7 +214,7 @@ def main() -> None:
     heard = {name: found for name in HEARERS if (found := read(name))}
     if heard:
         texts["voices"], texts["pairs"] = voices(heard), pairs(list(heard.values())[-1])
-    texts.update({name: make(found) for name, make in (("languages", languages), ("hearing", hearing))
+    texts.update({name: make(found) for name, make in (("languages", languages), ("hearing", hearing), ("live", live))
                   if (found := read(name))})
     for page in (README, EXPERIMENTS):
         if page.exists():

@@ -91,17 +91,15 @@ class Run:
             DatasetError: no such checkpoint, or a damaged one.
         """
         tensors = checkpoint.load(self.root, self.pick(iteration), checkpoint.HEAD)
-        points = len(tensors["gaussians.means"])
-        head = Head.blank(self.config, points, len(tensors["mouth.codes"]), len(tensors["torso.plate"]))
-        for name in head.gaussians:
-            head.gaussians[name] = torch.nn.Parameter(torch.empty_like(tensors[f"gaussians.{name}"]))
-        for name in ("born", "w2c"):
-            tensors.pop(name)
         try:
-            head.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise DatasetError("a checkpoint that fits config.yaml", str(error),
-                               "Do not edit a run's config.") from error
+            head = Head.blank(self.config, *(len(tensors[name]) for name in ("gaussians.means", "mouth.codes",
+                                                                             "torso.plate")))
+            for name in head.gaussians:
+                head.gaussians[name] = torch.nn.Parameter(torch.empty_like(tensors[f"gaussians.{name}"]))
+            head.load_state_dict({k: v for k, v in tensors.items() if k not in ("born", "w2c")})
+        except (KeyError, RuntimeError) as error:
+            raise DatasetError("a checkpoint of this version that fits config.yaml", str(error),
+                               "Train again: another version made it, or its config was edited.") from error
         return head.to(device or default_device()).eval().requires_grad_(False)
 
     def born(self, iteration: Optional[int] = None) -> torch.Tensor:

@@ -165,13 +165,14 @@ def test_faces_of_codes_open_as_the_tracked_mouth_does(sample_dataset, config):
     assert shown.std() == pytest.approx(tracked.std(), rel=0.15)
 
 
-def test_modes_are_drawn_two_standard_deviations_around_the_mean(head, tiny_dataset):
+def test_modes_are_drawn_two_standard_deviations_around_the_mean(sample_dataset, config):
     """Each of the four panels shows its own mode and no other."""
-    codes = torch.zeros(1, 8)
+    head, codes = new_head(sample_dataset, config), torch.zeros(1, 8)
     codes[0, 1] = 2
-    mean, second = (figures.faces_of(head, tiny_dataset, c)[0][LIPS] for c in (torch.zeros(1, 8), codes))
-    lines = [np.column_stack(line.get_data()) for line in figures.mouth_modes(head, tiny_dataset).axes[1].lines]
+    mean, second = (figures.faces_of(head, sample_dataset, c)[0][LIPS] for c in (torch.zeros(1, 8), codes))
+    lines = [np.column_stack(line.get_data()) for line in figures.mouth_modes(head, sample_dataset).axes[1].lines]
     outer = lines[::2]
+    assert np.abs(second - mean).max() > 0.01, "head units"
     np.testing.assert_allclose(outer[2][:-1], second, atol=1e-6)
     np.testing.assert_allclose(outer[1][:-1], mean, atol=1e-6)
     np.testing.assert_allclose(outer[0] + outer[2], 2 * outer[1], atol=1e-5)

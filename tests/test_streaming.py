@@ -111,6 +111,8 @@ def test_a_pause_with_noise_is_silence_and_does_not_change_the_voice(tiny_datase
     first, second, length = 25, 25 + frames_of(len(speech)) + 500, frames_of(len(speech))
     assert silent[:20].min() > 0.99, "a stream that begins with a quiet room"
     assert silent[second - 490:second - 10].min() > 0.99
+    offline = shut_in_silence(wave, len(silent))
+    assert np.abs(silent - offline)[second - 20:second + 10].max() < 0.2, "the mouth opens before the first word"
     opened = [(windows[begin + 5:begin + length - 10, 8] ** 2 @ OPEN) for begin in (first, second)]
     assert np.corrcoef(opened)[0, 1] > 0.95, "what was said before the pause, said again"
 
