@@ -151,7 +151,8 @@ def hearing(result: dict) -> str:
 def live(rows: list[dict]) -> str:
     """Delay and memory of streams."""
     lines = [[r["run"], r["facts"]["device"], f"{r['size']} px", f"{r['look_ahead_ms']:.0f} ms",
-              f"{r['frame_ms']['median']:.1f} ms", f"{r['frame_ms']['p95']:.1f} ms", f"{r['hearing_ms']['median']:.1f} ms",
+              *[f"{r[part][name]:.1f} ms" for part, name in
+                (("frame_ms", "median"), ("frame_ms", "p95"), ("hearing_ms", "median"))],
               f"{r['memory_growth_mib']:+.1f} MiB in {r['minutes']:g} min"] for r in rows]
     heads = ["head", "device", "size", "look-ahead", "a frame", "95 % within", "of it to listen (CPU)", "memory"]
     return table(heads, lines)

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import egstalker_nb as egs
 from egstalker_nb import trainer
 from egstalker_nb.audio import SAMPLES_PER_FRAME, load_audio
 from egstalker_nb.encoders import load_encoder
+from egstalker_nb.errors import DatasetError
 from egstalker_nb.mouth import CENTRE, MODES, OPEN_TAPS, SHAPE, Mouth, fit_mouth, shut_in_silence
 from egstalker_nb.torso import Torso
 
@@ -265,3 +267,15 @@ def test_going_on_keeps_mouth_and_torso(run, tiny_dataset, monkeypatch):
         assert before.keys() == now.keys() and not torch.equal(before["codes"], blank["codes"])
         for name in before:
             assert torch.equal(before[name], now[name]), f"{part}.{name}"
+
+
+def test_a_head_of_another_version_is_refused_with_advice(tiny_dataset, tmp_path):
+    cfg = egs.load_config("quick_test", iterations=2, coarse_iterations=1, batch_size=2, plane_resolution=[8, 16])
+    run = egs.train(tiny_dataset, cfg, tmp_path / "run", device="cpu")
+    file = next(run.root.glob("checkpoints/*/head.safetensors"))
+    tensors = load_file(file)
+    for spoiled in ({k: v for k, v in tensors.items() if k != "mouth.codes"},
+                    {**tensors, "mouth.weights": tensors["mouth.weights"][:-1].contiguous()}):
+        save_file(spoiled, file)
+        with pytest.raises(DatasetError, match="(?s)checkpoint of this version.*Train again"):
+            run.load_head(device="cpu")
