@@ -115,8 +115,7 @@ def voices(results: dict[str, dict]) -> str:
              ("jitter against the video", "jitter", True, "1.2", "1.0")]
     rows = [[title, *[mean(r["scores"], name, foreign) for r in results.values()], least, aim]
             for title, name, foreign, least, aim in asked]
-    heads = [f"{title} ({len({s['head'] for s in r['scores']})} heads)" for title, r in
-             zip((HEARERS[name] for name in results), results.values())]
+    heads = [f"{HEARERS[name]}, heads: {len({s['head'] for s in r['scores']})}" for name, r in results.items()]
     return table(["figure", *heads, "at least", "aim"], rows) + f"\n\n{where(list(results.values())[-1]['facts'])}"
 
 
