@@ -177,6 +177,11 @@ def windows_of(steps, num_frames):
     return windows.transpose(0, 2, 1).copy()
 
 
+def steps_of(windows):
+    """Windows [N, 16, 29], which overlap, as one strip of 50 steps a second: [2N, 29]."""
+    return windows[:, STEPS // 2:STEPS // 2 + 2].reshape(-1, windows.shape[2])
+
+
 def load_features(path, wave):
     """Read and check features that were computed elsewhere or earlier.
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from . import ctc, metrics, phones, plots
+from .audio import steps_of
 from .control import middle_frame
 from .dataset import Dataset
 from .expression import LOWER
@@ -47,11 +48,6 @@ def anatomy(ds: Dataset, i: int) -> Figure:
         axis.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color="#ffd23f", linewidth=1)
     axis.set(xlim=(-0.5, ds.size - 0.5), ylim=(ds.size - 0.5, -0.5))
     return figure
-
-
-def steps_of(features: np.ndarray) -> np.ndarray:
-    """Feature windows [N, 16, 29], which overlap, as one strip of 50 steps a second: [2N, 29]."""
-    return features[:, 8:10].reshape(-1, features.shape[2])
 
 
 def _sound(axes: Sequence, wave: np.ndarray, features: np.ndarray, encoder: dict) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import ridge
 from .dataset import Dataset
 from .expression import LOWER
 from .phones import CLASSES, OPENNESS
@@ -23,7 +24,6 @@ OPEN_TAPS = (-6, -3, 0, 3, 6)  # the same, of how open the phones are
 BLUR = 1.0              # steps, standard deviation of each tap
 OPEN_WEIGHT = 3.0       # how much less the weights of openness are drawn to 0
 RIDGE = 3.0             # penalty per frame, inputs having unit variance
-BLOCK, GAP = 8, 4       # frames: left out together when the fit is checked, and on either side of them
 LEAST_R = 0.1           # correlation from which a mode counts as heard
 SHUT_SHARE = 0.1        # share of the training frames that show a shut mouth
 CLOSING = 1.5           # frames, softness of closing and opening around silence
@@ -127,20 +127,9 @@ def _fit_link(mouth: Mouth, inputs: Tensor, codes: Tensor) -> None:
     free = torch.ones(INPUTS, dtype=torch.float64)
     free[-len(OPEN_TAPS):] = OPEN_WEIGHT
     x, y = x * free, codes.double()
-    gram, told, guessed = x.t() @ x, x.t() @ y, torch.zeros_like(y)
-    for begin in range(0, len(x), BLOCK):
-        near = slice(max(0, begin - GAP), begin + BLOCK + GAP)
-        a, b = x[near], y[near]
-        if len(a) < len(x):
-            weights = _ridge(gram - a.t() @ a, told - a.t() @ b, len(x) - len(a))
-            guessed[begin:begin + BLOCK] = x[begin:begin + BLOCK] @ weights
+    guessed = torch.from_numpy(ridge.left_out(x.numpy(), y.numpy(), RIDGE))
     r = torch.nan_to_num(torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(guessed.t(), y.t())]))
     mouth.heard_r.copy_(r)
     scale = r.clamp_min(LEAST_R).sqrt() / guessed.std(0).clamp_min(1e-3)
     scale = torch.where(r > 0, scale, LEAST_R)
-    mouth.weights.copy_(_ridge(gram, told, len(x)) * free[:, None] * scale)
-
-
-def _ridge(gram: Tensor, told: Tensor, frames: int) -> Tensor:
-    """Weights [K, M] from products over so many frames: inputs with inputs [K, K], inputs with targets [K, M]."""
-    return torch.linalg.solve(gram + RIDGE * frames * torch.eye(len(gram), dtype=gram.dtype), told)
+    mouth.weights.copy_(torch.from_numpy(ridge.weights(x.numpy(), y.numpy(), RIDGE)) * free[:, None] * scale)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from egstalker_nb import diagrams, figures, metrics, phones, plots, tables
+from egstalker_nb.audio import steps_of
 from egstalker_nb.config import FIELDS, load_config
 from egstalker_nb.encoders import EXTERNAL
 from egstalker_nb.errors import EgsError, InputError
@@ -127,7 +128,7 @@ def test_feature_windows_become_the_strip_they_were_cut_from():
     strip = np.random.default_rng(0).normal(size=(40, 29)).astype(np.float32)
     padded = np.pad(strip, ((8, 8), (0, 0)))
     windows = np.stack([padded[2 * i:2 * i + 16] for i in range(20)])
-    np.testing.assert_array_equal(figures.steps_of(windows), strip)
+    np.testing.assert_array_equal(steps_of(windows), strip)
 
 
 def test_loudness_is_in_decibels_of_full_scale():

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import phones
+from .. import phones, ridge
 from ..audio import SAMPLES_PER_STEP
 
 #: steps of 20 ms searched: the sound may be a quarter of a second late, and a little less early
@@ -12,7 +12,6 @@ FIRST, LAST = -9, 13
 LEAD = 2.0
 SHAPES = 3          # principal components of the mouth that are looked at, beside its opening
 RIDGE = 1.0         # penalty per frame, inputs having unit variance
-BLOCK, GAP = 8, 4   # frames: predicted from all others, and left out on either side of them
 SURE = 0.3          # mean correlation below which nothing is said
 CHANCE = 3.75       # over the root of the frames: the mean correlation that 1 of 20 unrelated mouths reaches
 SMALLEST = 1.0      # steps, a smaller offset is not worth a change
@@ -48,14 +47,7 @@ def _told(heard: np.ndarray, shapes: np.ndarray, shift: int) -> float:
     at = np.clip(2 * np.arange(len(shapes)) + shift, 0, len(heard) - 1)
     x = heard[at].astype(np.float64)
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-3)
-    gram, told, guessed = x.T @ x, x.T @ shapes, np.zeros_like(shapes)
-    for begin in range(0, len(x), BLOCK):
-        near = slice(max(0, begin - GAP), begin + BLOCK + GAP)
-        a, b = x[near], shapes[near]
-        if len(a) < len(x):
-            penalty = RIDGE * (len(x) - len(a)) * np.eye(x.shape[1])
-            weights = np.linalg.solve(gram - a.T @ a + penalty, told - a.T @ b)
-            guessed[begin:begin + BLOCK] = x[begin:begin + BLOCK] @ weights
+    guessed = ridge.left_out(x, shapes, RIDGE)
     guessed -= guessed.mean(0)
     spread = np.maximum(guessed.std(0) * shapes.std(0), 1e-9)
     return float(((guessed * shapes).mean(0) / spread).mean())
