@@ -1,6 +1,7 @@
 """What all measurements share: the facts of the machine, clips of any length and size, and a clock."""
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -34,6 +35,17 @@ def facts(revision: Optional[str] = None) -> dict:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def given_runs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[egs.Run]]:
+    """Parse arguments of a script that measures runs: `runs`, `--dataset` and `--revision` beside the parser's own."""
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--dataset", type=Path, help="where the dataset of the run lies now (with one run)")
+    parser.add_argument("--revision", help="git revision, where there is no repository")
+    args = parser.parse_args()
+    if args.dataset and len(args.runs) > 1:
+        parser.error("--dataset goes with one run")
+    return args, [egs.load_run(path, args.dataset) for path in args.runs]
 
 
 def wait() -> None:

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Iterator, NamedTuple
 
 import numpy as np
-from common import DEVICE, facts
+from common import DEVICE, facts, given_runs
 
-import egstalker_nb as egs
 from egstalker_nb import metrics, phones
 from egstalker_nb.audio import SAMPLE_RATE, frames_of, save_wav
 from egstalker_nb.rendering import Renderer, audio_script
@@ -134,15 +133,10 @@ def numbers(values: np.ndarray) -> list:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--dataset", type=Path, help="where the dataset of the run lies now (with one run)")
     parser.add_argument("--out", type=Path, required=True, help="the JSON")
-    parser.add_argument("--revision", help="git revision, where there is no repository")
-    args = parser.parse_args()
-    if args.dataset and len(args.runs) > 1:
-        parser.error("--dataset goes with one run")
+    args, runs = given_runs(parser)
     synthesize.require()
-    rows, curves = measure([egs.load_run(path, args.dataset) for path in args.runs])
+    rows, curves = measure(runs)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     result = {"facts": facts(args.revision), "columns": list(COLUMNS), "rows": [list(row) for row in rows],
               "curves": curves}

@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from common import DEVICE, facts
+from common import DEVICE, facts, given_runs
 
 import egstalker_nb as egs
 from egstalker_nb import plots
@@ -21,15 +21,9 @@ from egstalker_nb.sync import curves, sync_table
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--sounds", nargs="+", type=Path, default=[], help="datasets whose sound drives every head")
-    parser.add_argument("--dataset", type=Path, help="where the dataset of the run lies now (with one run)")
     parser.add_argument("--out", type=Path, required=True, help="the JSON; curves go to figures/ beside it")
-    parser.add_argument("--revision", help="git revision, where there is no repository")
-    args = parser.parse_args()
-    if args.dataset and len(args.runs) > 1:
-        parser.error("--dataset goes with one run")
-    runs = [egs.load_run(path, args.dataset) for path in args.runs]
+    args, runs = given_runs(parser)
     table = sync_table(runs, [egs.load_dataset(path) for path in args.sounds], DEVICE)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     result = {"facts": facts(args.revision), "columns": list(table.columns), "rows": [list(row) for row in table.rows],

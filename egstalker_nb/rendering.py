@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from . import control
+from .audio import FPS, SAMPLES_PER_FRAME, load_audio, load_features
 from .control import Blink, Poses
 from .dataset import Dataset
+from .encoders import load_encoder
 from .errors import InputError
 from .files import check_target
 from .graphs import Captured
 from .model import Head
+from .mouth import shut_in_silence
 from .progress import Progress
 from .rasterizer.cuda import SPARE
 from .run import Run, default_device
-
-FPS = 25
-SAMPLES_PER_FRAME = 640   # 16 kHz sound at 25 fps
 
 
 @dataclass
@@ -154,10 +154,6 @@ def replay_script(ds: Dataset, split: str, start: float = 0.0, duration: Optiona
 def audio_script(run: Run, audio: str | Path, features: Optional[str | Path] = None, poses: Poses = "cycle",
                  blink: Blink = "dataset", start: float = 0.0, duration: Optional[float] = None) -> Script:
     """Another sound with these poses and blinks, see `render`."""
-    from .audio import load_audio, load_features
-    from .encoders import load_encoder
-    from .mouth import shut_in_silence
-
     ds, wave = run.dataset, load_audio(audio)
     if features is not None:
         windows = load_features(features, wave)

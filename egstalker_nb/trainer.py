@@ -295,10 +295,9 @@ class Trainer:
         trainer = checkpoint.load(self.run.root, iteration, checkpoint.TRAINER)
         for name in self.head.gaussians:
             self.head.gaussians[name] = nn.Parameter(tensors[f"gaussians.{name}"].to(self.device))
-        self.average.load_state_dict({k.removeprefix("deformation."): v for k, v in tensors.items()
-                                      if k.startswith("deformation.")})
         self.head.deformation.load_state_dict(trainer["network"])
-        for name, part in (("mouth", self.head.mouth), ("torso", self.head.torso)):
+        parts = {"deformation": self.average, "mouth": self.head.mouth, "torso": self.head.torso}
+        for name, part in parts.items():
             own = {k: v for k, v in tensors.items() if k.startswith(f"{name}.")}
             part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in own.items()})
         self.optimizers = self._optimizers()

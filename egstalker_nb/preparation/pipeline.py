@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import audio as sound
+from ..audio import FPS, SAMPLES_PER_FRAME
 from ..dataset import FORMAT, Dataset, load_dataset
 from ..encoders import DEFAULT_ENCODER, EXTERNAL, Encoder, describe, load_encoder
 from ..errors import EgsError, InputError
@@ -21,10 +22,8 @@ from . import crop as cropping
 from . import face, masks, offset, overlay, plate, pose, quality, track
 from .steps import WORK, Step, Workspace, joined_chunks, read_npz, write_json, write_npz
 
-FPS = 25
 #: raised where a step computes something else than before, so that half-made datasets are not continued with it
 VERSION = 2
-SAMPLES_PER_FRAME = 640
 
 
 def prepare(video: str | Path, out: str | Path, size: int = 512, features: str | Path | None = None,
