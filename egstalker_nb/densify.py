@@ -29,6 +29,8 @@ class HeadStrategy(DefaultStrategy):
     max_points: int = 12_000
     last_round: dict[str, int] = field(default_factory=dict)
     """What the newest round did: cloned, split, pruned."""
+    last_places: dict[str, Tensor] = field(default_factory=dict)
+    """The same as centres in the head frame [n, 3]: of clones, of the pairs that splits left, of what was pruned."""
 
     def initialize_state(self, scene_scale: float = SCENE_SCALE, points: int = 0,
                          device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -50,6 +52,8 @@ class HeadStrategy(DefaultStrategy):
         threshold = self.grow_grad2d
         mean_grad = state["grad2d"] / state["count"].clamp_min(1)
         self.last_round = {"cloned": 0, "split": 0, "pruned": 0}
+        none = params["means"].detach()[:0]
+        self.last_places = {"cloned": none, "split": none, "pruned": none}
         if room <= 0:
             return 0, 0
         if int((mean_grad > threshold).sum()) > room:
@@ -60,10 +64,13 @@ class HeadStrategy(DefaultStrategy):
             self.grow_grad2d = threshold
         if cloned + split:
             state["born"][-(cloned + 2 * split):] = step
+            new = params["means"].detach()[-(cloned + 2 * split):]  # gsplat appends clones first
+            self.last_places.update(cloned=new[:cloned], split=new[cloned:])
         self.last_round.update(cloned=cloned, split=split)
         return cloned, split
 
     def _prune_gs(self, params, optimizers, state, step: int) -> int:
+        self.last_places["pruned"] = params["means"].detach()[params["opacities"].sigmoid() < self.prune_opa]
         self.last_round["pruned"] = super()._prune_gs(params, optimizers, state, step)
         return self.last_round["pruned"]
 
@@ -95,7 +102,8 @@ class Densifier:
         """Grow and prune, every `densification_interval` steps; replaces the parameters and what `collect` adds to.
 
         Returns:
-            {} or what the round did: cloned, split, pruned, points, and births by region.
+            {} or what the round did: cloned, split, pruned, points, births by region, and `by_region` clones, pairs
+            that splits left, and pruned ones.
         """
         c = self.cfg
         if iteration <= c.densify_from_iter or iteration % c.densification_interval:
@@ -109,7 +117,14 @@ class Densifier:
             self.state[name].zero_()
         newborn = params["means"].detach()[self.state["born"] == iteration]
         return {**self.strategy.last_round, "points": len(params["means"]),
-                "births": count_regions(newborn, self.mean_face)}
+                "births": count_regions(newborn, self.mean_face),
+                "by_region": {kind: count_regions(places, self.mean_face)
+                              for kind, places in self.strategy.last_places.items()}}
+
+    def gradients(self) -> Tensor:
+        """Mean image-plane gradient of each Gaussian since the last round [N], per half image size: what a round
+        compares with the threshold; 0 for one that was not seen."""
+        return self.state["grad2d"] / self.state["count"].clamp_min(1)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {k: v for k, v in self.state.items() if isinstance(v, Tensor)}

@@ -24,7 +24,8 @@ from .run import Run
 
 LIGHT = 0.92                # grey of a plain background
 MASK_COLOURS = np.float32([(230, 120, 60), (70, 120, 210), (90, 90, 90)])  # head, torso, background
-NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "coverage", "it_per_s")
+NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "coverage", "it_per_s",
+              "gpu_mib")
 VISIBLE = 0.02              # below this opacity a pixel shows no painted value
 CHANNELS = {"phones": phones.CLASSES, "ctc": ctc.CLASSES}  # what the channels of an encoder stand for
 INNER_LIPS = [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191]

@@ -177,7 +177,8 @@ def _last_cell(saved: Path) -> str:
 
 @contextmanager
 def _kernel_environment(progress_file: Path) -> Iterator[None]:
-    """Kernels started inside run this Python with this package, and keep their newest progress line in a file.
+    """Kernels started inside run this Python with this package, show panels' still forms, and keep their newest progress
+    line in a file.
 
     A kernel named python3 in the user's home or in JUPYTER_PATH may belong to another Python, so one of our own is
     put in front of them all.
@@ -191,7 +192,7 @@ def _kernel_environment(progress_file: Path) -> Iterator[None]:
         package = str(Path(__file__).resolve().parents[1])
         new = {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")])),
                "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-               "EGS_PROGRESS_FILE": str(progress_file)}
+               "EGS_PROGRESS_FILE": str(progress_file), "EGS_STATIC": "1"}
         before = {key: os.environ.get(key) for key in new}
         os.environ.update(new)
         try:

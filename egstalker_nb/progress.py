@@ -3,9 +3,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 from html import escape
-from typing import Iterable, Iterator, Optional, TypeVar
+from typing import Callable, Iterable, Iterator, Optional, TypeVar
 
 T = TypeVar("T")
 REFRESH_SECONDS = 0.25
@@ -28,6 +31,37 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+class Listener:
+    """Where the progress of a thread goes instead of a cell, and how the work in it is asked to stop.
+
+    Attributes:
+        show: called with the line and the share that is done, 0...1.
+        stopping: set from another thread; the next update then raises KeyboardInterrupt in the working thread.
+        graceful: the work looks at `stopping` by itself, and an update raises nothing.
+    """
+
+    def __init__(self, show: Callable[[str, float], None]):
+        self.show, self.stopping, self.graceful = show, threading.Event(), False
+
+
+_listener: ContextVar[Optional[Listener]] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """All progress lines of this thread go to `listener` inside the block."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def listener() -> Optional[Listener]:
+    """This thread's listener, if it has one."""
+    return _listener.get()
+
+
 class _Line:
     """What a notebook shows: a bar as HTML, the same line as text for exports that drop HTML."""
 
@@ -46,9 +80,9 @@ class Progress:
     """A progress line: `desc 120/1000 12% 31.0 it/s 0:28 left  loss 0.12  psnr 27.1`.
 
     In a terminal it rewrites one line of stderr (plain lines every 10 s where stderr is a file). In a
-    notebook it updates one display, which Papermill saves with the notebook. Where the variable
-    `EGS_PROGRESS_FILE` names a file, the newest line is also kept there, so that the program that runs a
-    notebook headless can show it.
+    notebook it updates one display, which Papermill saves with the notebook; in a thread with a `Listener` it goes
+    there, and in any other thread, which has no cell to write to, nowhere. Where the variable `EGS_PROGRESS_FILE`
+    names a file, the newest line is also kept there, so that the program that runs a notebook headless can show it.
 
     Args:
         total: number of steps; `initial` of them are already done (a resumed run).
@@ -63,7 +97,9 @@ class Progress:
         self.start = time.perf_counter()
         self._shown = self.start
         self._handle = None
-        self._notebook = in_notebook()
+        self._listener = listener()
+        self._quiet = self._listener is None and threading.current_thread() is not threading.main_thread()
+        self._notebook = in_notebook() and not self._quiet
         self._terminal = sys.stderr.isatty()
         self._file = os.environ.get("EGS_PROGRESS_FILE")
 
@@ -85,6 +121,8 @@ class Progress:
         """Count `n` more steps; `fields` (numbers or short text) are shown behind the speed."""
         self.done += n
         self.fields.update(fields)
+        if self._listener and self._listener.stopping.is_set() and not self._listener.graceful:
+            raise KeyboardInterrupt(f"stopped: {self.line()}")
         patience = REFRESH_SECONDS if (self._notebook or self._terminal) else 10.0
         if time.perf_counter() - self._shown >= patience:
             self._show()
@@ -95,7 +133,11 @@ class Progress:
         if self._file:
             with open(self._file, "w", encoding="utf-8") as f:
                 f.write(text)
-        if self._notebook:
+        if self._listener:
+            self._listener.show(text, self.done / max(self.total, 1))
+        elif self._quiet:
+            pass
+        elif self._notebook:
             from IPython.display import display
 
             shown = _Line(text, self.done / max(self.total, 1))

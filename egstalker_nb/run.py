@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import torch
 
-from . import checkpoint
+from . import checkpoint, snapshots
 from .config import Config, load_config
 from .dataset import Dataset, load_dataset
 from .errors import ConfigError, DatasetError, InputError
@@ -39,6 +39,19 @@ class Run:
     def iterations(self) -> list[int]:
         """Iterations of the finished checkpoints, ascending."""
         return checkpoint.iterations(self.root)
+
+    @property
+    def snapshots(self) -> list[int]:
+        """Iterations of the snapshots, ascending: many small records beside the few checkpoints."""
+        return snapshots.iterations(self.root)
+
+    def snapshot(self, iteration: int) -> snapshots.Snapshot:
+        """One of them.
+
+        Raises:
+            DatasetError: missing or damaged.
+        """
+        return snapshots.load(self.root, iteration)
 
     @property
     def finished(self) -> bool:
@@ -150,7 +163,7 @@ def open_run(ds: Dataset, cfg: Config, root: Path, device: torch.device) -> Run:
         return run
     if (root / "dataset.json").exists():
         raise InputError("a folder of its own for the run", f"the dataset '{root}'", "Choose another folder.")
-    for name in ("checkpoints", "renders", "figures"):
+    for name in ("checkpoints", "snapshots", "renders", "figures"):
         make_folder(root / name)
     manifest = {"dataset": _relative(ds.root, root), "dataset_hash": ds.hash,
                 "dataset_size": ds.size, "encoder": ds.encoder, "seed": cfg.seed, "device": device_name(device),

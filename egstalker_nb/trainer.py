@@ -11,7 +11,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint
+from . import checkpoint, snapshots
 from .config import Config
 from .dataset import Dataset
 from .densify import Densifier
@@ -76,6 +76,7 @@ class Trainer:
         step = max(1, len(ds.val_ids) // EVAL_FRAMES)
         self.eval_ids = list(ds.val_ids)[::step][:EVAL_FRAMES]
         self.eval_frames = Frames(ds, self.eval_ids, device)
+        self.moments = set(snapshots.moments(cfg))
         self.K = ds.K.to(device)
         if run.iterations:
             self.restore(run.iterations[-1])
@@ -84,6 +85,9 @@ class Trainer:
         for frames in (self.frames, self.eval_frames):
             frames.paint(self.head.torso)
         self._cut_metrics()
+        snapshots.cut(run.root, self.iteration)
+        if self.iteration == 0:
+            self.snapshot(0)
         self.clock = time.perf_counter()
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -126,6 +130,8 @@ class Trainer:
             self._make_room(shown[-1].item())
         if stage == "fine" and it % AVERAGE_INTERVAL == 0:
             self._average(it - self.cfg.coarse_iterations)
+        if it in self.moments:
+            self.snapshot(it)
         if growing:
             self._grow(it)
         self.iteration = it
@@ -211,8 +217,10 @@ class Trainer:
                                 dict(zip(names, rows[offset].tolist())))
         opacity, points = self.head.gaussians["opacities"].detach().sigmoid().mean().item(), len(self.head)
         values = dict(zip(names, rows.mean(0).tolist()))
+        memory = {"gpu_mib": torch.cuda.memory_allocated(self.device) / 2**20} if self.device.type == "cuda" else {}
         self.write({"kind": "train", "iteration": self.iteration, "stage": self.cfg.stage(self.iteration), **values,
-                    "points": points, "opacity": opacity, "it_per_s": len(rows) / (time.perf_counter() - self.clock)})
+                    "points": points, "opacity": opacity, "it_per_s": len(rows) / (time.perf_counter() - self.clock),
+                    **memory})
         self.clock = time.perf_counter()
         bar.update(0, **{k: v for k, v in values.items() if k != "coverage"})
         now = {"opacity": opacity, "coverage": values["coverage"], "points": points}
@@ -231,16 +239,31 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> float:
         """PSNR (dB, composite) on a few validation frames with the averaged network; written to the metrics."""
-        head, fine = self.shown_head(), self.cfg.stage(self.iteration) == "fine"
-        values = []
+        head, values = self.shown_head(), []
         for i in self.eval_ids:
-            b = self.eval_frames.batch([i])
-            rgb, _, _ = head.render(head.mouth.codes[b["ids"]], b["eyes"], b["w2c"], self.K,
-                                    self.ds.size, b["background"], deform=fine)
-            values.append(psnr_of(rgb.clamp(0, 1), b["frame"]))
+            rgb, frame = self._shown(head, i, self.iteration)
+            values.append(psnr_of(rgb, frame))
         value = torch.stack(values).mean().item() if values else float("nan")
         self.write({"kind": "eval", "iteration": self.iteration, "val_psnr": value})
         return value
+
+    def _shown(self, head: Head, i: int, iteration: int) -> tuple[Tensor, Tensor]:
+        """Validation frame i as the head shows it, and as it is, [1, S, S, 3] each."""
+        b = self.eval_frames.batch([i])
+        rgb, _, _ = head.render(head.mouth.codes[b["ids"]], b["eyes"], b["w2c"], self.K, self.ds.size, b["background"],
+                                deform=self.cfg.stage(max(iteration, 1)) == "fine")
+        return rgb.clamp(0, 1), b["frame"]
+
+    @torch.no_grad()
+    def snapshot(self, iteration: int) -> None:
+        """Leave a small record of this moment, see `snapshots`."""
+        picture, frame = None, -1
+        if self.eval_ids:
+            frame = self.eval_ids[len(self.eval_ids) // 2]
+            rgb, _ = self._shown(self.shown_head(), frame, iteration)
+            picture = (rgb[0] * 255).round().byte().cpu().numpy()
+        snapshots.save(self.run.root, iteration, dict(self.head.gaussians), self.densifier.state["born"],
+                       self.densifier.gradients(), picture, frame)
 
     def refine_poses(self) -> None:
         """From here on, poses that fit the pictures of all frames."""

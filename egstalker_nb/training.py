@@ -12,7 +12,7 @@ import torch
 from .config import Config
 from .dataset import Dataset
 from .errors import DatasetError, InputError
-from .progress import Progress
+from .progress import Progress, listener
 from .run import Run, default_device, open_run
 from .trainer import Trainer
 
@@ -75,10 +75,16 @@ def _stop_iteration(cfg: Config, until: Optional[str | int]) -> int:
 
 @contextmanager
 def stop_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a step is never cut in the middle; a second Ctrl-C is immediate."""
+    """An event that Ctrl-C and SIGTERM set, so that a step is never cut in the middle; a second Ctrl-C is immediate.
+
+    In a thread it is the event of the thread's `Listener`, which a button sets.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        job = listener()
+        if job is not None:
+            job.graceful = True
+        yield event if job is None else job.stopping
         return
 
     def on_signal(number: int, frame: Any) -> None:
