@@ -16,7 +16,7 @@ _PUBLIC = {
     "load_config": "config", "presets": "config", "Config": "config",
     "train": "training", "load_run": "run", "Run": "run",
     "render": "rendering", "stream": "streaming", "evaluate": "evaluation", "trim": "audio",
-    "sync_score": "sync",
+    "sync_score": "sync", "export_frames": "export", "export_ply": "export",
     "load_encoder": "encoders", "rasterize": "rasterizer", "compare": "comparison", "EgsError": "errors",
 }
 __all__ = list(_PUBLIC)

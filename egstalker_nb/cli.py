@@ -64,6 +64,16 @@ def render(args: argparse.Namespace) -> None:
                      batch=args.batch, split=args.split, compare=args.compare))
 
 
+def export(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    given = {name: getattr(args, name) for name in ("out", "features", "poses", "blink", "iteration", "start",
+                                                    "duration")}
+    run = egs.load_run(args.run)
+    print(egs.export_ply(run, args.audio, **given) if args.format == "ply" else
+          egs.export_frames(run, args.audio, format=args.format, **given))
+
+
 def evaluate(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
@@ -104,6 +114,17 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
                          help="settings that replace the file's (last on the line, or before another option)")
 
+    def add_script(sub: argparse.ArgumentParser, out: str) -> None:
+        sub.add_argument("--features", type=Path, help="ready audio features .npy [num_frames, 16, 29] of --audio")
+        sub.add_argument("--out", type=Path, help=out)
+        sub.add_argument("--poses", help="with --audio: cycle (if left out), static, orbit, the folder of a dataset "
+                                         "that lends its head motion, or world-to-camera matrices .npy [F, 4, 4]")
+        sub.add_argument("--blink", type=rate_or_name, help="with --audio: dataset (if left out), blinks a minute, or "
+                                                            "an .npy [F] of 0 open ... 1 closed")
+        sub.add_argument("--iteration", type=int, help="checkpoint; default: the newest")
+        sub.add_argument("--start", type=float, default=0.0, help="seconds into the sound")
+        sub.add_argument("--duration", type=float, help="seconds; default: to the end of the sound")
+
     sub = command(prepare, "Make a dataset folder from a video.", "video", "out")
     sub.add_argument("--size", type=int, default=512, help="side of the square pictures, px")
     sub.add_argument("--features", type=Path, help="ready audio features .npy of the video's own sound")
@@ -116,18 +137,15 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command(render, "Drive a trained head and write a video.", "run")
     sub.add_argument("--audio", type=Path, help="WAV, MP3, FLAC or a video with sound; default: replay --split")
-    sub.add_argument("--features", type=Path, help="ready audio features .npy [num_frames, 16, 29] of --audio")
-    sub.add_argument("--out", type=Path, help="the MP4 to write; default: in the run folder")
-    sub.add_argument("--poses", help="with --audio: cycle (if left out), static, orbit, the folder of a dataset that "
-                                     "lends its head motion, or world-to-camera matrices .npy [F, 4, 4]")
-    sub.add_argument("--blink", type=rate_or_name, help="with --audio: dataset (if left out), blinks a minute, or an "
-                                                        ".npy [F] of 0 open ... 1 closed")
-    sub.add_argument("--iteration", type=int, help="checkpoint; default: the newest")
-    sub.add_argument("--start", type=float, default=0.0, help="seconds into the sound")
-    sub.add_argument("--duration", type=float, help="seconds; default: to the end of the sound")
+    add_script(sub, "the MP4 to write; default: in the run folder")
     sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
     sub.add_argument("--split", choices=SPLITS, default="val", help="without --audio: which of the clip's frames")
     sub.add_argument("--compare", action="store_true", help="without --audio: beside the clip's own frames")
+
+    sub = command(export, "Drive a trained head and write pictures or deformed Gaussians, frame by frame.", "run",
+                  "audio")
+    sub.add_argument("--format", choices=["png", "jpeg", "ply"], default="png", help="kind of the files")
+    add_script(sub, "the folder to write; default: in the run folder")
 
     sub = command(evaluate, "Score a trained head against its clip.", "run")
     sub.add_argument("--split", choices=SPLITS, default="val", help="frames to score")

@@ -1,0 +1,108 @@
+"""Frames and Gaussians for other programs: all there, drawn as the video is, and never half written."""
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import egstalker_nb as egs
+from egstalker_nb import cli, export, gaussians
+from egstalker_nb.audio import load_audio, save_wav
+from egstalker_nb.errors import InputError
+from egstalker_nb.progress import Listener, listening
+from egstalker_nb.rasterizer import rasterize
+from egstalker_nb.rendering import Renderer, audio_script
+
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def spoken_run(tiny_dataset, tmp_path_factory):
+    """A run of 6 iterations whose heads are then made to move: a head that stays still would hide mistakes."""
+    root = tmp_path_factory.mktemp("export") / "run"
+    run = egs.train(tiny_dataset, egs.load_config("quick_test", iterations=6, coarse_iterations=2), root)
+    load = run.load_head
+
+    def moving(*given):
+        head = load(*given)
+        generator = torch.Generator().manual_seed(0)
+        for layer in head.deformation.heads.values():
+            layer.weight.data += 0.02 * torch.randn(layer.weight.shape, generator=generator)
+        return head
+
+    run.load_head = moving
+    return run
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    noise = np.random.default_rng(0).normal(size=FRAMES * 640) * np.linspace(0, 0.3, FRAMES * 640)
+    return save_wav(tmp_path_factory.mktemp("sound") / "speech.wav", noise.astype(np.float32))
+
+
+def test_ply_gives_back_what_was_rendered(spoken_run, speech, tmp_path):
+    """Whoever opens the files must see the head of the video: Gaussians, cameras and intrinsics belong together."""
+    done = egs.export_ply(spoken_run, speech, tmp_path / "ply")
+    index = json.loads((done.folder / export.INDEX).read_text())
+    head, script = spoken_run.load_head(), audio_script(spoken_run, speech)
+    renderer = Renderer(head, spoken_run.dataset)
+    want, _ = renderer.batch(renderer.mouth(script), *(torch.from_numpy(x) for x in (script.eyes, script.w2c)), None,
+                             torch.from_numpy(script.pose))
+    assert len(done.files) == len(script) == FRAMES
+    moved = [gaussians.load_ply(path, head.cfg.sh_degree) for path in done.files]
+    assert not torch.allclose(moved[0]["means"], moved[-1]["means"], atol=1e-4)
+    for i in (0, FRAMES - 1):
+        g = moved[i]
+        rgb, _, _ = rasterize(g["means"], g["quats"], g["scales"].exp(), g["opacities"].sigmoid(),
+                              torch.cat([g["sh0"], g["shN"]], 1), torch.tensor(index["w2c"][i])[None],
+                              torch.tensor(index["K"])[None], index["size"], index["size"],
+                              sh_degree=head.cfg.sh_degree)
+        assert (rgb[0].clamp(0, 1) - want[i]).abs().max() < 1e-4
+    assert done.files[0].stat().st_size == pytest.approx(248 * len(head), abs=2500)  # floats of each, and the header
+
+
+def test_frames_are_those_of_the_video(spoken_run, speech, tmp_path):
+    """PNG keeps every value; the sound beside them has their length."""
+    done = egs.export_frames(spoken_run, speech, tmp_path / "frames", poses="orbit")
+    script = audio_script(spoken_run, speech, poses="orbit")
+    want = Renderer(spoken_run.load_head(), spoken_run.dataset).drawn(script)
+    read = np.stack([cv2.imread(str(path))[..., ::-1] for path in done.files])
+    assert np.array_equal(read, want)
+    assert len(load_audio(done.folder / "sound.wav")) == FRAMES * 640
+    assert done.bytes == sum(p.stat().st_size for p in done.folder.iterdir())
+
+
+def test_an_older_export_is_replaced_as_a_whole(spoken_run, speech, tmp_path):
+    """Frames of two exports in one folder would be taken for one film."""
+    egs.export_frames(spoken_run, speech, tmp_path / "frames")
+    done = egs.export_frames(spoken_run, speech, tmp_path / "frames", format="jpeg", duration=0.12)
+    assert sorted(p.name for p in done.folder.iterdir()) == [
+        "export.json", "frame_000000.jpg", "frame_000001.jpg", "frame_000002.jpg", "sound.wav"]
+    assert [p.name for p in tmp_path.iterdir()] == ["frames"]
+
+
+def test_a_folder_of_something_else_is_left_alone(spoken_run, speech, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="something else"):
+        egs.export_ply(spoken_run, speech, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(InputError, match="format as one of png, jpeg"):
+        egs.export_frames(spoken_run, speech, tmp_path / "frames", format="gif")
+
+
+def test_a_stopped_export_leaves_nothing(spoken_run, speech, tmp_path):
+    """Half a film under its final name would be used as a whole one."""
+    stopper = Listener(lambda line, share: None)
+    stopper.stopping.set()
+    with listening(stopper), pytest.raises(KeyboardInterrupt):
+        egs.export_ply(spoken_run, speech, tmp_path / "ply")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_line(spoken_run, speech, tmp_path, capsys):
+    """The command reads the run from its folder."""
+    out = tmp_path / "frames"
+    given = ["export", str(spoken_run.root), str(speech), "--format", "ply", "--duration", "0.08", "--out", str(out)]
+    assert cli.main(given) == 0
+    assert "2 frames" in capsys.readouterr().out and len(list(out.glob("*.ply"))) == 2
