@@ -95,7 +95,9 @@ class Panel:
 
 
 class Plot:
-    """A plotly figure that works without a kernel, and a picture of it where scripts do not run.
+    """A plotly figure that works without a kernel; run headless, with a picture of it for where scripts do not run.
+
+    Not both in a live notebook: plotly's extension would show the picture until the mouse comes over it.
 
     Args:
         figure: the plotly figure. still: makes the matplotlib figure.
@@ -105,7 +107,8 @@ class Plot:
         self.figure, self.still = figure, still
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/plain": repr(self), "image/png": png(self.still()), PLOTLY: json.loads(self.figure.to_json())}
+        bundle = {"text/plain": repr(self), PLOTLY: json.loads(self.figure.to_json())}
+        return bundle if live() else {**bundle, "image/png": png(self.still())}
 
 
 # ---- parts ----
