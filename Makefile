@@ -21,13 +21,14 @@ endif
 export PYTHON VIDEO AUDIO NAME CONFIG
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint lab run lock clean
+.PHONY: help setup demo test bench lint lab screenshots run lock clean
 
 help:
 	@echo 'make demo     sample clip -> trained head -> talking video, through all six notebooks (quick_test, 256 px)'
 	@echo 'make test     all tests                           (PYTEST_ARGS="-k name" for some)'
 	@echo 'make bench    measure this computer              (VIDEO=clip.mp4 for the preparation of your own clip)'
 	@echo 'make lab      JupyterLab with the notebooks       (LAB_ARGS="--no-browser --port 8889")'
+	@echo 'make screenshots  the notebooks of the demo in a browser, to outputs/screenshots (needs chromium)'
 	@echo 'make run      all notebooks on your video         VIDEO=clip.mp4 [CONFIG=production] [AUDIO=speech.wav] [NAME=me]'
 	@echo 'make setup    only the environment in .venv/      (PYTHON=/path/to/python3.11 to choose the interpreter)'
 	@echo 'make lint     ruff'
@@ -75,6 +76,10 @@ lint: $(STAMP)
 
 lab: $(STAMP)
 	$(BIN)/python -m jupyterlab --ServerApp.root_dir=. $(LAB_ARGS) notebooks
+
+screenshots: $(STAMP)
+	@[ -d outputs/demo/runs/quick_test ] || $(MAKE) demo
+	@$(BIN)/python tests/browser/lab.py outputs/screenshots
 
 run: $(STAMP)
 	@if [ -z "$$VIDEO" ]; then \

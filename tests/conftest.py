@@ -12,6 +12,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import json  # noqa: E402
 import wave  # noqa: E402
 from pathlib import Path  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
@@ -23,6 +24,10 @@ cv2.setNumThreads(2)
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_SIZE, TINY_FRAMES, TINY_FOCAL = 64, 12, 128.0
+
+
+def pytest_addoption(parser):
+    parser.addoption("--screenshots", type=Path, metavar="DIR", help="where the browser tests keep their screenshots")
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +42,21 @@ def sample_dataset(sample_clip, tmp_path_factory):
     import egstalker_nb as egs
 
     return egs.prepare(sample_clip, tmp_path_factory.mktemp("sample") / "dataset", size=128)
+
+
+@pytest.fixture(scope="session")
+def headless(sample_clip, tmp_path_factory):
+    """All six notebooks, executed once on the sample, with few iterations: `size`, `seconds`, the folders `out` and
+    `dataset`, and the `video`. Read only."""
+    from egstalker_nb import pipeline
+
+    folder, size, seconds, iterations = tmp_path_factory.mktemp("headless"), 128, 2.0, 60
+    made = SimpleNamespace(size=size, seconds=seconds, out=folder / "out", dataset=folder / "dataset")
+    made.video = pipeline.run_notebooks(
+        sample_clip, "quick_test", audio=sample_clip.with_name("speech.wav"), name="sample", out=made.out,
+        dataset=made.dataset, size=size, duration=seconds,
+        overrides={"coarse_iterations": iterations // 3, "iterations": iterations})
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from egstalker_nb import cli, pipeline
 from egstalker_nb.video import probe
 
 MAX_CELL_LINES = 25
-SIZE, ITERATIONS, SECONDS = 128, 60, 2.0
 PARAMETERS = {
     "01_data_prep": {"video", "dataset", "size", "encoder", "features"},
     "02_coarse_training": {"dataset", "run", "config", "overrides"},
@@ -94,31 +93,18 @@ def test_encoder_reaches_the_notebooks(tmp_path, monkeypatch, encoder, folder):
     assert "encoder" in assigned(*parameter_cells(read("01_data_prep")))
 
 
-@pytest.fixture(scope="module")
-def headless(sample_clip, tmp_path_factory):
-    """All six, executed once; returns the folder of the results and the video."""
-    folder = tmp_path_factory.mktemp("headless")
-    video = pipeline.run_notebooks(
-        sample_clip, "quick_test", audio=sample_clip.with_name("speech.wav"), name="sample", out=folder / "out",
-        dataset=folder / "dataset", size=SIZE, duration=SECONDS,
-        overrides={"coarse_iterations": ITERATIONS // 3, "iterations": ITERATIONS})
-    return folder / "out", video
-
-
 def test_all_six_run_headless_on_the_sample(headless):
     """From the clip to the talking video through the notebooks themselves, as `make demo` does."""
-    out, video = headless
-    info = probe(video)
-    assert (info.width, info.height, info.fps, info.has_audio) == (SIZE, SIZE, 25, True)
-    assert abs(info.duration - SECONDS) <= 0.04
-    assert sorted(p.stem for p in (out / "notebooks").glob("*.ipynb")) == list(pipeline.NOTEBOOKS)
+    info = probe(headless.video)
+    assert (info.width, info.height, info.fps, info.has_audio) == (headless.size, headless.size, 25, True)
+    assert abs(info.duration - headless.seconds) <= 0.04
+    assert sorted(p.stem for p in (headless.out / "notebooks").glob("*.ipynb")) == list(pipeline.NOTEBOOKS)
 
 
 @each_notebook
 def test_executed_notebook_is_complete(headless, name):
     """Every cell ran, without an error and without a warning that a reader would stumble over."""
-    out, _ = headless
-    nb = nbformat.read(out / "notebooks" / f"{name}.ipynb", as_version=4)
+    nb = nbformat.read(headless.out / "notebooks" / f"{name}.ipynb", as_version=4)
     code = [c for c in nb.cells if c.cell_type == "code" and c.source.strip()]
     assert [c.source for c in code if c.execution_count is None] == []
     outputs = [o for c in code for o in c.outputs]

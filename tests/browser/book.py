@@ -1,0 +1,149 @@
+"""A notebook in the browser, as a reader operates it."""
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+SIZES = {1280: (1280, 900), 1920: (1920, 1080)}
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+TALLEST = 16000  # px of one picture; Chromium's largest texture is 16384
+# console errors of JupyterLab itself, each with its reason; everything else fails a test
+HARMLESS: dict[str, str] = {}
+
+
+class Book:
+    """One notebook in the browser, as a reader operates it.
+
+    Attributes:
+        page: Playwright's. complaints: errors on the browser's console, and uncaught ones.
+    """
+
+    def __init__(self, page: Any):
+        self.page, self.complaints = page, []
+        page.on("console", lambda m: self._hear(m.text, m.location.get("url", "")) if m.type == "error" else None)
+        page.on("pageerror", lambda error: self._hear(f"uncaught {error}", ""))
+
+    def _hear(self, text: str, where: str) -> None:
+        if not any(known in f"{text} {where}" for known in HARMLESS):
+            self.complaints.append(f"{text} ({where})" if where else text)
+
+    def command(self, name: str, **arguments: Any) -> None:
+        """Execute one of JupyterLab's commands."""
+        self.page.evaluate("([name, given]) => jupyterapp.commands.execute(name, given).then(() => null)",
+                           [name, arguments])
+
+    def theme(self, name: str) -> None:
+        """light or dark."""
+        self.command("apputils:change-theme", theme=THEMES[name])
+        self.page.wait_for_function("light => document.body.dataset.jpThemeLight === light",
+                                    arg=str(name == "light").lower())
+
+    def wait_idle(self, seconds: float = 60) -> None:
+        """Until the kernel is there and no cell runs."""
+        self.wait(lambda: not self.page.evaluate("() => eyes.busy()"), seconds, "an idle kernel")
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 20, what: str = "a condition") -> Any:
+        """Until `condition()` is true; the page lives on meanwhile. Returns its value."""
+        end = time.monotonic() + seconds
+        while True:
+            value = condition()
+            if value:
+                return value
+            if time.monotonic() > end:
+                raise AssertionError(f"waited {seconds} s for {what} in vain; console: {self.complaints}")
+            self.page.wait_for_timeout(50)
+
+    # ---- running ----
+
+    def start_all(self) -> None:
+        """Run all cells, without waiting for them."""
+        self.page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
+        self.wait(lambda: self.page.evaluate("() => eyes.busy()"), 10, "cells to start")
+
+    def run_all(self, seconds: float = 180) -> None:
+        """Run all cells to their end, or to the first that fails."""
+        self.start_all()
+        self.wait_idle(seconds)
+
+    def cells(self) -> list[dict[str, Any]]:
+        """kind, source, count and outputs of all cells."""
+        return self.page.evaluate("() => eyes.cells()")
+
+    def errors(self) -> list[str]:
+        """Error outputs, what a reader would stumble over on stderr, and cells that did not run."""
+        found = [] if self.page.evaluate("() => eyes.ran()") else ["not every cell ran"]
+        for number, cell in enumerate(self.cells()):
+            for output in cell["outputs"]:
+                if output["output_type"] == "error":
+                    found.append(f"cell {number}: {output['ename']}: {output['evalue']}")
+                elif output["output_type"] == "stream" and output["name"] == "stderr":
+                    found.append(f"cell {number}: stderr: {''.join(output['text'])}")
+        return found
+
+    # ---- looking ----
+
+    def outputs(self, number: int) -> Any:
+        """The output area of the cell with this number, scrolled to."""
+        self.page.evaluate("n => jupyterapp.shell.currentWidget.content.scrollToItem(n)", number)
+        return self.page.locator(f".jp-Notebook-cell[data-windowed-list-index='{number}'] .jp-OutputArea").first
+
+    def faults(self) -> list[str]:
+        """What is wrong with the panels: not rendered, or wider than there is room."""
+        self.show_all()
+        return self.page.evaluate("() => eyes.faults()")
+
+    def pale(self) -> list[str]:
+        """Texts in panels that are hard to read in the theme that is on."""
+        self.show_all()
+        return self.page.evaluate("() => eyes.pale()")
+
+    def show_all(self) -> None:
+        """Make the window as high as the notebook: cells out of sight are not laid out."""
+        tall, wide = 0, self.page.viewport_size["width"]
+        while tall != (tall := min(self.page.evaluate("() => eyes.height()"), TALLEST)):  # guesses, until it is seen
+            self.page.set_viewport_size({"width": wide, "height": tall})
+            self.page.evaluate("() => eyes.settled()")
+
+    def look(self, area: Any) -> list[str]:
+        """What pictures and charts below an element look like; compare it with an earlier look."""
+        return area.evaluate("e => eyes.look(e)")
+
+    # ---- operating ----
+
+    def control(self, name: str, area: Any = None) -> Any:
+        """The widget with this description before it."""
+        label = self.page.locator(".widget-label", has_text=name)
+        return (area or self.page).locator(".jupyter-widgets.widget-inline-hbox", has=label).first
+
+    def button(self, name: str, area: Any = None) -> Any:
+        exact = re.compile(rf"^\s*{re.escape(name)}\s*$")  # there is an icon before it
+        return (area or self.page).locator("button.jupyter-button").filter(has_text=exact)
+
+    def area(self, widget: Any) -> Any:
+        """The output area of the cell in which a widget is."""
+        return widget.locator("xpath=ancestor::div[contains(concat(' ', @class, ' '), ' jp-Cell-outputArea ')][1]")
+
+    def move(self, slider: Any, key: str = "ArrowRight", times: int = 1) -> None:
+        """Move a slider by the keyboard."""
+        handle = slider.get_by_role("slider").first
+        handle.focus()
+        for _ in range(times):
+            handle.press(key)
+
+    # ---- keeping ----
+
+    def shutdown(self) -> None:
+        """End the notebook's kernel."""
+        self.page.evaluate("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.shutdown().then(() => null)")
+
+    def screenshot(self, path: Path, width: int = 1280, whole: bool = True) -> None:
+        """The notebook as PNG: all of it (to 16000 px), or what fits on the screen."""
+        wide, high = SIZES[width]
+        self.page.set_viewport_size({"width": wide, "height": high})
+        if whole:
+            self.show_all()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=path, animations="disabled", caret="hide")
+        self.page.set_viewport_size({"width": wide, "height": high})

@@ -1,0 +1,167 @@
+"""The notebooks in a real browser: JupyterLab, its kernels, the widgets and a reader's hands."""
+import shutil
+
+import nbformat
+import pytest
+
+from egstalker_nb.pipeline import NOTEBOOKS
+
+pytest.importorskip("playwright", reason="playwright is not installed: no browser tests")
+pytest.importorskip("jupyterlab", reason="jupyterlab is not installed: no browser tests")
+
+import lab as driver  # noqa: E402
+from lab import Lab, NoBrowser, find_browser, keep, write_notebook  # noqa: E402
+
+# one slider of each notebook, by the name before it: pictures or charts in its output must change with it
+SLIDERS: dict[str, str] = {}
+PARTS = ["""
+import time
+import numpy as np, plotly.graph_objects as go
+from egstalker_nb import plots, widgets
+from egstalker_nb.progress import Progress
+from egstalker_nb.widgets import base
+""", """
+dark, bright = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 200, np.uint8)
+wipe = widgets.Wipe(dark, bright, ("dark", "bright"))
+wipe
+""", """
+class Both(widgets.Panel):
+    def build(self):
+        self.level, self.picture = base.slider("level", 0, 200, 100), base.image(dark)
+        self.chart = go.FigureWidget(base.in_style(go.Figure([base.line([0, 1], [2, 1])]), "time in s", "loss"))
+        self.level.observe(self.moved, "value")
+        return base.titled("A picture and a chart", self.level, self.picture, self.chart)
+    def moved(self, change):
+        self.picture.value = base.encode(np.full((64, 64, 3), change.new, np.uint8))
+        self.chart.data[0].y = [change.new, 1]
+    def still(self):
+        return plots.pictures([dark], ["dark"])
+Both()
+""", """
+widgets.Plot(base.in_style(go.Figure([base.line([0, 1], [2, 1])]), "time in s", "loss"),
+             lambda: plots.pictures([dark], ["not shown"]))
+""", """
+done = 0
+def work():
+    global done
+    with Progress(200, "step", initial=done) as bar:
+        for done in range(done, 200):
+            time.sleep(0.02)
+            bar.update()
+    return "worked"
+job = widgets.Job(work, "counting")
+job
+""", """
+job.result()
+"""]
+
+
+@pytest.fixture(scope="module")
+def workspace(headless, tmp_path_factory):
+    """A copy of what the headless run made, for the notebooks to work on."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(headless.out / "runs", folder / "runs")
+    shutil.copytree(headless.dataset, folder / "dataset")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    try:
+        return find_browser()
+    except NoBrowser as error:
+        pytest.skip(f"no browser: {error}")
+
+
+@pytest.fixture(scope="module")
+def lab(browser, tmp_path_factory):
+    with Lab(tmp_path_factory.mktemp("notebooks")) as lab:
+        yield lab
+
+
+@pytest.fixture
+def values(workspace, headless, sample_clip, tmp_path):
+    """The notebooks' parameters: everything is there already."""
+    run = workspace / "runs" / "quick_test"
+    paths = {"video": sample_clip, "dataset": workspace / "dataset", "run": run,
+             "audio": sample_clip.with_name("speech.wav"), "out": tmp_path / "talk.mp4"}
+    return {key: str(path) for key, path in paths.items()} | {
+        "runs": [str(run)], "config": str(run / "config.yaml"), "size": headless.size, "duration": headless.seconds}
+
+
+def test_missing_browser_is_explained(monkeypatch):
+    """A skipped test says what would make it run."""
+    monkeypatch.setenv("CHROMIUM", "/nowhere/chromium")
+    driver.find_browser.cache_clear()
+    with pytest.raises(NoBrowser, match="/nowhere/chromium"):
+        find_browser()
+    monkeypatch.delenv("CHROMIUM")
+    monkeypatch.setattr(driver.shutil, "which", lambda name: None)
+    with pytest.raises(NoBrowser, match="install chromium"):
+        find_browser()
+    driver.find_browser.cache_clear()
+
+
+def test_parts_of_panels_work_live(lab):
+    """What every panel is made of: the widget wins over its picture, and buttons work while a cell waits."""
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in PARTS]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), lab.folder / "parts.ipynb")
+    with lab.open("parts.ipynb") as book:
+        book.start_all()
+        stop, resume = book.button("Stop"), book.button("Resume")
+        book.wait(lambda: stop.count() and stop.is_enabled(), 60, "the work to start")
+        stop.click()
+        book.wait(resume.is_visible, 10, "the work to stop")
+        book.wait_idle()
+        assert any("KeyboardInterrupt" in error for error in book.errors())
+        resume.click()
+        book.wait(book.button("Done").is_visible, 20, "the work to end")
+        book.run_all()
+        assert book.errors() == [] and book.complaints == [] and book.faults() == []
+
+        level = book.control("level")
+        before = book.look(book.area(level))
+        assert len(before) == 2
+        book.move(level)
+        book.wait(lambda: all(a != b for a, b in zip(before, book.look(book.area(level)))), 10, "picture and chart")
+
+        wipe = book.page.get_by_role("slider", name="wipe between dark and bright")
+        drag(book, wipe, 0.25)
+        book.wait(lambda: wipe.get_attribute("aria-valuenow") == "25", 10, "the line to follow the mouse")
+        assert book.page.locator(".js-plotly-plot").count() == 2, "a Plot shows its chart, not its picture"
+
+
+def drag(book, wipe, share):
+    """Drag a wipe's line from its middle."""
+    wipe.scroll_into_view_if_needed()
+    box = wipe.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    book.page.mouse.move(box["x"] + box["width"] / 2, middle)
+    book.page.mouse.down()
+    book.page.mouse.move(box["x"] + share * box["width"], middle, steps=4)
+    book.page.mouse.up()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_in_a_browser(lab, values, name, request):
+    """All cells run, the panels are there and readable in both themes, and one answers to its control."""
+    folder = request.config.getoption("--screenshots")
+    with lab.open(write_notebook(name, lab.folder, **values)) as book:
+        book.run_all()
+        faults = book.errors() + book.faults()
+        book.theme("dark")
+        faults += book.pale()
+        book.theme("light")
+        if folder:
+            keep(book, folder, name)
+        assert faults + book.complaints == []
+
+        if name not in SLIDERS:
+            return
+        slider = book.control(SLIDERS[name])
+        area = book.area(slider)
+        before = book.look(area)
+        book.move(slider)
+        book.wait(lambda: book.look(area) != before, 20, "the picture to change")
+        assert book.errors() + book.complaints == []
