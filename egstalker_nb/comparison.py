@@ -1,70 +1,27 @@
 """Two or more runs side by side: settings and what they do, curves, scores, pictures, cost."""
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Optional, Sequence
+from typing import Literal, Optional, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from . import checkpoint, plots
-from .analysis import rounds
-from .config import Config, describe, load_config, presets
+from . import checkpoint, economy, plots
 from .dataset import Dataset
-from .errors import ConfigError, EgsError, InputError
+from .economy import MEBIBYTE, Outcome, seconds_at, series
+from .effects import Differences, differences, with_presets
+from .errors import EgsError, InputError
 from .evaluation import SCORES, Scores, evaluate, saved_scores
-from .figures import NOT_A_TERM, psnr, rendered
+from .figures import NOT_A_TERM, psnr
 from .progress import clock
 from .run import Run, load_run
+from .sidebyside import TRUTH, Renders
 from .tables import Table
 
-MEBIBYTE = 2.0**20
 SCORED_FRAMES = 8   # validation frames behind the scores table, unless a run was scored on more
 SHOWN_FRAMES = 4    # columns of the table of pictures
-
-#: setting -> what a difference in it does, in a sentence
-EFFECTS = {
-    "iterations": "Longer training sharpens the picture while something still grows or moves; short clips overfit.",
-    "coarse_iterations": "The static stage builds the face's structure; with too few steps a blur is set in motion.",
-    "batch_size": "More frames a step: smoother gradients, but each step costs as many times more.",
-    "checkpoint_interval": "How much work an interruption may cost; no effect on quality.",
-    "eval_interval": "How dense the validation curve is; no effect on quality.",
-    "seed": "Another order of frames and other random starts: the spread between seeds is the noise of a comparison.",
-    "densify_from_iter": "A later start leaves fewer steps to train what is born; beyond the end nothing grows.",
-    "densify_until_iter": "A longer window lets more Gaussians appear; what follows it only refines those that exist.",
-    "densification_interval": "Shorter intervals grow faster, on gradients that were averaged over fewer frames.",
-    "densify_grad_threshold_coarse": "A lower one lets more Gaussians grow in the coarse stage: detail, and cost.",
-    "densify_grad_threshold_fine": "The same in the fine stage.",
-    "opacity_threshold": "A higher one removes more faint Gaussians in each round.",
-    "max_points": "Caps memory and time; growth then goes where gradients are largest.",
-    "position_lr_init": "How fast Gaussians travel at first; too fast scatters them, too slow leaves holes.",
-    "position_lr_final": "How much they still travel at the end.",
-    "scaling_lr": "How fast they change size.",
-    "rotation_lr": "How fast they turn.",
-    "opacity_lr": "How fast they fade in and out; too fast is the usual way to lose a head.",
-    "feature_lr": "How fast colours are learned.",
-    "deformation_lr_init": "How fast audio, eyes and camera learn to move the face at first.",
-    "deformation_lr_final": "How much they still learn at the end.",
-    "pose_steps": "How carefully head poses are fitted to the pictures: sharper heads for some seconds more.",
-    "grid_lr_init": "How fast the tri-plane learns what each place on the face does, at first.",
-    "grid_lr_final": "How much it still learns at the end.",
-    "weight_decay": "Pulls the network towards zero motion: less overfitting, and weaker expressions if too strong.",
-    "weight_average": "A longer average renders steadier motion but lags behind training.",
-    "lambda_l1": "Weight of plain colour error: more of it, softer but truer colours.",
-    "lambda_dssim": "Weight of structural error: more of it, crisper edges and texture.",
-    "lambda_lip": "Weight of the mouth: more of it, better lips at the cost of the rest.",
-    "lambda_mask": "Keeps Gaussians on the head; without it they also paint torso and background.",
-    "sh_degree": "Colour that changes with the view; a head that turns little does not need much.",
-    "input_coordinate_dim": "A tri-plane is sampled at 3-D points: only 3 works.",
-    "plane_resolution": "Finer planes separate neighbouring parts of the face, and overfit earlier.",
-    "output_coordinate_dim": "Channels of the tri-plane: what it can say about a place.",
-    "bounds": "Size of the tri-plane's cube: points outside share the border's features.",
-    "net_width": "Width of the network; must equal the tri-plane's features.",
-    "num_heads": "Ways in which a Gaussian can look at the sound at once.",
-    "num_agents": "Groups of Gaussians that share their view of the sound.",
-    "token_dropout": "Forces the network to manage without eyes or camera at times: less overfitting.",
-    "mouth_noise": "Blurs the mouth's shape in training: kinder to what is only heard, and too much blurs the lips.",
-}
 
 
 def compare(runs: Sequence[Run | str | Path], dataset: Optional[Dataset] = None) -> Comparison:
@@ -110,6 +67,8 @@ def select(paths: Sequence[str | Path], dataset: Dataset) -> tuple[list[Run], di
             run = load_run(path)
             run.pick()
             if run.manifest["dataset_hash"] == dataset.hash:
+                if not (run.root / run.manifest["dataset"]).is_dir():
+                    run = load_run(path, dataset.root)  # one of the two was moved
                 chosen.setdefault(run.root.resolve(), run)
             else:
                 left_out[path] = (f"trained on dataset {run.manifest['dataset_hash']}, not on {dataset.hash} in "
@@ -121,44 +80,6 @@ def select(paths: Sequence[str | Path], dataset: Dataset) -> tuple[list[Run], di
                          "; ".join(f"{path}: {why}" for path, why in left_out.items()) or "no run at all",
                          "Train one with notebooks 2 and 3, or name its folder.")
     return list(chosen.values()), left_out
-
-
-def preset_table() -> Table:
-    """The presets with the numbers that decide quality; a preset that cannot be loaded says so."""
-    rows = []
-    for name in presets():
-        try:
-            c = load_config(name)
-        except ConfigError:
-            rows.append((name, "does not load", *[None] * 6, describe(name)))
-            continue
-        window = f"{c.densify_from_iter} - {c.densify_until_iter}"
-        rows.append((name, c.iterations, c.coarse_iterations, window, len(rounds(c)), c.batch_size,
-                     c.densify_grad_threshold_coarse, c.iterations * c.batch_size, describe(name)))
-    return Table(("preset", "iterations", "coarse", "densify from - until", "growth rounds", "batch", "threshold",
-                  "frames seen", "what it is for"), rows, "Presets")
-
-
-def differences(configs: dict[str, Config]) -> Table:
-    """The settings in which named configurations differ, and what each difference does."""
-    settings = [c.to_dict() for c in configs.values()]
-    rows = [(name, *[s[name] for s in settings], EFFECTS[name]) for name in EFFECTS
-            if any(s[name] != settings[0][name] for s in settings)]
-    same = len(EFFECTS) - len(rows)
-    return Table(("setting", *configs, "what it does"), rows, f"Settings that differ ({same} are the same)")
-
-
-def seconds_at(run: Run) -> dict[int, float]:
-    """Iteration -> seconds of training until then, for each row of the metrics.
-
-    Steps, evaluations and checkpoints count; loading data and pauses between sessions do not.
-    """
-    total, before, at = 0.0, 0, {}
-    for row in run.metrics("train"):
-        total += (row["iteration"] - before) / max(row["it_per_s"], 1e-9)
-        before = row["iteration"]
-        at[before] = total
-    return at
 
 
 class Comparison:
@@ -191,9 +112,19 @@ class Comparison:
         scores = [_score_table(self.names, [k[max(common)] for k in known])] if common else []
         return [self.parameters(), self.costs(), *scores]
 
-    def parameters(self) -> Table:
-        """The settings in which the runs differ, and what each difference does."""
-        return differences({name: r.config for name, r in zip(self.names, self.runs)})
+    @cached_property
+    def renders(self) -> Renders:
+        """Their pictures, each rendered once and kept."""
+        return Renders(self.runs)
+
+    def parameters(self, presets: bool = False) -> Differences:
+        """The settings in which the runs differ, and what each difference does.
+
+        Args:
+            presets: also of the presets that none of the runs was trained with.
+        """
+        configs = {name: r.config for name, r in zip(self.names, self.runs)}
+        return differences(with_presets(configs) if presets else configs)
 
     def costs(self) -> Table:
         """What each run took: steps, frames, time, Gaussians, checkpoint size."""
@@ -230,6 +161,20 @@ class Comparison:
         return [known[count] if count in known else evaluate(r, split, max_frames=count if count < total else None)
                 for r, known in zip(self.runs, saved)]
 
+    def outcomes(self, max_frames: Optional[int] = SCORED_FRAMES) -> list[Outcome]:
+        """Quality and cost of each run; PSNR on the same validation frames (see `scores`)."""
+        measured = self.measure("val", max_frames)
+        return [economy.outcome(r, name, s["psnr_composite"]) for r, name, s in zip(self.runs, self.names, measured)]
+
+    def time_to(self, wanted: Optional[Sequence[float]] = None) -> Table:
+        """When each run first reached a PSNR (dB), see `economy.time_to`."""
+        return economy.time_to(self.runs, self.names, wanted)
+
+    def advice(self, more: Sequence[Run] = ()) -> Table:
+        """Which settings to use for which purpose; `more` runs count for the speed only, see `economy.advice`."""
+        psnrs = [o.psnr for o in self.outcomes()]
+        return economy.advice(self.runs, self.names, psnrs, self.dataset, more)
+
     def curves(self, by: Literal["iteration", "time"] = "iteration") -> Figure:
         """Loss terms, PSNR of training batches and validation frames, and Gaussians, over iterations or seconds.
 
@@ -249,7 +194,7 @@ class Comparison:
         x_name = "iteration" if by == "iteration" else "time of training (s)"
         for axis, (key, kind, y_name, title) in zip(axes, panels):
             for style, r in enumerate(self.runs):
-                x, y = _series(r, kind, key, by)
+                x, y = series(r, kind, key, by)
                 plots.curve(axis, x, y, "", style, **({"marker": ".", "markersize": 5} if kind == "eval" else {}))
             plots.label(axis, x_name, y_name, title)
             if key in terms:
@@ -271,12 +216,11 @@ class Comparison:
         if ids is None:
             ids = np.unique(np.linspace(ds.val_ids[0], ds.val_ids[-1], SHOWN_FRAMES).astype(int)).tolist()
         truth = [ds.frame(i) for i in ids]
-        pictures, names = list(truth), [f"ground truth, frame {i}" for i in ids]
-        for r, name in zip(self.runs, self.names):
-            deform = r.pick() > r.config.coarse_iterations
-            for shown, real in zip(rendered(r.load_head(), ds, ids, deform), truth):
-                pictures.append(shown)
-                names.append(f"{name}: {psnr(shown, real):.1f} dB")
+        pictures, names = list(truth), [f"{TRUTH}, frame {i}" for i in ids]
+        for k, name in enumerate(self.names):
+            for i, real in zip(ids, truth):
+                pictures.append(self.renders.picture(k, i))
+                names.append(f"{name}: {psnr(pictures[-1], real):.1f} dB")
         return plots.pictures(pictures, names, columns=len(ids))
 
 
@@ -294,14 +238,3 @@ def _score_table(names: Sequence[str], done: Sequence[Scores]) -> Table:
         rows.append((key, *shown, unit, what))
     split, frames = done[0]["split"], ", ".join(str(s["frames"]) for s in done)
     return Table(("score", *names, "unit", "meaning"), rows, f"Scores on {split} frames ({frames}); * is the best")
-
-
-def _series(run: Run, kind: str, key: str, by: str) -> tuple[list[float], list[Any]]:
-    """x and y of one curve of one run."""
-    some = [(r["iteration"], r[key]) for r in run.metrics(kind) if r.get(key)]
-    x, y = [i for i, _ in some], [v for _, v in some]
-    if by == "time":
-        at = seconds_at(run)
-        # evaluations lie between rows of the metrics
-        x = np.interp(x, [0, *at], [0.0, *at.values()]).tolist()
-    return x, y

@@ -7,7 +7,7 @@ import pytest
 from matplotlib import pyplot
 
 import egstalker_nb as egs
-from egstalker_nb import comparison, plots
+from egstalker_nb import catalogue, comparison, economy, effects, plots, sidebyside
 from egstalker_nb.config import FIELDS
 from egstalker_nb.errors import DatasetError, InputError
 from egstalker_nb.evaluation import saved_scores
@@ -64,15 +64,16 @@ def scored(monkeypatch):
 
 def test_every_setting_says_what_it_does():
     """A new setting without a sentence would break the table of a user who changed it."""
-    assert set(comparison.EFFECTS) == set(FIELDS) - {"preset"}
-    assert all(text.endswith(".") and len(text.split()) >= 4 for text in comparison.EFFECTS.values())
+    assert set(effects.EFFECTS) == set(FIELDS) - {"preset"}
+    assert all(text.endswith(".") and len(text.split()) >= 4 for text in effects.EFFECTS.values())
 
 
 def test_parameters_show_differences_only(result):
     table = result.parameters()
-    assert list(table.columns) == ["setting", "one", "two", "what it does"]
-    assert [row[:3] for row in table.rows] == [("batch_size", 1, 2), ("lambda_mask", 0.1, 0.0)]
-    assert [row[3] for row in table.rows] == [comparison.EFFECTS[row[0]] for row in table.rows]
+    assert list(table.columns) == ["matters", "setting", "one", "two", "what it does"]
+    assert [row[:4] for row in table.rows] == [("lesson 4 batch", "batch_size", 1, 2),
+                                               ("quality", "lambda_mask", 0.1, 0.0)]
+    assert [row[4] for row in table.rows] == [effects.EFFECTS[row[1]] for row in table.rows]
 
 
 @pytest.mark.parametrize("runs", [[], ["one"], ["one", "one"]])
@@ -140,8 +141,8 @@ def test_seconds_add_up(pair, tmp_path):
             {"kind": "train", "iteration": 24, "it_per_s": 2.0}]
     (tmp_path / "timed" / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     run = egs.load_run(tmp_path / "timed")
-    assert comparison.seconds_at(run) == pytest.approx({20: 2.0, 24: 4.0})
-    assert comparison._series(run, "eval", "val_psnr", "time") == ([pytest.approx(3.0)], [20.0])
+    assert economy.seconds_at(run) == pytest.approx({20: 2.0, 24: 4.0})
+    assert economy.series(run, "eval", "val_psnr", "time") == ([pytest.approx(3.0)], [20.0])
 
 
 @pytest.mark.parametrize("by", ["iteration", "time"])
@@ -154,7 +155,7 @@ def test_curves_hold_every_run_and_term(result, tmp_path, by):
     assert lines["loss term: mask"] == 1 and lines["loss term: l1"] == lines["validation frames"] == 2
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["one", "two"]
     last = max(line.get_xdata()[-1] for line in axes["training batches"].lines if len(line.get_xdata()))
-    assert last == (24 if by == "iteration" else pytest.approx(max(max(comparison.seconds_at(r).values())
+    assert last == (24 if by == "iteration" else pytest.approx(max(max(economy.seconds_at(r).values())
                                                                    for r in result.runs)))
     plots.finish(figure, tmp_path, "curves")
 
@@ -223,6 +224,193 @@ def test_real_scores_of_two_runs(result):
 
 
 def test_presets_that_do_not_load_say_so():
-    rows = {row[0]: row for row in comparison.preset_table().rows}
+    rows = {row[0]: row for row in effects.preset_table().rows}
     assert set(rows) == set(egs.presets()) and rows["args_default"][1] == "does not load"
     assert rows["quick_test"][4] == 0 and rows["production"][1:4] == (30000, 3000, "500 - 15000")
+
+
+def test_the_four_lessons_come_first():
+    """A reader of the long table stops after a few lines: those must be the ones that decide quality."""
+    table = effects.differences({name: egs.load_config(name) for name in ("quick_test", "production")})
+    kinds = [row[0] for row in table.rows]
+    lessons = [k for k in kinds if k.startswith("lesson")]
+    assert kinds[:len(lessons)] == lessons and sorted({k.split()[1] for k in lessons}) == ["1", "2", "3", "4"]
+    assert kinds[-1] == "bookkeeping" and set(effects.LESSONS) < set(effects.EFFECTS)
+    shown = table._repr_html_()
+    assert shown.count("<tr>") == 1 + len(table.rows) and effects.EFFECTS["batch_size"] in shown
+
+
+def test_presets_that_were_not_trained_stand_beside_the_runs(result):
+    columns = result.parameters(presets=True).columns
+    assert columns[2:4] == ("one", "two") and "production (not trained)" in columns
+    same = {"mine": egs.load_config("quick_test")}
+    assert "quick_test (not trained)" not in effects.with_presets(same) and len(effects.with_presets(same)) == 3
+
+
+def test_settings_that_let_quick_test_grow():
+    quick, production = egs.load_config("quick_test"), egs.load_config("production")
+    assert effects.makes_grow(quick, production) == ["densify_from_iter"]
+    assert set(effects.makes_grow(quick, production, keep=())) == {"iterations", "densify_from_iter"}
+
+
+def test_timeline_shows_every_preset_that_loads():
+    (axis,) = effects.timeline().axes
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["quick_test", "extended_test", "production"]
+    assert axis.get_xlabel() and axis.get_ylabel()
+
+
+# ---- runs found ----
+
+def test_runs_are_found_at_any_depth(pair, other_data, tmp_path):
+    deep = tmp_path / "a" / "b"
+    shutil.copytree(pair[0].root, deep / "one" / "lesson_9")
+    for junk in ("checkpoints", ".ipynb_checkpoints"):
+        shutil.copytree(pair[0].root, deep / junk / "copy", ignore=shutil.ignore_patterns("iteration_*"))
+    (deep / "broken").mkdir()
+    for name in ("config.yaml", "manifest.json"):
+        (deep / "broken" / name).write_text("{")
+    found = {f.path.name: f for f in catalogue.find(tmp_path, tmp_path / "nowhere", tmp_path)}
+    assert set(found) == {"lesson_9", "stranger", "broken"}
+    one = found["lesson_9"]
+    assert (one.iterations, one.planned, one.points, one.preset) == (24, 24, 478, "quick_test") and not one.problem
+    assert one.psnr == pytest.approx(pair[0].metrics("eval")[-1]["val_psnr"]) and "while training" in one.source
+    assert "cannot be read" in found["broken"].problem and not found["broken"].points
+    assert found["stranger"].against(one.hash) and not one.against(one.hash)
+    assert set(catalogue.datasets(found.values())) == {one.hash, "0123456789ab"}
+
+
+def test_scored_psnr_stands_before_that_of_training(pair, tmp_path):
+    shutil.copytree(pair[0].root, tmp_path / "run")
+    (tmp_path / "run" / "scores").mkdir()
+    (tmp_path / "run" / "scores" / "val_24_first1.json").write_text(json.dumps({"frames": 1, "psnr_composite": 33.5}))
+    found = catalogue.describe(tmp_path / "run")
+    assert (found.psnr, found.source) == (33.5, "1 frames scored")
+
+
+def test_names_are_as_short_as_possible():
+    paths = [comparison.Path(p) for p in ("/x/a/run", "/x/b/run", "/x/b/other")]
+    assert catalogue.short_names(paths) == ["a/run", "b/run", "b/other"]
+    assert catalogue.short_names([]) == []
+
+
+def test_select_finds_a_dataset_that_was_moved(pair, tiny_dataset, tmp_path):
+    shutil.copytree(pair[0].root, tmp_path / "deep" / "er" / "run")
+    (chosen,), _ = comparison.select([tmp_path / "deep" / "er" / "run"], tiny_dataset)
+    assert chosen.dataset.hash == tiny_dataset.hash
+
+
+# ---- quality against cost ----
+
+def timed(folder, rows, evals=(), source=None, **manifest):
+    """A copy of a run with made-up metrics: (iteration, it/s, points, stage) and (iteration, PSNR)."""
+    shutil.copytree(source.root, folder)
+    lines = [{"kind": "train", "iteration": i, "it_per_s": s, "points": n, "stage": stage, "psnr": 20.0 + i}
+             for i, s, n, stage in rows] + [{"kind": "eval", "iteration": i, "val_psnr": p} for i, p in evals]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dataset": str(source.dataset.root), **manifest}))
+    return egs.load_run(folder)
+
+
+def test_pareto_front():
+    costs, quality = [1, 2, 3, 2, 1], [20, 25, 24, 22, 20]
+    assert economy.pareto(costs, quality) == [True, True, False, False, True], "equals do not beat each other"
+
+
+def test_time_to_a_psnr(pair, tmp_path):
+    """10 it/s for the first, 1 it/s for the second: it needs fewer iterations, and more time."""
+    slow = timed(tmp_path / "slow", [(12, 1.0, 478, "fine")], [(4, 21.0), (8, 24.0)], pair[0])
+    fast = timed(tmp_path / "fast", [(24, 10.0, 478, "fine")], [(10, 20.0), (20, 24.5)], pair[0])
+    table = economy.time_to([slow, fast], ["slow", "fast"], [24, 26])
+    assert table.rows == [("24 dB", "0:08 (iteration 8)", "0:02 (iteration 20) *"), ("26 dB", None, None)]
+    assert "validation" in table.caption
+    assert economy.levels([[20, 24.5], [21, 24]]) == [21, 22, 23, 24] and economy.levels([[]]) == []
+
+
+def test_without_evaluations_training_batches_count(pair, tmp_path):
+    run = timed(tmp_path / "never", [(4, 1.0, 478, "fine")], (), pair[0])
+    assert economy.psnr_source([pair[0], run]) == "train"
+    assert "training batches" in economy.time_to([pair[0], run], ["one", "never"]).caption
+
+
+def test_speed_gives_back_what_was_measured(pair, tmp_path):
+    """Two runs at 10 ms + 0.01 ms x Gaussians a frame; batches of other sizes come out as measured."""
+    rows = [(i, 1 / (0.010 + 1e-5 * n), n, "fine") for i, n in ((4, 500), (8, 1000), (12, 2000))]
+    (speed,) = economy.speeds([timed(tmp_path / "grown", rows, (), pair[0], device="CPU, 9")])
+    assert speed.step("fine", 1, 4000) == pytest.approx(0.05, rel=1e-3)
+    assert speed.most == 2000 and speed.step("coarse", 1, 1000) == pytest.approx(0.02, rel=1e-3)
+    cfg = egs.load_config("quick_test")
+    assert speed.seconds(cfg, 478) == pytest.approx(1000 * 8 * (0.010 + 1e-5 * 478), rel=1e-3)
+    assert economy.expected(egs.load_config("production"), speed).endswith("(extrapolated)")
+    assert economy.expected(cfg, None) is None
+
+
+def test_speeds_do_not_mix_devices(pair, tmp_path):
+    gpu = timed(tmp_path / "gpu", [(4, 400.0, 478, "fine")], (), pair[0], device="A card")
+    cpu = timed(tmp_path / "cpu", [(4, 4.0, 478, "fine")], (), pair[0], device="CPU, 2 thread(s)")
+    assert [round(1 / s.step("fine", 1, 478)) for s in economy.speeds([gpu, cpu])] == [400, 4]
+
+
+def test_advice_says_what_it_is_estimated_from(pair, result):
+    table = economy.advice(pair, ["one", "two"], [20.0, 21.0], result.dataset)
+    rows = {row[0]: row for row in table.rows}
+    assert "'one'" in table.caption and "64 px" in table.caption and len(rows) == 6
+    assert rows["try the pipeline"][1] == "quick_test" and rows["try the pipeline"][3]
+    assert rows["good quality, on a GPU"][3].startswith("no GPU run at hand")
+    assert "5.3 times" in rows["nothing"][2]
+    with pytest.raises(InputError, match="at least one run"):
+        economy.advice([], [], [], result.dataset)
+
+
+def test_advice_quotes_only_what_was_measured_with_these_settings(pair, result, tmp_path):
+    egs.load_config("quick_test").save(tmp_path / "config.yaml")
+    quick = timed(tmp_path / "run", [(4, 4.0, 478, "fine")], (), pair[0])
+    quick.config = egs.load_config(tmp_path / "config.yaml", seed=7)
+    rows = economy.advice([quick, pair[1]], ["q", "two"], [27.25, 21.0], result.dataset).rows
+    assert [row[1] for row in rows if "measured here" in row[5]] == ["quick_test"] and "27.2" in rows[0][5]
+
+
+def test_look_keeps_the_proportions():
+    c, whole = economy.look_config(), egs.load_config("production")
+    assert c.iterations / whole.iterations == c.coarse_iterations / whole.coarse_iterations == 0.1
+
+
+# ---- the same frame ----
+
+def test_renders_are_made_once_and_forgotten_in_time(result, monkeypatch):
+    renders, ds = sidebyside.Renders(result.runs, kept=3 * 64 * 64 * 3), result.dataset
+    first = renders.picture(0, 3)
+    assert renders.picture(0, 3) is first and renders.rendered == 1
+    np.testing.assert_array_equal(renders.picture(-1, 3), ds.frame(3))
+    np.testing.assert_array_equal(first, sidebyside.Renders(result.runs).picture(0, 3))
+    assert (renders.picture(1, 3) != first).any()
+    for i in (4, 5):
+        renders.picture(0, i)
+    assert renders.picture(0, 3) is not first, "the oldest goes when there is no room"
+
+
+def test_renders_use_each_runs_own_poses(result):
+    """Poses are refined in training: the first run's would shift the second one's head."""
+    renders = sidebyside.Renders(result.runs)
+    before = renders.picture(1, 2)
+    other, moved = egs.load_run(result.runs[1].root), result.dataset.w2c.copy()
+    moved[:, 0, 3] += 1.0
+    other.dataset = other.dataset.with_poses(moved)
+    assert np.abs(sidebyside.Renders([result.runs[0], other]).picture(1, 2).astype(int) - before).max() > 30
+
+
+def test_difference_has_one_scale():
+    a, b = np.full((4, 4, 3), 100, np.uint8), np.full((4, 4, 3), 132, np.uint8)
+    assert sidebyside.difference(a, b) == pytest.approx(np.full((4, 4), 32))
+    ramp = sidebyside.heat(np.linspace(0, sidebyside.HIGHEST, 32)[None]).astype(float) @ [0.299, 0.587, 0.114]
+    assert (np.diff(ramp[0]) > 0).all(), "readable in greyscale: lighter is always more"
+    np.testing.assert_array_equal(sidebyside.heat(np.float32([[200]])), sidebyside.heat(np.float32([[64]])))
+
+
+def test_crops_are_of_one_size_and_follow_the_face():
+    windows = sidebyside.crops(np.int32([[10, 10, 20, 16], [12, 10, 22, 16], [30, 30, 44, 36]]), 1.5)
+    assert windows[:, 2].tolist() == [10, 10, 10] and windows[:, 0].tolist() == [15, 17, 37]
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[10:16, 10:20] = 255
+    shown = sidebyside.crop(picture, np.float64([15, 13, 10]), 10 / 6, width=100)
+    assert shown.shape == (60, 100, 3) and shown[5:55, 5:95].min() > 200

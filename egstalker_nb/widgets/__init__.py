@@ -7,6 +7,14 @@ from typing import Any
 #: public name -> module; imported on first use
 _PUBLIC = {
     "Panel": "base", "Plot": "base", "Job": "job", "Wipe": "wipe",
+    "Studio": "studio", "Orbit": "orbit", "Recorder": "recorder",
+    "RunChooser": "comparison", "SideBySide": "comparison",
+    "run_curves": "comparison_plots", "cost_plot": "comparison_plots",
+    "TrainingPanel": "training", "Sharpening": "sharpening", "LossTerms": "loss_terms", "loss_shares": "loss_terms",
+    "AttentionView": "heads",
+    "VideoPicker": "clip", "Preparation": "clip", "PlateWipe": "clip", "Lights": "lights", "Explorer": "explorer",
+    "Upload": "upload",
+    "GrowthCloud": "growth", "cloud": "growth", "births": "growth", "Threshold": "threshold",
 }
 __all__ = list(_PUBLIC)
 

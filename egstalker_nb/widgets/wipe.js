@@ -36,6 +36,7 @@ function render({ model, el }) {
     over.style.clipPath = `inset(0 ${100 - share}% 0 0)`;
     line.style.left = `${share}%`;
     frame.setAttribute("aria-valuenow", String(Math.round(share)));
+    frame.setAttribute("aria-valuetext", `${Math.round(share)} % of ${model.get("names")[0]}`);
   };
   const label = () => {
     model.get("names").forEach((name, k) => { names[k].textContent = name; });
@@ -49,11 +50,19 @@ function render({ model, el }) {
     const box = frame.getBoundingClientRect();
     move((event.clientX - box.left) / box.width);
   };
-  frame.addEventListener("pointerdown", (event) => { frame.setPointerCapture(event.pointerId); drag(event); });
+  frame.addEventListener("pointerdown", (event) => {
+    frame.setPointerCapture(event.pointerId);
+    frame.focus({ preventScroll: true });
+    drag(event);
+  });
   frame.addEventListener("pointermove", (event) => { if (event.buttons) drag(event); });
   frame.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -0.05, ArrowRight: 0.05 }[event.key];
-    if (step) { move(model.get("position") + step); event.preventDefault(); event.stopPropagation(); }
+    const at = model.get("position");
+    const target = { ArrowLeft: at - 0.05, ArrowRight: at + 0.05, Home: 0, End: 1 }[event.key];
+    if (target === undefined) return;
+    move(target);
+    event.preventDefault();
+    event.stopPropagation();  // else JupyterLab moves to another cell
   });
   const width = () => { frame.style.width = `${model.get("width")}px`; };
   const listeners = [["change:left", () => show(over, "left")], ["change:right", () => show(under, "right")],

@@ -1,0 +1,118 @@
+"""The same frame from several runs: renders that are kept, their differences, and crops of mouth and eyes."""
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Sequence
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from . import plots
+from .figures import psnr
+from .rendering import Renderer, replay_script
+from .run import Run
+
+KEPT_BYTES = 256 << 20  # of renders; the oldest go first
+HIGHEST = 64            # of 255: where the scale of differences ends
+MAP = "inferno"         # its lightness rises from end to end: it stays readable in greyscale
+UNIT = "mean absolute difference of the colours (of 255)"
+TRUTH = "ground truth"
+#: part of the face -> (dataset's rectangle, width over height of the crop)
+CROPS = {"mouth": ("lip_rect", 1.5), "eyes": ("eye_rect", 2.0)}
+
+
+class Renders:
+    """Frames of a dataset as several runs show them, each rendered once and kept.
+
+    Args:
+        runs: trained on one dataset, each with a checkpoint. kept: bytes of pictures to keep.
+    """
+
+    def __init__(self, runs: Sequence[Run], kept: int = KEPT_BYTES):
+        self.runs, self.kept = list(runs), kept
+        self.rendered = 0  # pictures that were not at hand
+        self._pictures: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._renderers: dict[int, tuple[Renderer, object]] = {}
+        self._lock = threading.RLock()  # callbacks and cells come from different threads
+
+    def picture(self, run: int, i: int) -> np.ndarray:
+        """Frame i as the run of this number shows it; -1: as the camera did. [S, S, 3] uint8."""
+        with self._lock:
+            key = run, i
+            if key not in self._pictures:
+                self._pictures[key] = self._draw(run, i)
+                while len(self._pictures) > 1 and sum(p.nbytes for p in self._pictures.values()) > self.kept:
+                    self._pictures.popitem(last=False)
+            self._pictures.move_to_end(key)
+            return self._pictures[key]
+
+    def _draw(self, run: int, i: int) -> np.ndarray:
+        if run < 0:
+            return self.runs[0].dataset.frame(i)
+        if run not in self._renderers:
+            r = self.runs[run]
+            # each with its own dataset: poses are refined in training
+            renderer = Renderer(r.load_head(), r.dataset, deform=r.pick() > r.config.coarse_iterations)
+            self._renderers[run] = renderer, replay_script(r.dataset, "all")
+        renderer, script = self._renderers[run]
+        self.rendered += 1
+        return renderer.drawn(script.part(i, i + 1))[0]
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean absolute difference of the colours of two pictures [S, S, 3] uint8: [S, S] float32, 0...255."""
+    return np.abs(a.astype(np.float32) - b).mean(-1)
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """Differences [S, S] on the fixed scale 0...`HIGHEST` in the colours of `MAP`: [S, S, 3] uint8."""
+    colours = matplotlib.colormaps[MAP](np.clip(values / HIGHEST, 0, 1))
+    return (255 * colours[..., :3]).round().astype(np.uint8)
+
+
+def crops(rects: np.ndarray, aspect: float, margin: float = 1.0) -> np.ndarray:
+    """Windows of one size around rectangles [N, 4] (x0, y0, x1, y1 px) of every frame: centre and width, [N, 3] px."""
+    corners = np.asarray(rects, float).reshape(-1, 2, 2)
+    sides = np.median(corners[:, 1] - corners[:, 0], 0)
+    width = margin * max(sides[0], sides[1] * aspect, 4)
+    return np.concatenate([corners.mean(1), np.full((len(corners), 1), width)], 1)
+
+
+def crop(picture: np.ndarray, window: np.ndarray, aspect: float, width: int = 180) -> np.ndarray:
+    """A window (centre x, y and width, px) of a picture, enlarged to [width / aspect, width, 3] uint8."""
+    height, scale = round(width / aspect), width / window[2]
+    half = (scale - 1) / 2  # OpenCV puts pixel centres on whole numbers
+    place = np.float32([[scale, 0, width / 2 - scale * window[0] + half],
+                        [0, scale, height / 2 - scale * window[1] + half]])
+    return cv2.warpAffine(picture, place, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def figure(a: np.ndarray, b: np.ndarray, names: tuple[str, str], zoomed: dict[str, dict[str, np.ndarray]],
+           position: float = 0.5) -> Figure:
+    """Two pictures, the wipe between them and their difference above crops of every source.
+
+    Args:
+        a, b: [S, S, 3] uint8. names: of the two. zoomed: part of the face -> source -> crop. position: of the line.
+    """
+    columns = max(4, *[len(row) for row in zoomed.values()])
+    drawn, axes = plots.subplots(1 + len(zoomed), columns, width=2.9 * columns, height=2.3)
+    axes[0].get_gridspec().set_height_ratios([3.1, *[1.9 if part == "mouth" else 1.5 for part in zoomed]])
+    for axis in axes:
+        axis.axis("off")
+    at = round(position * a.shape[1])
+    wiped = np.concatenate([a[:, :at], b[:, at:]], 1)
+    for axis, image, name in zip(axes, (a, wiped, b), (f"A: {names[0]}", "A | B", f"B: {names[1]}")):
+        axis.imshow(image)
+        axis.set_title(name, fontsize=11)
+    axes[1].axvline(at - 0.5, color="white", linewidth=1.5)
+    scale = axes[3].imshow(difference(a, b), vmin=0, vmax=HIGHEST, cmap=MAP)
+    axes[3].set_title(f"|A - B|, PSNR {psnr(a, b):.1f} dB" if (a != b).any() else "|A - B|: the same", fontsize=11)
+    drawn.colorbar(scale, ax=axes[3], label="difference (of 255)", shrink=0.85, extend="max")
+    for row, (part, pictures) in enumerate(zoomed.items(), 1):
+        for axis, (name, picture) in zip(axes[row * columns:], pictures.items()):
+            axis.imshow(picture)
+            axis.set_title(f"{part}: {name}", fontsize=10)
+    return drawn
