@@ -89,4 +89,5 @@ class Verdicts:
                     f"<td style='text-align:left'>{escape(item.question)}{hint}{code}</td></tr>")
 
         rows = "".join(row(n, *both) for n, both in enumerate(zip(self.items, self.verdicts), 1))
-        return f"<table><tr><th>exercise</th><th>answer</th><th>question</th></tr>{rows}</table>"
+        head = "".join(f"<th style='text-align:left'>{title}</th>" for title in ("exercise", "answer", "question"))
+        return f"<table><tr>{head}</tr>{rows}</table>"

@@ -122,7 +122,8 @@ def encode(picture: np.ndarray, format: str = "jpeg") -> bytes:
 
 def image(picture: np.ndarray, width: Optional[int] = 384, format: str = "jpeg") -> ipywidgets.Image:
     """A picture that can be replaced: `widget.value = encode(other)`. width: px on screen; None: as wide as fits."""
-    layout = ipywidgets.Layout(width=f"{width}px" if width else "100%", max_width="100%", object_fit="contain")
+    fits = "calc(100% - 4px)"  # all widgets have a margin of 2 px; more than fits would bring a scroll bar
+    layout = ipywidgets.Layout(width=f"{width}px" if width else fits, max_width=fits, object_fit="contain")
     return ipywidgets.Image(value=encode(picture, format), format=format, layout=layout)
 
 

@@ -197,7 +197,8 @@ def _chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=BROWSER_ARGS)
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=BROWSER_ARGS,
+                                             ignore_default_args=["--hide-scrollbars"])  # readers have them
         try:
             yield browser
         finally:
@@ -210,13 +211,14 @@ def write_notebook(name: str, folder: Path, **values: Any) -> str:
     """Copy a notebook of the project into `folder`, with those of the values that it declares as parameters."""
     import nbformat
     import papermill
+    from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
     from egstalker_nb.pipeline import NOTEBOOK_DIR
 
     path = NOTEBOOK_DIR / f"{name}.ipynb"
     known = papermill.inspect_notebook(str(path))
-    nb = parameterize_notebook(nbformat.read(path, as_version=4), {k: v for k, v in values.items() if k in known})
+    nb = parameterize_notebook(load_notebook_node(str(path)), {k: v for k, v in values.items() if k in known})
     nbformat.write(nb, folder / path.name)
     return path.name
 
