@@ -102,8 +102,8 @@ class Densifier:
         """Grow and prune, every `densification_interval` steps; replaces the parameters and what `collect` adds to.
 
         Returns:
-            {} or what the round did: cloned, split, pruned, points, births by region, and `by_region` clones, pairs
-            that splits left, and pruned ones.
+            {} or what the round did: cloned, split, pruned, points, births by region (alive after pruning), and
+            `by_region` where the clones, the splits' children (two each) and the pruned ones lie.
         """
         c = self.cfg
         if iteration <= c.densify_from_iter or iteration % c.densification_interval:
@@ -121,10 +121,10 @@ class Densifier:
                 "by_region": {kind: count_regions(places, self.mean_face)
                               for kind, places in self.strategy.last_places.items()}}
 
-    def gradients(self) -> Tensor:
+    def gradients(self, iteration: int) -> Tensor:
         """Mean image-plane gradient of each Gaussian since the last round [N], per half image size: what a round
-        compares with the threshold; 0 for one that was not seen."""
-        return self.state["grad2d"] / self.state["count"].clamp_min(1)
+        compares with the threshold; 0 for one that was not seen, and for all once nothing is collected any more."""
+        return self.active(iteration) * self.state["grad2d"] / self.state["count"].clamp_min(1)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {k: v for k, v in self.state.items() if isinstance(v, Tensor)}

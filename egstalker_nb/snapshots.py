@@ -38,7 +38,8 @@ class Snapshot:
     Attributes:
         iteration: finished steps. means: [N, 3] head frame. scales: [N, 3] logs of standard deviations, head units.
         opacity: [N] 0...1. colour: [N, 3] uint8, seen from the front. born: [N] iteration of birth, 0 for a landmark.
-        gradient: [N] mean image-plane gradient since the last round (per half image size), 0 after growth has ended.
+        gradient: [N] mean image-plane gradient since the last round (per half image size), 0 for one that was not
+        seen, and 0 everywhere once the window of growth has closed.
         picture: [S, S, 3] uint8, validation frame `frame` as rendered then; None without validation frames.
         frame: its number in the dataset, or -1.
     """
@@ -63,7 +64,11 @@ def _file(run: Path, iteration: int) -> Path:
 
 def save(run: Path, iteration: int, gaussians: dict[str, Tensor], born: Tensor, gradient: Tensor,
          picture: np.ndarray | None, frame: int) -> None:
-    """Write one snapshot of raw Gaussians (see `make_gaussians`); the picture as a JPEG beside it."""
+    """Write one snapshot of raw Gaussians (see `make_gaussians`); the picture as a JPEG beside it.
+
+    Scales, opacities and gradients are kept in full, so that a growth round can be counted again exactly; 33 bytes a
+    Gaussian, 15 MB for the 40 snapshots of a production run (30,000 iterations, 10,000 points).
+    """
     g = {k: v.detach().cpu() for k, v in gaussians.items()}
     path = _file(run, iteration)
     make_folder(path.parent)
@@ -71,7 +76,7 @@ def save(run: Path, iteration: int, gaussians: dict[str, Tensor], born: Tensor, 
         cv2.imwrite(str(path.with_suffix(".jpg")), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     temporary = path.with_name(f".{path.name}")
     colour = (255 * (0.5 + SH_C0 * g["sh0"][:, 0]).clamp(0, 1)).round().byte()
-    save_file({"means": g["means"].half(), "scales": g["scales"].half(), "opacity": g["opacities"].sigmoid().half(),
+    save_file({"means": g["means"].half(), "scales": g["scales"], "opacity": g["opacities"].sigmoid(),
                "colour": colour.contiguous(), "born": born.cpu().int(), "gradient": gradient.cpu().float(),
                "frame": torch.tensor(frame)}, temporary)
     temporary.replace(path)
@@ -104,7 +109,9 @@ def load(run: Path, iteration: int) -> Snapshot:
 
 
 def cut(run: Path, after: int) -> None:
-    """Remove snapshots of steps that will be done again."""
+    """Remove snapshots of steps that will be done again, and what a kill while writing left behind."""
+    for path in (Path(run) / FOLDER).glob(".iteration_*"):
+        path.unlink()
     for i in iterations(run):
         if i > after:
             _file(run, i).unlink()

@@ -263,7 +263,7 @@ class Trainer:
             rgb, _ = self._shown(self.shown_head(), frame, iteration)
             picture = (rgb[0] * 255).round().byte().cpu().numpy()
         snapshots.save(self.run.root, iteration, dict(self.head.gaussians), self.densifier.state["born"],
-                       self.densifier.gradients(), picture, frame)
+                       self.densifier.gradients(iteration), picture, frame)
 
     def refine_poses(self) -> None:
         """From here on, poses that fit the pictures of all frames."""
