@@ -21,7 +21,7 @@ endif
 export PYTHON VIDEO AUDIO NAME CONFIG
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint lab screenshots run lock clean
+.PHONY: help setup demo test bench lint lab screenshots run gallery lock clean
 
 help:
 	@echo 'make demo     sample clip -> trained head -> talking video, through all six notebooks (quick_test, 256 px)'
@@ -30,6 +30,7 @@ help:
 	@echo 'make lab      JupyterLab with the notebooks       (LAB_ARGS="--no-browser --port 8889")'
 	@echo 'make screenshots  the notebooks of the demo in a browser, to outputs/screenshots (needs chromium)'
 	@echo 'make run      all notebooks on your video         VIDEO=clip.mp4 [CONFIG=production] [AUDIO=speech.wav] [NAME=me]'
+	@echo 'make gallery  all executed notebooks as a web site in outputs/gallery/, videos playing; works offline'
 	@echo 'make setup    only the environment in .venv/      (PYTHON=/path/to/python3.11 to choose the interpreter)'
 	@echo 'make lint     ruff'
 	@echo 'make lock     resolve requirements.lock again     (needs uv)'
@@ -87,6 +88,9 @@ run: $(STAMP)
 	  exit 2; \
 	fi; \
 	$(BIN)/egs run "$$VIDEO" --config "$$CONFIG" $${AUDIO:+--audio "$$AUDIO"} $${NAME:+--name "$$NAME"}
+
+gallery: $(STAMP)
+	@$(BIN)/egs gallery
 
 # --universal: one file for Python 3.10-3.12; the lines for 3.13, which mediapipe does not have, are dropped
 lock:

@@ -97,6 +97,12 @@ def run(args: argparse.Namespace) -> None:
                   overrides=settings(args.set), **given)
 
 
+def gallery(args: argparse.Namespace) -> None:
+    from .gallery import export
+
+    print(export(args.outputs, args.out))
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="egs", description="Audio-driven 3D Gaussian talking heads.")
     commands = top.add_subparsers(required=True, metavar="command")
@@ -164,6 +170,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--name", help="names data/NAME and outputs/NAME; default: the video's name")
     sub.add_argument("--size", type=int, default=512, help="side of the square pictures, px")
     sub.add_argument("--out", type=Path, help="folder of the results; default: outputs/NAME")
+
+    sub = command(gallery, "Make a web site of all executed notebooks.")
+    sub.add_argument("--outputs", type=Path, default=Path("outputs"), help="where runs put OUTPUTS/NAME/notebooks")
+    sub.add_argument("--out", type=Path, help="the folder to write; default: OUTPUTS/gallery")
     return top
 
 
