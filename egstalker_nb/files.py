@@ -1,6 +1,7 @@
 """Places to write to, with errors that users can act on."""
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
@@ -43,3 +44,32 @@ def check_target(path: str | Path, suffix: str, *inputs: str | Path | None) -> P
         raise InputError("an output apart from the inputs", f"'{path}'", "Choose another name.")
     make_folder(path.parent)
     return path
+
+
+@contextmanager
+def alone_in(folder: Path, what: str) -> Iterator[None]:
+    """Keep others, threads and programs alike, from doing the same work in `folder` while the block runs.
+
+    The system lets go of the lock when the program ends, however it ends: nothing is left to clean up.
+
+    Raises:
+        InputError: somebody else is at it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # a system without this kind of lock
+        yield
+        return
+    with writing_to(folder):
+        handle = os.open(folder / f".{what}.lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"nobody else at work in '{folder}'", f"another {what} (here, in another notebook or in a "
+                             "terminal)", "Stop that one first, or choose another folder.") from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)

@@ -76,6 +76,25 @@ class _Line:
                 f"<code>{escape(self.text)}</code>")
 
 
+def live_line() -> Callable[[str, float], None]:
+    """A line and a bar for a cell that waits for work of another thread: call it with the text and the share done."""
+    handle, shown = None, ""
+
+    def show(text: str, share: float) -> None:
+        nonlocal handle, shown
+        if not in_notebook() or text == shown:
+            return
+        from IPython.display import display
+
+        shown, line = text, _Line(text, share)
+        if handle is None:
+            handle = display(line, display_id=True)
+        else:
+            handle.update(line)
+
+    return show
+
+
 class Progress:
     """A progress line: `desc 120/1000 12% 31.0 it/s 0:28 left  loss 0.12  psnr 27.1`.
 
@@ -123,7 +142,7 @@ class Progress:
         self.fields.update(fields)
         if self._listener and self._listener.stopping.is_set() and not self._listener.graceful:
             raise KeyboardInterrupt(f"stopped: {self.line()}")
-        patience = REFRESH_SECONDS if (self._notebook or self._terminal) else 10.0
+        patience = REFRESH_SECONDS if (self._notebook or self._terminal or self._listener) else 10.0
         if time.perf_counter() - self._shown >= patience:
             self._show()
 

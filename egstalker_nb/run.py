@@ -159,7 +159,6 @@ def open_run(ds: Dataset, cfg: Config, root: Path, device: torch.device) -> Run:
         text = json.dumps(run.manifest, indent=1)
         if text != (root / MANIFEST).read_text(encoding="utf-8"):  # run or dataset was moved
             checkpoint.write_text_atomic(root / MANIFEST, text)
-        checkpoint.remove_leftovers(root)
         return run
     if (root / "dataset.json").exists():
         raise InputError("a folder of its own for the run", f"the dataset '{root}'", "Choose another folder.")

@@ -9,9 +9,11 @@ from typing import Any, Iterator, Literal, Optional
 
 import torch
 
+from . import checkpoint
 from .config import Config
 from .dataset import Dataset
 from .errors import DatasetError, InputError
+from .files import alone_in
 from .progress import Progress, listener
 from .run import Run, default_device, open_run
 from .trainer import Trainer
@@ -33,18 +35,27 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
 
     Raises:
         ConfigError, DatasetError: the folder holds another run, or the dataset is too short.
+        InputError: somebody else is training this run now.
         TrainingError: the loss is not finite, or the head collapses; the last good checkpoint stays.
     """
     device = torch.device(device) if device is not None else default_device()
-    stop = _stop_iteration(cfg, until)
+    stop = stop_iteration(cfg, until)
     if ds.num_train < MIN_FRAMES:
         raise DatasetError(f"at least {MIN_FRAMES} training frames", str(ds.num_train), "Use a longer clip.")
     run = open_run(ds, cfg, Path(out), device)
     done = run.iterations[-1] if run.iterations else 0
     if done >= stop:
         return run
-    trainer = Trainer(ds, cfg, run, device)
-    with Progress(stop, f"train {run.root.name}", initial=trainer.iteration) as bar, stop_signal() as stopping:
+    with alone_in(run.root, "training"):
+        checkpoint.remove_leftovers(run.root)
+        _steps(Trainer(ds, cfg, run, device), stop)
+    return run
+
+
+def _steps(trainer: Trainer, stop: int) -> None:
+    """Train up to iteration `stop`."""
+    cfg = trainer.cfg
+    with Progress(stop, f"train {trainer.run.root.name}", initial=trainer.iteration) as bar, stop_signal() as stopping:
         while trainer.iteration < stop:
             trainer.train_iteration()
             now = trainer.iteration
@@ -60,10 +71,9 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
                 trainer.save()
             if stopping.is_set() and now < stop:
                 raise KeyboardInterrupt(f"stopped at iteration {now}; a checkpoint is written, train again to go on")
-    return run
 
 
-def _stop_iteration(cfg: Config, until: Optional[str | int]) -> int:
+def stop_iteration(cfg: Config, until: Optional[str | int]) -> int:
     if until is None:
         return cfg.iterations
     if until == "coarse":
@@ -82,9 +92,14 @@ def stop_signal() -> Iterator[threading.Event]:
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         job = listener()
-        if job is not None:
-            job.graceful = True
-        yield event if job is None else job.stopping
+        if job is None:
+            yield event
+            return
+        job.graceful = True
+        try:
+            yield job.stopping
+        finally:
+            job.graceful = False
         return
 
     def on_signal(number: int, frame: Any) -> None:

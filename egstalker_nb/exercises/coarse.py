@@ -1,0 +1,55 @@
+"""Exercises of notebook 02."""
+from __future__ import annotations
+
+from .. import lessons
+from ..errors import DatasetError
+from ..history import History
+from ..run import Run
+from . import Exercise, Exercises
+
+
+def goal(run: Run, last: int) -> int:
+    """A PSNR in whole dB that training batches pass about half way up in the coarse stage."""
+    values = History(run.root).upto(last).curve("psnr", points=10**9)[1]
+    if not len(values):
+        raise DatasetError("a run with logged steps", f"none in '{run.root}'", "Train it first.")
+    return int((values.min() + values.max()) // 2)
+
+
+def coarse(run: Run) -> Exercises:
+    """When it got good, which term is largest, which term pulls hardest on opacity; on the coarse stage of `run`.
+
+    Raises:
+        DatasetError: nothing was trained yet.
+    """
+    last = max(run.config.coarse_iterations, 1)
+    decibels = goal(run, last)
+
+    def when() -> int:
+        rows = History(run.root).upto(last).of("train")
+        return next(row["iteration"] for row in rows if row["psnr"] > decibels)
+
+    def largest() -> str:
+        shares = History(run.root).upto(last).shares()[1]
+        return max(shares, key=lambda name: shares[name][-1])
+
+    def strongest() -> str:
+        ds = run.dataset
+        norms = lessons.strengths(lessons.pulls(run.load_head(last), ds, [ds.num_train // 2], deform=False))
+        return max((name for name in norms if name != "loss"), key=lambda name: norms[name]["opacities"])
+
+    rows = f"rows = [r for r in trained.metrics('train') if r['iteration'] <= {last}]\n"
+    return Exercises([
+        Exercise(f"At which iteration (a row of the log) did the PSNR of training batches first pass {decibels} dB?",
+                 when, 0.0, "Hover over the curve, or look through trained.metrics('train') for the first such row.",
+                 rows + f"next(r['iteration'] for r in rows if r['psnr'] > {decibels})"),
+        Exercise("Which loss term has the largest share of the loss at the end of the coarse stage? Its name, as text.",
+                 largest, hint="The thickest layer at the right end of the chart of shares.",
+                 solution=rows + "max(('l1', 'dssim', 'mask'), key=lambda name: rows[-1].get(name, 0))"),
+        Exercise("Which loss term pulls hardest on the Gaussians' opacity in the middle training frame? Its name.",
+                 strongest, hint="Compare the norms in lessons.strengths(lessons.pulls(...)), deform=False.",
+                 solution="from egstalker_nb import lessons\n"
+                          f"head = trained.load_head({last})\n"
+                          "found = lessons.pulls(head, ds, [ds.num_train // 2], deform=False)\n"
+                          "{name: norms['opacities'] for name, norms in lessons.strengths(found).items()}"),
+    ])

@@ -1,0 +1,53 @@
+"""Exercises of notebook 03."""
+from __future__ import annotations
+
+import numpy as np
+
+from .. import figures, lessons
+from ..dataset import Dataset
+from ..history import History
+from ..model import Head
+from ..run import Run
+from . import Exercise, Exercises
+
+NEAR = 1.0  # dB below the best
+
+
+def mouth_psnr(head: Head, ds: Dataset, i: int, deform: bool) -> float:
+    """PSNR in dB inside the lip rectangle of frame i, as the head shows it."""
+    x0, y0, x1, y1 = ds.lip_rect[i]
+    shown = figures.rendered(head, ds, [i], deform=deform)[0, y0:y1, x0:x1]
+    return figures.psnr(shown, ds.frame(i)[y0:y1, x0:x1])
+
+
+def fine(run: Run) -> Exercises:
+    """What the fine stage gained on the mouth, what the lips look at, when validation was nearly as good as ever."""
+    ds = run.dataset
+    widest, coarse = int(np.argmax(ds.aperture[:ds.num_train])), max(run.config.coarse_iterations, 1)
+
+    def gained() -> float:
+        before = mouth_psnr(run.load_head(coarse), ds, widest, deform=False)
+        return mouth_psnr(run.load_head(), ds, widest, deform=True) - before
+
+    def looked_at() -> str:
+        return lessons.favourite(run.load_head(), ds, widest, "mouth")
+
+    def when() -> int:
+        at, value = History(run.root).curve("val_psnr", "eval", points=10**9)
+        return int(at[np.argmax(value >= value.max() - NEAR)])
+
+    return Exercises([
+        Exercise(f"How many dB did the fine stage gain inside the lip rectangle of training frame {widest} (the widest "
+                 "mouth)? The fine head deformed, against the coarse head.", gained, 0.1,
+                 "Cut ds.lip_rect[i] (x0, y0, x1, y1) out of both renders and of the frame; figures.psnr.",
+                 f"i = {widest}\nx0, y0, x1, y1 = ds.lip_rect[i]\nboth = [figures.rendered(start, ds, [i], "
+                 "deform=False)[0], figures.rendered(head, ds, [i])[0]]\ncut = [p[y0:y1, x0:x1] for p in "
+                 "(*both, ds.frame(i))]\nfigures.psnr(cut[1], cut[2]) - figures.psnr(cut[0], cut[2])"),
+        Exercise(f"Which token do mouth, chin and jaw look at most in frame {widest}? Its name, as text.", looked_at,
+                 hint="The highest line in the left chart of the attention panel; they may be close.",
+                 solution=f"from egstalker_nb import lessons\nlessons.favourite(head, ds, {widest}, 'mouth')"),
+        Exercise(f"At which evaluation (its iteration) was the PSNR of validation frames first within {NEAR:g} dB of "
+                 "its best?", when, 0.0, "trained.metrics('eval') has them all.",
+                 "rows = trained.metrics('eval')\nbest = max(r['val_psnr'] for r in rows)\n"
+                 f"next(r['iteration'] for r in rows if r['val_psnr'] >= best - {NEAR:g})"),
+    ])

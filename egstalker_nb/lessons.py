@@ -1,0 +1,134 @@
+"""What training looks at: where each loss term lies in a frame, how it pulls on the Gaussians, who sees what."""
+from __future__ import annotations
+
+import copy
+from typing import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .dataset import Dataset
+from .figures import VISIBLE
+from .frames import Frames
+from .losses import Losses
+from .metrics import ssim_map
+from .model import TOKENS, Head
+from .rasterizer import rasterize
+from .regions import share_of_parts
+
+#: parameters of the Gaussians whose gradients `pulls` gives, and what a reader calls them
+PARAMETERS = {"means": "place", "scales": "size", "opacities": "opacity", "sh0": "colour"}
+PARTS = ("rest", "mouth", "eyes")  # columns of `share_of_parts`
+CHUNK = 64                         # frames at a time
+
+
+def _seen(head: Head, ds: Dataset, ids: Sequence[int], deform: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Frames `ids` as training sees them: rgb [B, S, S, 3], alpha [B, S, S, 1], and the batch (see `Frames`)."""
+    device = next(head.parameters()).device
+    b = Frames(ds, list(ids), device, place="disk").paint(head.torso).batch(list(ids))
+    rgb, alpha, _ = head.render(head.mouth.codes[b["ids"]], b["eyes"], b["w2c"], ds.K.to(device), ds.size,
+                                b["background"], deform=deform)
+    return rgb, alpha, b
+
+
+def _losses(head: Head, ds: Dataset, deform: bool) -> Losses:
+    return Losses(head.cfg, "fine" if deform else "coarse", ds.head_box)
+
+
+@torch.no_grad()
+def term_maps(head: Head, ds: Dataset, i: int, deform: bool = True) -> dict[str, np.ndarray]:
+    """Where each weighted loss term lies in frame i.
+
+    Args:
+        head: see `Run.load_head`. deform: the fine stage's terms and picture; False: the coarse stage's.
+
+    Returns:
+        term -> [S, S] float32, at least 0 but for rounding; the mean over the picture is the term's value.
+    """
+    losses = _losses(head, ds, deform)
+    rgb, alpha, b = _seen(head, ds, [i], deform)
+    near = (rgb - b["frame"]).abs().mean(-1)                                    # [1, S, S]
+    x0, y0, x1, y1 = losses.box
+    dissimilar = torch.zeros_like(near)
+    dissimilar[:, y0:y1, x0:x1] = (1 - ssim_map(rgb[:, y0:y1, x0:x1], b["frame"][:, y0:y1, x0:x1])).mean(-1)
+    lips = b["lips"][..., 0]
+    maps = {"l1": near, "dssim": dissimilar, "mask": (alpha - b["head"]).abs()[..., 0],
+            "lip": near * lips * lips.numel() / lips.sum().clamp_min(1)}
+    return {name: weight * maps[name][0].cpu().numpy() for name, weight in losses.weights.items()}
+
+
+def pulls(head: Head, ds: Dataset, ids: Sequence[int], deform: bool = True) -> dict[str, dict[str, Tensor]]:
+    """How each weighted loss term alone, and the whole loss, would move the Gaussians: gradients over frames `ids`.
+
+    Returns:
+        term or "loss" -> parameter (see `PARAMETERS`) -> gradient, [N, ...] as the parameter. The terms' gradients
+        sum to that of the loss. Of the loss per head unit (means), per e-fold (scales), per logit (opacities) and per
+        degree-0 coefficient (sh0).
+    """
+    own = copy.copy(head)  # gradients must not stick to the head that was given
+    free = torch.nn.ParameterDict({k: v.detach().clone().requires_grad_(True) for k, v in head.gaussians.items()})
+    own._modules = {**head._modules, "gaussians": free}
+    losses, parameters = _losses(head, ds, deform), [free[name] for name in PARAMETERS]
+    found = {}
+    for name, weights in {**{k: {k: v} for k, v in losses.weights.items()}, "loss": losses.weights}.items():
+        rgb, alpha, b = _seen(own, ds, ids, deform)  # anew for each term: a rasteriser's backward pass runs once
+        part = _losses(head, ds, deform)
+        part.weights = weights
+        value, _ = part(rgb, alpha, b["frame"], b["head"], b["lips"])
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        found[name] = {p: torch.zeros_like(free[p]) if g is None else g for p, g in zip(PARAMETERS, gradients)}
+    return found
+
+
+def strengths(found: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, float]]:
+    """Norms of `pulls` over all Gaussians: term -> parameter -> norm."""
+    return {term: {p: float(g.norm()) for p, g in by.items()} for term, by in found.items()}
+
+
+@torch.no_grad()
+def painted(head: Head, ds: Dataset, i: int, values: Tensor) -> np.ndarray:
+    """Several values per Gaussian [N, D] as they are seen in frame i: [S, S, D] float32, NaN where there is no head."""
+    device, count = next(head.parameters()).device, values.shape[1]
+    shape = head.shapes(None, 1)
+    w2c = torch.from_numpy(ds.w2c[i]).to(device)[None, None]
+    out = np.empty((ds.size, ds.size, count), np.float32)
+    for first in range(0, count, 3):  # three at a time, which is what both rasterisers are fastest at
+        three = values[:, first:first + 3].to(device)
+        shape["colors"] = torch.nn.functional.pad(three, (0, 3 - three.shape[1]))[None]
+        rgb, alpha, _ = rasterize(**shape, viewmats=w2c, Ks=ds.K.to(device)[None, None], width=ds.size, height=ds.size)
+        rgb, alpha = rgb[0, 0].cpu().numpy(), alpha[0, 0].cpu().numpy()
+        seen = np.where(alpha > VISIBLE, rgb / np.maximum(alpha, VISIBLE), np.nan)
+        out[..., first:first + 3] = seen[..., :three.shape[1]]
+    return out
+
+
+def _attention(head: Head, ds: Dataset, ids: Sequence[int]) -> Tensor:
+    codes, index = head.mouth.codes, torch.as_tensor(list(ids))
+    eyes, w2c = (torch.from_numpy(a)[index].to(codes) for a in (ds.eyes, ds.w2c))
+    return head.attention(codes[index.to(codes.device)], eyes, w2c)             # [B, N, 4]
+
+
+def attention_maps(head: Head, ds: Dataset, i: int) -> np.ndarray:
+    """How much each place of the face looks at each token in frame i: [S, S, 4] 0...1 in the order of `TOKENS`, NaN
+    where there is no head."""
+    return painted(head, ds, i, _attention(head, ds, [i])[0])
+
+
+@torch.no_grad()
+def attention_by_part(head: Head, ds: Dataset, ids: Sequence[int]) -> np.ndarray:
+    """Mean attention of the Gaussians of each part of the face in frames `ids`.
+
+    Returns:
+        [len(ids), 3, 4] float32 0...1: `PARTS` by `TOKENS`; the four sum to 1.
+    """
+    net = head.deformation
+    parts = share_of_parts(head.gaussians["means"], net.mouth_landmarks, net.eye_landmarks)    # [N, 3]
+    weight = parts / parts.sum(0).clamp_min(1e-9)
+    chunks = [list(ids)[k:k + CHUNK] for k in range(0, len(ids), CHUNK)]
+    return torch.cat([torch.einsum("bnt,np->bpt", _attention(head, ds, c), weight) for c in chunks]).cpu().numpy()
+
+
+def favourite(head: Head, ds: Dataset, i: int, part: str = "mouth") -> str:
+    """The token that a part of the face (see `PARTS`) looks at most in frame i."""
+    return TOKENS[int(attention_by_part(head, ds, [i])[0, PARTS.index(part)].argmax())]
