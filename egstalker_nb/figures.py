@@ -68,9 +68,11 @@ def _sound(axes: Sequence, wave: np.ndarray, features: np.ndarray, encoder: dict
         axis.set_xlim(0, end)
 
 
-def signals(ds: Dataset) -> Figure:
-    """Sound, features, mouth opening and blink of the whole clip on one time axis; validation frames shaded."""
-    figure, axes = plots.subplots(4, height=2.3)
+def signals(ds: Dataset, axes: Optional[Sequence] = None) -> Figure:
+    """Sound, features, mouth opening and blink of the whole clip on one time axis (into four axes that are given, or
+    a figure of their own); validation frames shaded."""
+    if axes is None:
+        _, axes = plots.subplots(4, height=2.3)
     time = np.arange(len(ds)) / FPS
     _sound(axes[:2], ds.audio(), ds.features, ds.encoder)
     plots.curve(axes[2], time, ds.aperture)
@@ -81,7 +83,7 @@ def signals(ds: Dataset) -> Figure:
         axis.set_xlim(0, len(ds) / FPS)
         axis.axvspan(ds.num_train / FPS, len(ds) / FPS, color="#3d8f6e", alpha=0.2)
     axes[0].set_title("sound (shaded: validation frames)")
-    return figure
+    return axes[0].figure
 
 
 def motion(ds: Dataset) -> Figure:

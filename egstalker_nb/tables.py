@@ -145,6 +145,7 @@ REPORT = {
     "mouth_movement.range": "lip gap over face height, from nearly closed to widely open",
     "blinks": "times the eyes close", "sound.level_dbfs": "dB of full scale, level of the speech",
     "sound.silence_share": "share of the sound that is silence",
+    "sound.moved_s": "seconds by which the sound was late against the lips, and was moved (negative: early)",
     "other_faces_share": "share of frames with a second face",
     "cuts": "frames at which a new shot begins", "black_frames": "frames without a picture",
 }

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Collection, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -13,44 +14,68 @@ from .face import JAW, LIPS, OVAL, RIGID
 TINTS = np.float32([[255, 90, 60], [60, 120, 255], [40, 200, 90]])
 #: drawn at twice this picture's size at most, so that thin marks stay visible
 TILE = 512
+#: what the sheet shows: all that can be drawn but letters at the axes, and the landmarks that outline a face
+LAYERS = ("masks", "landmarks", "rigid", "axes")
+OUTLINE = np.concatenate([OVAL, JAW, LIPS])
 
 
 def draw_frame(image: np.ndarray, mask: np.ndarray, landmarks: np.ndarray, w2c: np.ndarray, focal: float,
-               mean_face: np.ndarray, rects: dict[str, np.ndarray], label: str) -> np.ndarray:
+               mean_face: np.ndarray, rects: dict[str, np.ndarray], label: str, layers: Collection[str] = LAYERS,
+               window: Optional[tuple[int, int, int]] = None, points: Sequence[int] = OUTLINE,
+               side: int = TILE) -> np.ndarray:
     """One frame with mask colours, landmarks, the projected rigid shape, the head's axes and the rectangles.
 
     Args:
         image, mask: [S, S, 3] uint8. landmarks: [478, 3] px. w2c: [4, 4]. focal: px. mean_face: [478, 3].
         rects: colourless boxes (x0, y0, x1, y1). label: text.
+        layers: what to draw, of `masks`, `landmarks`, `rigid`, `axes` and `letters` (at the ends of the axes).
+        window: the square x0, y0, edge (px) to show enlarged; None: all of it. points: which landmarks.
+        side: of the result, px.
 
     Returns:
-        [512, 512, 3] uint8: head tinted red, torso blue, background green; landmarks white, rigid shape yellow.
+        [side, side, 3] uint8: head tinted red, torso blue, background green; landmarks white, rigid shape yellow.
     """
-    size = image.shape[0]
-    zoom = TILE / size
-    tint = (mask.astype(np.float32) / 255) @ TINTS
-    mixed = cv2.resize((0.65 * image + 0.35 * tint).astype(np.uint8), (TILE, TILE), interpolation=cv2.INTER_CUBIC)
-    for k in np.concatenate([OVAL, JAW, LIPS]):
-        _dot(mixed, landmarks[k, :2] * zoom, (255, 255, 255))
+    x0, y0, edge = window or (0, 0, image.shape[0])
+    zoom, corner, middle = side / edge, np.array([x0, y0]), image.shape[0] / 2
+    radius = 1 if edge > image.shape[0] / 2 else 3
+    mixed, mask = (picture[y0:y0 + edge, x0:x0 + edge] for picture in (image, mask))
+    if "masks" in layers:
+        mixed = (0.65 * mixed + 0.35 * ((mask.astype(np.float32) / 255) @ TINTS)).astype(np.uint8)
+    mixed = cv2.resize(mixed, (side, side), interpolation=cv2.INTER_CUBIC)
+    if "landmarks" in layers:
+        for k in points:
+            _dot(mixed, (landmarks[k, :2] - corner) * zoom, (255, 255, 255), radius)
     rotation, translation = w2c[None, :3, :3].astype(np.float64), w2c[None, :3, 3].astype(np.float64)
-    for point in bundle.project(rotation, translation, mean_face[RIGID].astype(np.float64), focal)[0] + size / 2:
-        _dot(mixed, point * zoom, (255, 230, 0))
-    ends = bundle.project(rotation, translation, np.concatenate([np.zeros((1, 3)), np.eye(3)]), focal)[0] + size / 2
-    for end, colour in zip(ends[1:], ((255, 0, 0), (0, 255, 0), (60, 60, 255))):
-        cv2.line(mixed, _px(ends[0] * zoom), _px(end * zoom), colour, 2, cv2.LINE_AA)
+    if "rigid" in layers:
+        rigid = bundle.project(rotation, translation, mean_face[RIGID].astype(np.float64), focal)[0]
+        for point in rigid + middle:
+            _dot(mixed, (point - corner) * zoom, (255, 230, 0), radius)
+    ends = bundle.project(rotation, translation, np.concatenate([np.zeros((1, 3)), np.eye(3)]), focal)[0] + middle
+    ends = (ends - corner) * zoom
+    if "axes" in layers:
+        for end, colour in zip(ends[1:], ((255, 0, 0), (0, 255, 0), (60, 60, 255))):
+            cv2.line(mixed, _px(ends[0]), _px(end), colour, 2, cv2.LINE_AA)
     for rect in rects.values():
-        cv2.rectangle(mixed, _px(rect[:2] * zoom), _px(rect[2:] * zoom - 1), (255, 255, 255), 1)
-    cv2.putText(mixed, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(mixed, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (255, 255, 255), 1, cv2.LINE_AA)
+        cv2.rectangle(mixed, _px((rect[:2] - corner) * zoom), _px((rect[2:] - corner) * zoom - 1), (255, 255, 255), 1)
+    if "letters" in layers:
+        for end, letter in zip(ends[1:], "xyz"):
+            _write(mixed, letter, (end[0] + 4, end[1] + 4))
+    _write(mixed, label, (8, 20))
     return mixed
+
+
+def _write(image: np.ndarray, text: str, place: tuple[float, float]) -> None:
+    """White letters with a dark border, readable on any picture."""
+    for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(image, text, _px(place), cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, width, cv2.LINE_AA)
 
 
 def _px(point: np.ndarray) -> tuple[int, int]:
     return int(round(float(point[0]))), int(round(float(point[1])))
 
 
-def _dot(image: np.ndarray, point: np.ndarray, colour: tuple[int, int, int]) -> None:
-    cv2.circle(image, _px(point), 1, colour, -1, cv2.LINE_AA)
+def _dot(image: np.ndarray, point: np.ndarray, colour: tuple[int, int, int], radius: int) -> None:
+    cv2.circle(image, _px(point), radius, colour, -1, cv2.LINE_AA)
 
 
 def write_sheet(root: Path, tracking: dict[str, np.ndarray], focal: float) -> None:

@@ -17,7 +17,7 @@ from ..errors import EgsError, InputError
 from ..expression import lower_face, motion
 from ..files import writing_to
 from ..metrics import aperture
-from ..video import probe
+from ..video import VideoInfo, probe
 from . import crop as cropping
 from . import face, masks, offset, overlay, plate, pose, quality, track
 from .steps import WORK, Step, Workspace, joined_chunks, read_npz, write_json, write_npz
@@ -54,11 +54,7 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
     """
     video, root = Path(video), Path(out)
     _check_size(size, focal)
-    info = probe(video)
-    if not info.has_audio:
-        raise InputError("a video with sound", f"{video} without a sound stream",
-                         "Record the clip with sound, or add its sound track with a video editor: the mouth is "
-                         "learned from it.")
+    info = check_video(video)
     listener = load_encoder(encoder) if features is None else None
     settings = {"version": VERSION, "video": _digest(video), "size": int(size),
                 "features": None if features is None else _digest(_existing(features)), "focal": focal,
@@ -78,6 +74,20 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
             root.rmdir()
         raise
     return load_dataset(root)
+
+
+def check_video(video: str | Path) -> VideoInfo:
+    """What `probe` finds in a video that has the picture and the sound that preparation needs.
+
+    Raises:
+        InputError: it is missing, not a video, or without sound.
+    """
+    info = probe(video)
+    if not info.has_audio:
+        raise InputError("a video with sound", f"{video} without a sound stream",
+                         "Record the clip with sound, or add its sound track with a video editor: the mouth is "
+                         "learned from it.")
+    return info
 
 
 def _existing(features: str | Path) -> Path:

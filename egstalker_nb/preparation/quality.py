@@ -1,6 +1,9 @@
 """How well a clip will train: measures of a prepared dataset, and plain warnings."""
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Callable, Iterable
+
 import numpy as np
 
 from ..silence import INAUDIBLE_DB, QUIET_DB, block_power, speech_level
@@ -14,6 +17,10 @@ BLACK = 0.03
 SILENT_DBFS = -45.0
 #: face height in the video (px) that is too small, and enlargement that is too much
 SMALL_FACE, ENLARGED = 90, 1.6
+SHORT = 4.0                     # seconds
+MISSING, SHARE = 0.02, 0.05     # of the frames: without a face; with any other fault
+SIDE, TURN = 25.0, 45.0         # degrees: the usual view, and the strongest turn
+MOSTLY_SILENT, STILL_MOUTH = 0.6, 0.015
 
 
 def find_cuts(change: np.ndarray) -> np.ndarray:
@@ -106,89 +113,164 @@ def _range(values: np.ndarray) -> list[float]:
     return [_round(values.min(), 2), _round(values.max(), 2)]
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Something that will make the clip train badly. level: `act` before training, or `look` whether it matters."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Concern:
+    """One thing that a clip must have.
+
+    Attributes:
+        name: of it. level: good, look, act, or unknown where it was not measured. found, wanted: values with units.
+        faults: what is wrong and what to do, plain sentences.
+    """
+
+    name: str
+    level: str
+    found: str
+    wanted: str
+    faults: tuple[str, ...] = ()
+
+
 def find_problems(report: dict) -> list[str]:
     """Plain sentences about what will make this clip train badly, and what to do; empty for a good clip.
 
     Args:
         report: what `measure` returned.
     """
-    return [text for check in (_length, _faces, _view, _picture, _sound, _pose) for text in check(report)]
+    return [fault.text for check, _, _ in CONCERNS.values() for fault in check(report)]
 
 
-def _length(r: dict) -> list[str]:
-    if r["seconds"] < 4:
-        return [f"The clip lasts only {r['seconds']:.1f} s: the head will hardly learn to speak. "
-                "Use at least 10 s, better one to five minutes."]
-    return []
+def concerns(report: dict) -> list[Concern]:
+    """The same checks, one entry for each concern, good ones too; what an older report lacks is unknown."""
+    found = []
+    for name, (check, measured, wanted) in CONCERNS.items():
+        try:
+            faults = list(check(report))
+            levels = {fault.level for fault in faults}
+            level = "act" if "act" in levels else "look" if levels else "good"
+            found.append(Concern(name, level, measured(report), wanted, tuple(fault.text for fault in faults)))
+        except (KeyError, TypeError):
+            found.append(Concern(name, "unknown", "not measured", wanted))
+    return found
 
 
-def _faces(r: dict) -> list[str]:
-    texts, n = [], r["num_frames"]
-    missing = 1 - r["frames_with_face"] / n
-    if missing > 0.02:
-        texts.append(f"No face was found in {missing:.0%} of the frames; their poses are interpolated. Cut those parts "
-                     "out, or record with the face always in view.")
+def _length(r: dict) -> Iterable[Fault]:
+    if r["seconds"] < SHORT:
+        yield Fault("act", f"The clip lasts only {r['seconds']:.1f} s: the head will hardly learn to speak. "
+                    "Use at least 10 s, better one to five minutes.")
+
+
+def _faces(r: dict) -> Iterable[Fault]:
+    missing = 1 - r["frames_with_face"] / r["num_frames"]
+    if missing > MISSING:
+        yield Fault("act", f"No face was found in {missing:.0%} of the frames; their poses are interpolated. Cut those "
+                    "parts out, or record with the face always in view.")
     if r["face_height_source_px"] < SMALL_FACE:
-        texts.append(f"The face is only {r['face_height_source_px']:.0f} px high in the video: fine detail is missing. "
-                     "Use a video with a closer view or a higher resolution (200 px or more).")
+        yield Fault("act", f"The face is only {r['face_height_source_px']:.0f} px high in the video: fine detail is "
+                    "missing. Use a video with a closer view or a higher resolution (200 px or more).")
     elif r["face_height_px"] > ENLARGED * r["face_height_source_px"]:
-        texts.append(f"The pictures are the video enlarged {r['face_height_px'] / r['face_height_source_px']:.1f} "
-                     "times: a smaller size trains faster and shows the same.")
-    if r["face_outside_share"] > 0.05:
-        texts.append(f"The face is cut by the border of the picture in {r['face_outside_share']:.0%} of the frames. "
-                     "Use a clip that shows the whole head with some space around it.")
-    if r["other_faces_share"] > 0.05:
-        texts.append(f"More than one face is in view in {r['other_faces_share']:.0%} of the clip; the largest one is "
-                     "used. Cut the clip so that only one person is visible.")
-    return texts
+        enlarged = r["face_height_px"] / r["face_height_source_px"]
+        yield Fault("look", f"The pictures are the video enlarged {enlarged:.1f} times: a smaller size trains faster "
+                    "and shows the same.")
+    if r["face_outside_share"] > SHARE:
+        yield Fault("act", f"The face is cut by the border of the picture in {r['face_outside_share']:.0%} of the "
+                    "frames. Use a clip that shows the whole head with some space around it.")
+    if r["other_faces_share"] > SHARE:
+        yield Fault("act", f"More than one face is in view in {r['other_faces_share']:.0%} of the clip; the largest "
+                    "one is used. Cut the clip so that only one person is visible.")
 
 
-def _view(r: dict) -> list[str]:
+def _view(r: dict) -> Iterable[Fault]:
     low, high = r["head_motion"]["yaw_deg"]
-    texts = []
-    if abs(low + high) / 2 > 25:
-        texts.append(f"The face is seen from the side (about {abs(low + high) / 2:.0f} degrees). Use a clip that is "
-                     "recorded from the front.")
-    elif max(abs(low), abs(high)) > 45:
-        texts.append(f"The head turns up to {max(abs(low), abs(high)):.0f} degrees aside: such frames are "
-                     "tracked badly. Cut them out.")
-    if r["uncovered_background"] < 0.05:
-        texts.append("Almost no background is ever visible around the head; it is made up. Use a wider view.")
-    return texts
+    if abs(low + high) / 2 > SIDE:
+        yield Fault("act", f"The face is seen from the side (about {abs(low + high) / 2:.0f} degrees). Use a clip that "
+                    "is recorded from the front.")
+    elif max(abs(low), abs(high)) > TURN:
+        yield Fault("act", f"The head turns up to {max(abs(low), abs(high)):.0f} degrees aside: such frames are "
+                    "tracked badly. Cut them out.")
+    if r["uncovered_background"] < SHARE:
+        yield Fault("look", "Almost no background is ever visible around the head; it is made up. Use a wider view.")
 
 
-def _picture(r: dict) -> list[str]:
-    texts = [f"The file is damaged: {note}" for note in r["source"]["notes"]]
+def _picture(r: dict) -> Iterable[Fault]:
+    for note in r["source"]["notes"]:
+        yield Fault("look", f"The file is damaged: {note}")
     if r["cuts"]:
         times = ", ".join(f"{c / FPS:.1f} s" for c in r["cuts"][:5]) + (" ..." if len(r["cuts"]) > 5 else "")
-        texts.append(f"The picture changes abruptly at {times}: one uncut shot is needed, as background, light and "
-                     "distance must stay the same. Cut the clip at these times and use one piece.")
+        yield Fault("act", f"The picture changes abruptly at {times}: one uncut shot is needed, as background, light "
+                    "and distance must stay the same. Cut the clip at these times and use one piece.")
     if r["black_frames"]:
-        texts.append(f"{r['black_frames']} frames are black. Cut them off.")
-    return texts
+        yield Fault("act", f"{r['black_frames']} frames are black. Cut them off.")
 
 
-def _sound(r: dict) -> list[str]:
-    level, silence, moved = (r["sound"][name] for name in ("level_dbfs", "silence_share", "moved_s"))
-    texts = []
+def _timing(r: dict) -> Iterable[Fault]:
+    moved = r["sound"]["moved_s"]
     if abs(moved) >= 1 / FPS:
-        side = "late" if moved > 0 else "early"
-        texts.append(f"The sound was {abs(moved) * 1000:.0f} ms {side} against the lips; it was moved. Play the "
-                     "replay video: if it looks wrong, put the sound right in a video editor.")
+        yield Fault("look", f"The sound was {abs(moved) * 1000:.0f} ms {_side(moved)} against the lips; it was moved. "
+                    "Play the replay video: if it looks wrong, put the sound right in a video editor.")
+
+
+def _sound(r: dict) -> Iterable[Fault]:
+    level, silence = r["sound"]["level_dbfs"], r["sound"]["silence_share"]
     if level < SILENT_DBFS:
-        texts.append(f"The sound is silent or nearly so ({level:.0f} dBFS): the mouth cannot learn from it. Check the "
-                     "recording's microphone, or use a clip with speech.")
-    elif silence > 0.6:
-        texts.append(f"{silence:.0%} of the sound is silence. Use a clip in which the person speaks most of the time.")
-    if r["mouth_movement"]["range"] < 0.015:
-        texts.append("The mouth hardly moves. Use a clip in which the visible person is the one who speaks.")
-    return texts
+        yield Fault("act", f"The sound is silent or nearly so ({level:.0f} dBFS): the mouth cannot learn from it. "
+                    "Check the recording's microphone, or use a clip with speech.")
+    elif silence > MOSTLY_SILENT:
+        yield Fault("look", f"{silence:.0%} of the sound is silence. Use a clip in which the person speaks most of the "
+                    "time.")
 
 
-def _pose(r: dict) -> list[str]:
+def _mouth(r: dict) -> Iterable[Fault]:
+    if r["mouth_movement"]["range"] < STILL_MOUTH:
+        yield Fault("act", "The mouth hardly moves. Use a clip in which the visible person is the one who speaks.")
+
+
+def _pose_limit(r: dict) -> float:
     # the limit is meant for the picture: two px at 512, in heights of a usual face there
-    limit = 2.0 * r["face_height_px"] / 300
-    if r["reprojection_px"]["rms"] > max(limit, 0.5):
-        return [f"The head pose fits badly (reprojection error {r['reprojection_px']['rms']:.1f} px). Look at the "
-                "overlays; hair or hands over the face, blur and strong turns are usual reasons."]
-    return []
+    return max(2.0 * r["face_height_px"] / 300, 0.5)
+
+
+def _pose(r: dict) -> Iterable[Fault]:
+    if r["reprojection_px"]["rms"] > _pose_limit(r):
+        yield Fault("look", f"The head pose fits badly (reprojection error {r['reprojection_px']['rms']:.1f} px). Look "
+                    "at the overlays; hair or hands over the face, blur and strong turns are usual reasons.")
+
+
+def _side(moved: float) -> str:
+    return "late" if moved > 0 else "early"
+
+
+def _found_face(r: dict) -> str:
+    cut, others = r["face_outside_share"], r["other_faces_share"]
+    return (f"in {r['frames_with_face'] / r['num_frames']:.0%} of the frames, {r['face_height_source_px']:.0f} px high "
+            f"in the video, cut by the border in {cut:.0%}, not alone in {others:.0%}")
+
+
+def _found_timing(r: dict) -> str:
+    moved = r["sound"]["moved_s"]
+    return f"{abs(moved) * 1000:.0f} ms {_side(moved)}, moved" if moved else "0 ms, not moved"
+
+
+#: name -> its check, what was measured and what is wanted, as text; the order of the warnings
+CONCERNS: dict[str, tuple[Callable[[dict], Iterable[Fault]], Callable[[dict], str], str]] = {
+    "length": (_length, lambda r: f"{r['seconds']:.1f} s", f"at least {SHORT:.0f} s, better a minute or more"),
+    "face": (_faces, _found_face, f"in all frames, {SMALL_FACE} px or higher, whole and alone"),
+    "view": (_view, lambda r: "turned {:.0f} to {:.0f} degrees, {:.0%} of the background seen".format(
+        *r["head_motion"]["yaw_deg"], r["uncovered_background"]),
+             f"from the front, turned {TURN:.0f} degrees at most, {SHARE:.0%} of the background or more"),
+    "picture": (_picture, lambda r: f"{len(r['cuts'])} cuts, {r['black_frames']} black frames, "
+                f"{len(r['source']['notes'])} faults of the file", "none"),
+    "timing": (_timing, _found_timing, f"less than {1000 / FPS:.0f} ms"),
+    "sound": (_sound, lambda r: f"{r['sound']['level_dbfs']:.0f} dBFS, {r['sound']['silence_share']:.0%} silence",
+              f"{SILENT_DBFS:.0f} dBFS or louder, {MOSTLY_SILENT:.0%} silence at most"),
+    "mouth": (_mouth, lambda r: f"opens by {r['mouth_movement']['range']:.3f} of the face's height",
+              f"{STILL_MOUTH} or more"),
+    "pose": (_pose, lambda r: f"{r['reprojection_px']['rms']:.2f} px from the landmarks (limit for this face: "
+             f"{_pose_limit(r):.2f} px)", "2 px or less on a face 300 px high"),
+}

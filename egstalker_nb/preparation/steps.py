@@ -18,6 +18,7 @@ from typing import Callable, Iterable, Iterator
 
 import numpy as np
 
+from ..progress import listener
 from ..video import read_frames
 
 WORK = ".work"
@@ -109,13 +110,23 @@ class Workspace:
             if not continued:
                 shutil.rmtree(self.root / clears, ignore_errors=True)
             (self.root / clears).mkdir(exist_ok=True)
+        _announce(f"{name} ...", 0.0)
         start = time.perf_counter()
         make(step)
         write_json(step.folder / "done.json", {"key": step.key, "seconds": round(time.perf_counter() - start, 2)})
+        _announce(f"{name} done", 1.0)
         return step
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
+
+
+def _announce(line: str, share: float) -> None:
+    """Tell a panel that a step begins or ends, as some show no progress of their own; here a stop takes effect too."""
+    if panel := listener():
+        panel.show(line, share)
+        if panel.stopping.is_set():
+            raise KeyboardInterrupt(f"stopped at '{line}'")
 
 
 def chunks(num_frames: int) -> list[range]:
