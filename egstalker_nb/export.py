@@ -18,9 +18,10 @@ from . import control
 from .audio import FPS, save_wav
 from .errors import InputError
 from .files import make_folder, writing_to
-from .gaussians import NAMES, save_ply
+from .gaussians import NAMES, load_ply, save_ply
 from .model import Head
 from .progress import Progress
+from .rasterizer import rasterize
 from .rendering import Renderer, Script, audio_script
 from .run import Run, default_device
 
@@ -124,6 +125,21 @@ def deformed(head: Head, mouth: Tensor, eyes: np.ndarray, pose: np.ndarray,
     moved = {name: value[0] for name, value in moved.items()}
     moved["sh0"], moved["shN"] = moved.pop("sh").reshape(len(head), -1, 3).split([1, g["shN"].shape[1]], 1)
     return {name: g[name] + moved[name].reshape(g[name].shape) for name in NAMES}
+
+
+@torch.no_grad()
+def redrawn(exported: Exported, i: int) -> np.ndarray:
+    """Draw a PLY of an export as its camera saw it, on white: [S, S, 3] uint8, without torso and room.
+
+    Raises:
+        InputError: not a PLY of the 3DGS layout.
+    """
+    index, g = json.loads((exported.folder / INDEX).read_text(encoding="utf-8")), load_ply(exported.files[i])
+    camera, K = torch.tensor(index["w2c"][i]), torch.tensor(index["K"])
+    rgb, alpha, _ = rasterize(g["means"], g["quats"], g["scales"].exp(), g["opacities"].sigmoid(),
+                              torch.cat([g["sh0"], g["shN"]], 1), camera[None], K[None], index["size"],
+                              index["size"], sh_degree=3)
+    return ((rgb + 1 - alpha)[0].clamp(0, 1) * 255).round().byte().numpy()
 
 
 class _Plan:

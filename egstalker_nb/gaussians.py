@@ -17,6 +17,7 @@ PLY_REST = 45  # common viewers expect harmonics of degree 3: 15 coefficients fo
 _PLY_NAMES = ("x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)),
               *(f"f_rest_{i}" for i in range(PLY_REST)), "opacity", *(f"scale_{i}" for i in range(3)),
               *(f"rot_{i}" for i in range(4)))
+PLY_BYTES = 4 * len(_PLY_NAMES)  # of a Gaussian
 
 
 def make_gaussians(means: Tensor, colors: Tensor, sh_degree: int) -> nn.ParameterDict:

@@ -1,0 +1,68 @@
+"""How long the orbit viewer takes from a slider's value to the bytes of a JPEG, as a table and one JSON.
+
+    python benchmarks/orbit.py outputs/demo/runs/quick_test [more runs] [--out benchmarks/results/orbit.json]
+
+Each move changes one slider of the panel, as a reader does, to a value that it had not before: `turn` (yaw and pitch)
+and `zoom` keep the frame, so that only the rasteriser has to draw; `frame` asks the network too. Without a browser: the
+way to the screen comes on top.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from common import DEVICE, facts, given_runs
+
+from egstalker_nb.rendering import replay_script
+from egstalker_nb.run import Run
+from egstalker_nb.tables import Table
+from egstalker_nb.widgets.orbit import PITCH, YAW, ZOOM, Orbit, Viewer
+
+
+def moves(frames: int, count: int) -> dict[str, list[dict]]:
+    """Values of sliders, in an order without repetitions."""
+    rng = np.random.default_rng(0)
+    turns = [{"yaw": y} if i % 2 else {"pitch": p} for i, (y, p) in enumerate(
+        zip(rng.uniform(-YAW, YAW, count), rng.uniform(-PITCH, PITCH, count)))]
+    return {"turn": turns, "zoom": [{"zoom": z} for z in rng.uniform(*ZOOM, count)],
+            "frame": [{"frame": i % frames} for i in range(1, count + 1)]}
+
+
+def orbit(run: Run, size: int, count: int) -> list[dict]:
+    """Milliseconds of each kind of move."""
+    head, rows = run.load_head(device=DEVICE), []
+    panel = Orbit(Viewer(head, run.dataset, size).speak(replay_script(run.dataset, "all")))
+    assert panel.widget
+    for kind, steps in moves(len(panel.viewer.script), count).items():
+        panel.show(frame=0, yaw=0.0, pitch=0.0, zoom=1.0)
+        times = []
+        for step in steps:
+            (name, value), = step.items()
+            began = time.perf_counter()
+            panel.sliders[name].value = value  # draws and encodes before it returns
+            times.append(1000 * (time.perf_counter() - began))
+        p50, p95 = np.quantile(times, (0.5, 0.95)).round(1)
+        rows.append({"run": run.root.name, "gaussians": len(head), "size": size, "move": kind, "p50_ms": float(p50),
+                     "p95_ms": float(p95), "jpeg_bytes": len(panel.canvas.picture), "moves": len(times)})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=256, help="px")
+    parser.add_argument("--moves", type=int, default=100, help="of each kind")
+    parser.add_argument("--out", type=Path, help="the JSON")
+    args, runs = given_runs(parser)
+    rows = [row for run in runs for row in orbit(run, args.size, args.moves)]
+    result = {"facts": facts(args.revision), "rows": rows}
+    print(Table(list(rows[0]), [list(row.values()) for row in rows], f"{result['facts']}"))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""What a sound does to a head, over time: the mouth it calls for, and what each part of the face attends to."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from . import figures, plots, regions
+from .audio import FPS, SAMPLES_PER_FRAME, steps_of
+from .dataset import Dataset
+from .metrics import aperture
+from .model import TOKENS, VIEWS, Head
+from .rendering import Renderer, Script
+
+PARTS = tuple(VIEWS)      # columns of `regions.share_of_parts`
+#: the parts as charts show them, with the tokens that a Gaussian wholly inside may see; edges are soft
+ABOUT = {part: f"{part}: may see {', '.join(VIEWS[part])}" for part in ("mouth", "eyes", "rest")}
+SHOWN_STEPS = 1500        # columns of features, and
+SHOWN_SAMPLES = 3000      # points of a waveform that a chart draws: a screen has no more
+
+
+@dataclass
+class Timeline:
+    """A script's curves, one value for each of F frames.
+
+    Attributes:
+        wave: float32 [640 F] the sound. features: [F, 16, 29]; channels: their 29 names. silent: [F] 0...1, how far the
+            mouth is shut for silence. opening: [F] called for by the sound, lip gap over face height.
+        attention: [F, 3, 4] mean attention of the parts rest, mouth, eyes on the tokens audio, eye, camera, null; rows
+            sum to 1.
+    """
+
+    wave: np.ndarray
+    features: np.ndarray
+    channels: tuple[str, ...]
+    silent: np.ndarray
+    opening: np.ndarray
+    attention: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.opening)
+
+    @property
+    def time(self) -> np.ndarray:
+        """Seconds of the frames, [F]."""
+        return np.arange(len(self)) / FPS
+
+    def outline(self) -> tuple[np.ndarray, np.ndarray]:
+        """The waveform for a chart: seconds [P] and amplitudes [P], lowest and highest of each stretch in turn."""
+        stretch = max(1, 2 * len(self.wave) // SHOWN_SAMPLES)
+        rows = self.wave[:len(self.wave) // stretch * stretch].reshape(-1, stretch)
+        seconds = np.repeat(np.arange(len(rows)) * stretch / (FPS * SAMPLES_PER_FRAME), 2)
+        return seconds, np.stack([rows.min(1), rows.max(1)], 1).ravel()
+
+    def strip(self) -> tuple[np.ndarray, np.ndarray]:
+        """The features for a chart: seconds [P] and strengths 0...1 [29, P], the strongest of each stretch."""
+        steps = steps_of(self.features)
+        stretch = -(-len(steps) // SHOWN_STEPS)
+        steps = steps[:len(steps) // stretch * stretch].reshape(-1, stretch, steps.shape[1]).max(1)
+        low, high = np.percentile(steps, (1, 99))
+        shown = np.clip((steps.T - low) / max(high - low, 1e-6), 0, 1)
+        return np.arange(len(steps)) * stretch / (2 * FPS), shown
+
+
+def timeline(head: Head, ds: Dataset, script: Script, encoder: dict) -> Timeline:
+    """The curves of a script with sound; encoder: the spec of its features (`run.manifest["encoder"]`)."""
+    codes = Renderer(head, ds).mouth(script)
+    names = figures.CHANNELS.get(encoder.get("name"), [str(k) for k in range(script.features.shape[2])])
+    return Timeline(script.wave, script.features, tuple(names), script.silent,
+                    aperture(figures.faces_of(head, ds, codes)), attention_of_parts(head, codes, script))
+
+
+@torch.no_grad()
+def attention_of_parts(head: Head, codes: torch.Tensor, script: Script) -> np.ndarray:
+    """Mean attention of the Gaussians of each part of the face on each token, [F, 3, 4] float32, see `Timeline`.
+
+    The mean is taken before the tokens are looked at, which gives the same (attention is linear in the weights over
+    agents) and costs nothing for each frame.
+    """
+    net = head.deformation
+    spatial = head.spatial()[1]                                                           # [N, heads * 3M]
+    share = regions.share_of_parts(head.gaussians["means"].detach(), net.mouth_landmarks, net.eye_landmarks)
+    mean = share.t() @ spatial / share.sum(0)[:, None].clamp_min(1e-6)                    # [3, heads * 3M]
+    eyes, pose = (torch.from_numpy(x).to(codes) for x in (script.eyes, script.pose))
+    weights, _ = net.attention.token_weights(net.tokens(codes, eyes, pose))              # [F, heads, 3M, T]
+    return (mean @ weights.flatten(1, 2) / net.attention.heads).cpu().numpy()
+
+
+def sound_figure(curves: Timeline, frame: int) -> Figure:
+    """Waveform, features and mouth on one time axis, a cursor at `frame`."""
+    figure, axes = plots.subplots(3, height=2.4)
+    end = len(curves) / FPS
+    plots.curve(axes[0], *curves.outline(), linewidth=0.6)
+    plots.label(axes[0], "time (s)", "amplitude", "sound")
+    _, strip = curves.strip()
+    axes[1].imshow(strip, aspect="auto", origin="lower", extent=(0, end, 0, len(strip)), cmap="magma", vmin=0, vmax=1,
+                   interpolation="nearest")
+    axes[1].set_yticks(np.arange(len(strip)) + 0.5, curves.channels, fontsize=6)
+    axes[1].set(xlabel="time (s)", ylabel="channel", title="audio features (bright: strong)")
+    plots.curve(axes[2], curves.time, curves.opening)
+    axes[2].fill_between(curves.time, 0, 1, where=curves.silent > 0.5, transform=axes[2].get_xaxis_transform(),
+                         color="#7f7f7f", alpha=0.25, linewidth=0, label="silence")
+    plots.label(axes[2], "time (s)", "lip gap /\nface height", "mouth opening that the sound calls for")
+    axes[0].get_gridspec().set_height_ratios([1, 2.6, 1])
+    for axis, colour in zip(axes, ("#222222", "white", "#222222")):
+        axis.set_xlim(0, end)
+        axis.axvline(frame / FPS, color=colour, linewidth=1.2, linestyle=(0, (4, 2)))
+    return figure
+
+
+def attention_figure(curves: Timeline, frame: int) -> Figure:
+    """What mouth, eyes and the rest of the head attend to, over time, a cursor at `frame`."""
+    figure, axes = plots.subplots(len(PARTS), height=1.9)
+    for axis, part in zip(axes, ABOUT):
+        for style, token in enumerate(TOKENS):
+            plots.curve(axis, curves.time, curves.attention[:, PARTS.index(part), style], token, style)
+        plots.label(axis, "time (s)", "attention\n(0 ... 1)", ABOUT[part])
+        axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="token")
+        axis.set(xlim=(0, len(curves) / FPS), ylim=(0, 1))
+        axis.axvline(frame / FPS, color="#222222", linewidth=1.2, linestyle=(0, (4, 2)))
+    return figure

@@ -1,0 +1,289 @@
+"""The studio of notebook 06: what its panels share, and what the browser sends them."""
+import http.server
+import io
+import json
+import shutil
+import threading
+import wave
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import egstalker_nb as egs
+from egstalker_nb import regions, widgets
+from egstalker_nb.audio import SAMPLE_RATE, save_wav
+from egstalker_nb.errors import EgsError, InputError
+from egstalker_nb.exercises.rendering import rendering
+from egstalker_nb.widgets.base import encode
+from egstalker_nb.widgets.orbit import YAW, ZOOM
+from egstalker_nb.widgets.recorder import Recorder
+
+FRAMES = 10
+PACKAGE = Path(egs.__file__).parent
+
+
+def noise(frames: int, seed: int = 0) -> np.ndarray:
+    """A sound that swells, with a silent start."""
+    samples = np.random.default_rng(seed).normal(size=frames * 640) * np.linspace(0, 0.3, frames * 640)
+    return np.where(np.arange(len(samples)) < 0.3 * len(samples), 0, samples).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_dataset, tmp_path_factory):
+    root = tmp_path_factory.mktemp("studio") / "run"
+    return egs.train(tiny_dataset, egs.load_config("quick_test", iterations=6, coarse_iterations=2), root)
+
+
+@pytest.fixture
+def studio(run, tmp_path):
+    made = widgets.Studio(run, save_wav(tmp_path / "first.wav", noise(FRAMES)), size=64)
+    for name in ("speech", "sound", "film", "orbit", "attention", "export"):
+        assert getattr(made, name).widget
+    return made
+
+
+# ---- what belongs together ----
+
+def test_a_frame_is_chosen_in_all_panels(studio):
+    """Cursor, picture and sliders must show one moment."""
+    studio.sound.control.value = 4
+    assert (studio.frame, studio.attention.frame, studio.orbit.view["frame"]) == (4, 4, 4)
+    assert studio.attention.chart.layout.shapes[0].x0 == pytest.approx(0.16)
+    studio.orbit.sliders["frame"].value = 7
+    assert (studio.sound.control.value, studio.sound.chart.layout.shapes[1].x1) == (7, pytest.approx(0.28))
+    assert studio.sound.shot.value == encode(studio.viewer.picture(7))
+
+
+def test_another_sound_reaches_all_panels(studio, tmp_path):
+    studio.point(8)
+    studio.say(save_wav(tmp_path / "second.wav", noise(5, 1)))
+    assert (studio.frame, len(studio.script), studio.sound.control.max, studio.orbit.canvas.frames) == (0, 5, 4, 4)
+    assert "second.wav" in studio.speech.line.value
+    assert len(studio.attention.chart.data[0].y) == len(studio.sound.chart.data[2].y) == 5
+    assert studio.orbit.canvas.picture == encode(studio.viewer.picture(0))
+
+
+def test_a_sound_that_cannot_be_used_changes_nothing(studio, tmp_path):
+    """A wrong file is told in the panel, and the head goes on with what it said."""
+    (tmp_path / "text.wav").write_text("no sound at all")
+    studio.speech.path.value = str(tmp_path / "text.wav")
+    assert "that FFmpeg can read" in studio.speech.note.value
+    with pytest.raises(EgsError):
+        studio.speech.upload("notes.txt", b"hello")
+    assert Path(studio.audio).name == "first.wav" and len(studio.script) == FRAMES
+
+
+def test_an_uploaded_file_is_kept_and_said(studio):
+    data = io.BytesIO()
+    with wave.open(data, "wb") as file:
+        file.setparams((2, 2, 44100, 0, "NONE", ""))
+        file.writeframes((3000 * np.random.default_rng(0).normal(size=2 * 44100)).astype("<i2").tobytes())
+    studio.speech.upload("my voice (1).wav", data.getvalue())
+    assert len(studio.script) == 25 and Path(studio.audio).parent == studio.run.root / "renders" / "speech"
+
+
+# ---- rendering and exporting behind buttons ----
+
+def test_other_poses_and_blinks_render_again(studio):
+    """A video of the old settings must not pass for one of the new."""
+    first = studio.film.result()
+    assert studio.film.job.state == "done" and len(studio.film.screen.children) == 2
+    studio.film.poses.value = "orbit"
+    assert studio.poses == "orbit" and studio.film.job.state == "idle" and studio.script.source is not None
+    studio.film.blink.value = "drawn"
+    assert studio.blink == 17.0
+    second = studio.film.result()
+    assert "orbit" in second.path.name and second.path != first.path and first.path.exists()
+    studio.film.poses.value = "folder or .npy"
+    studio.film.folder.value = "/nowhere/at/all"
+    assert "poses" in studio.film.note.value and studio.poses == "orbit"
+
+
+def test_exports_go_where_they_are_told_to(studio):
+    studio.export.choice.value, studio.export.length.value = "PLY of every frame", 0.12
+    done = studio.export.job.result()
+    assert [p.suffix for p in done.files] == [".ply"] * 3
+    assert str(done.folder) in str(studio.export.still()) and "3 frames" in studio.export.note.value
+    studio.export.choice.value = "JPEG frames"
+    assert studio.export.job.state == "idle"
+
+
+def test_still_forms(studio):
+    """Papermill and GitHub show these: a figure of three charts, ten views, a table, the video itself."""
+    assert len(studio.sound.still().axes) == len(studio.attention.still().axes) == 3
+    assert len(studio.orbit.still().axes) == 10
+    assert "first.wav: 0.40 s, 10 frames" in str(studio.speech.still())
+    assert "video controls" in studio.film.still()._repr_html_()
+
+
+# ---- the numbers ----
+
+def test_attention_over_time_is_the_mean_of_that_of_the_gaussians(studio):
+    """It is computed another way, without every Gaussian in every frame."""
+    head, script = studio.head, studio.script
+    codes = studio.viewer.renderer.mouth(script)
+    each = head.attention(codes, torch.from_numpy(script.eyes), torch.from_numpy(script.pose))     # [F, N, 4]
+    net = head.deformation
+    share = regions.share_of_parts(head.gaussians["means"], net.mouth_landmarks, net.eye_landmarks)
+    mean = torch.einsum("fnt,np->fpt", each, share) / share.sum(0)[:, None].clamp_min(1e-6)
+    assert np.abs(mean.numpy() - studio.curves.attention).max() < 1e-5
+
+
+def test_the_view_from_the_front_is_the_video(studio):
+    """Whoever turns the head must start from what the video shows; other sizes are the same view."""
+    studio.move("static")
+    want = studio.viewer.renderer.drawn(studio.script.part(3, 4))[0]
+    assert np.abs(studio.viewer.picture(3).astype(int) - want).max() <= 1
+    small = widgets.orbit.Viewer(studio.head, studio.run.dataset, 32).speak(studio.script).picture(3)
+    halved = want.reshape(32, 2, 32, 2, 3).mean((1, 3))
+    assert small.shape == (32, 32, 3) and np.abs(small - halved).mean() < 6
+
+
+def test_turning_asks_the_network_once(studio):
+    """The camera alone moves: what the network says of a frame is kept."""
+    calls, offsets = [], studio.head.offsets
+    studio.head.offsets = lambda *given: calls.append(1) or offsets(*given)
+    pictures = [studio.viewer.picture(2, yaw=y) for y in (-30, 0, 30)]
+    del studio.head.offsets
+    assert len(calls) == 1 and not np.array_equal(pictures[0], pictures[2])
+
+
+def test_the_picture_is_a_control(studio):
+    """What the browser sends moves the sliders, and stays within their ends."""
+    orbit = studio.orbit
+    orbit.canvas.yaw, orbit.canvas.zoom = 33.0, 2.0
+    assert (orbit.sliders["yaw"].value, orbit.sliders["zoom"].value) == (33.0, 2.0)
+    assert orbit.canvas.picture == encode(studio.viewer.picture(0, 33.0, 0.0, 2.0))
+    orbit.show(yaw=500.0, zoom=0.01)
+    assert (orbit.view["yaw"], orbit.view["zoom"], orbit.canvas.yaw) == (YAW, ZOOM[0], YAW)
+    orbit.behind.value = "plain"
+    corner = orbit.picture()[0, 0]
+    assert (corner > 225).all()
+    orbit.front.click()
+    assert orbit.view["yaw"] == 0.0
+
+
+def test_exercises(studio):
+    items = rendering(studio)
+    names = {"studio": studio, "head": studio.head}
+    right = [eval(item.solution, names) for item in items.items]
+    assert items.verify(*right).verdicts == ["right"] * 3
+    assert items.verify(right[0] + 5, None, right[2] * 1.1).verdicts == ["wrong", "open", "wrong"]
+
+
+# ---- what the browser sends ----
+
+def test_recordings_that_are_none(tmp_path):
+    heard = []
+    recorder = Recorder(heard.append)
+    for data, message in ((b"", "0 bytes"), (b"garbage" * 99, "693 bytes"),
+                          (save_wav(tmp_path / "a.wav", np.zeros(16000, np.float32)).read_bytes(), "silence"),
+                          (save_wav(tmp_path / "b.wav", noise(2)).read_bytes(), "0.08 s")):
+        with pytest.raises(InputError, match=message):
+            recorder.receive(data, "audio/wav")
+    assert heard == [] and recorder.wave is None
+
+
+MODEL = """
+window.changed = {}; window.sent = [];
+window.makeModel = (state) => {
+  const calls = {};
+  return { get: (name) => state[name],
+    set: (name, value) => {
+      state[name] = value;
+      window.changed[name] = value;
+      (calls["change:" + name] || []).forEach((call) => call());
+    },
+    save_changes: () => {}, on: (event, call) => (calls[event] = calls[event] || []).push(call), off: () => {},
+    send: async (content, _, buffers) => {
+      const bytes = new Uint8Array(await new Blob(buffers).arrayBuffer());
+      window.sent.push({ ...content, data: Array.from(bytes) });
+    } };
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def browser_page(tmp_path_factory):
+    """A function that opens one of our scripts in Chromium, with a made-up microphone, on a model that records."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    folder = tmp_path_factory.mktemp("page")
+    shutil.copytree(PACKAGE / "widgets", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py*"))
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    handler.log_message = lambda *_: None
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=[
+            "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+            "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"])
+
+        def opened(script: str, state: dict):
+            (folder / "page.html").write_text(
+                f"<!doctype html><meta charset=utf-8><div id=el></div><script>{MODEL}</script><script type=module>"
+                f"import widget from './{script}'; const model = makeModel({json.dumps(state)}); "
+                "widget.render({model, el: document.getElementById('el')}); window.ready = true;</script>")
+            page = browser.new_page()
+            page.goto(f"http://127.0.0.1:{server.server_address[1]}/page.html")
+            page.wait_for_function("window.ready")
+            return page
+
+        yield opened
+        browser.close()
+    server.shutdown()
+
+
+def test_the_microphone_in_a_browser(browser_page):
+    """From the button to samples in the kernel."""
+    page = browser_page("recorder.js", {"state": "idle", "message": "", "longest": 60})
+    page.get_by_role("button", name="Record").click()
+    page.wait_for_function("changed.state === 'recording'", timeout=5000)
+    page.wait_for_function("document.querySelector('meter').value > 0", timeout=5000)
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_function("sent.length === 1", timeout=5000)
+    (sent,) = page.evaluate("sent")
+    heard = []
+    Recorder(heard.append).receive(bytes(sent["data"]), sent["type"])
+    assert 1.0 < len(heard[0]) / SAMPLE_RATE < 5 and np.abs(heard[0]).max() > 0.01
+    page.close()
+
+
+def test_a_browser_without_a_microphone_says_so(browser_page):
+    page = browser_page("recorder.js", {"state": "idle", "message": "", "longest": 60})
+    page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")
+    page.get_by_role("button", name="Record").click()
+    assert "localhost or over https" in page.get_by_role("status").inner_text()
+    page.close()
+
+
+def test_the_picture_is_turned_in_a_browser(browser_page):
+    """Mouse, wheel and keys: all that the picture takes."""
+    limits = {"yaw": [-60, 60], "pitch": [-30, 30], "zoom": [0.6, 4]}
+    page = browser_page("orbit.js", {"yaw": 0, "pitch": 0, "zoom": 1, "frame": 0, "frames": 20, "width": 300,
+                                     "limits": limits})
+    page.evaluate("""document.querySelector('img').src =
+        "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='300' height='300'/>" """)
+    page.wait_for_function("document.querySelector('img').getBoundingClientRect().height === 300", timeout=5000)
+    page.mouse.move(100, 100)
+    page.mouse.down()
+    page.mouse.move(150, 75, steps=5)
+    page.mouse.up()
+    page.mouse.wheel(0, -300)
+    page.wait_for_function("changed.zoom > 1.5", timeout=5000)
+    turned = page.evaluate("changed")
+    assert turned["yaw"] == pytest.approx(20) and turned["pitch"] == pytest.approx(-10)
+    for key in ("ArrowLeft", "ArrowDown", "PageUp"):
+        page.keyboard.press(key)
+    page.wait_for_function("changed.frame === 5", timeout=5000)
+    assert page.evaluate("[changed.yaw, changed.pitch]") == pytest.approx([15, -5])
+    assert "yaw 15" in page.locator("img").get_attribute("aria-label")
+    page.keyboard.press("0")
+    page.wait_for_function("changed.yaw === 0 && changed.zoom === 1", timeout=5000)
+    page.close()
