@@ -4,12 +4,15 @@
 
 Each move changes one slider of the panel, as a reader does, to a value that it had not before: `turn` (yaw and pitch)
 and `zoom` keep the frame, so that only the rasteriser has to draw; `frame` asks the network too. Without a browser: the
-way to the screen comes on top.
+way to the screen comes on top. `load` is the machine's load average: above the number of cores, others work on it
+as well, and times are too long.
 """
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import time
 from pathlib import Path
 
@@ -50,6 +53,14 @@ def orbit(run: Run, size: int, count: int) -> list[dict]:
     return rows
 
 
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+             ] if info.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=256, help="px")
@@ -57,7 +68,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the JSON")
     args, runs = given_runs(parser)
     rows = [row for run in runs for row in orbit(run, args.size, args.moves)]
-    result = {"facts": facts(args.revision), "rows": rows}
+    result = {"facts": facts(args.revision) | {"processor": processor(), "load": round(os.getloadavg()[0], 1)},
+              "rows": rows}
     print(Table(list(rows[0]), [list(row.values()) for row in rows], f"{result['facts']}"))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -184,9 +184,15 @@ class Orbit(Panel):
 
     def _changed(self, change: dict) -> None:
         if not self._moving:
-            name = "frame" if change["owner"] is self.player else change["name"]
-            name = next((n for n, control in self.sliders.items() if control is change["owner"]), name)
+            name = next((n for n, control in self.sliders.items() if control is change["owner"]), "frame")
             self.show(**{name: change["new"]})
+
+    def _moved(self, _: dict) -> None:
+        """The picture was moved. One message may change several values, each with a notice of its own: they are taken
+        together, or the old value of the second would go back to the browser."""
+        moved = {name: getattr(self.canvas, name) for name in ("yaw", "pitch", "zoom", "frame")}
+        if not self._moving and any(self.view[name] != value for name, value in moved.items()):
+            self.show(**moved)
 
     def build(self) -> ipywidgets.Widget:
         last, view = len(self.viewer.script) - 1, self.view
@@ -203,7 +209,7 @@ class Orbit(Panel):
         self.behind.observe(lambda change: self.show(behind=BEHIND[change["new"]]), "value")
         for control in (*self.sliders.values(), self.player):
             control.observe(self._changed, "value")
-        self.canvas.observe(self._changed, ["yaw", "pitch", "zoom", "frame"])
+        self.canvas.observe(self._moved, ["yaw", "pitch", "zoom", "frame"])
         controls = ipywidgets.VBox([*self.sliders.values(), self.behind, ipywidgets.HBox([self.player, self.front]),
                                     self.note])
         return ipywidgets.HBox([self.canvas, controls], layout=ipywidgets.Layout(flex_flow="row wrap"))
