@@ -1,0 +1,62 @@
+"""The gallery's pages in a real browser: from the disk, without a network."""
+import base64
+
+import nbformat
+import pytest
+
+from egstalker_nb import gallery
+
+sync_playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").sync_playwright
+
+from lab import BROWSER_ARGS, NoBrowser, find_browser  # noqa: E402
+
+PLAY = """async () => {
+  const video = document.querySelector("video");
+  video.muted = true;
+  await video.play();
+  await new Promise((ready) => { video.ontimeupdate = () => video.currentTime > 0.2 && ready(); });
+  const played = video.currentTime;
+  video.pause();
+  await new Promise((ready) => { video.onseeked = ready; video.currentTime = video.duration / 2; });
+  return [played, video.currentTime / video.duration, video.videoWidth];
+}"""
+
+
+@pytest.fixture(scope="module")
+def site(sample_clip, tmp_path_factory):
+    """A gallery of one notebook with a video and a plot; its index."""
+    outputs = tmp_path_factory.mktemp("gallery")
+    video = base64.b64encode(sample_clip.read_bytes()).decode()
+    plot = {"data": [{"type": "scatter", "y": [1, 3, 2]}], "layout": {"height": 300}}
+    shown = [nbformat.v4.new_output("display_data", data) for data in (
+        {"text/html": f'<video controls src="data:video/mp4;base64,{video}"></video>'}, {gallery.PLOTLY: plot})]
+    cells = [nbformat.v4.new_markdown_cell("# 1 · First\n\n**Goal.** Show it."),
+             nbformat.v4.new_code_cell("1", execution_count=1, outputs=shown)]
+    (outputs / "me" / "notebooks").mkdir(parents=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), outputs / "me" / "notebooks" / "01_data_prep.ipynb")
+    return gallery.export(outputs).index
+
+
+def test_videos_play_and_plots_are_drawn_offline(site):
+    """What `make gallery` is for: a folder that opens anywhere."""
+    try:
+        browser_path = find_browser()
+    except NoBrowser as reason:
+        pytest.skip(str(reason))
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=browser_path, args=BROWSER_ARGS)
+        page = browser.new_context(offline=True, color_scheme="dark").new_page()
+        faults, fetched = [], []
+        page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: fetched.append(request.url))
+        page.goto(site.resolve().as_uri())
+        page.get_by_role("link", name="1 · First").click()
+        played, sought, width = page.evaluate(PLAY)
+        assert played > 0.2 and abs(sought - 0.5) < 0.05 and width > 0
+        page.locator(".plot .main-svg").first.wait_for(timeout=30_000)
+        page.get_by_role("button", name="Show all code").click()
+        assert page.locator("details.code[open]").count() == 1
+        browser.close()
+    assert faults == []
+    assert [url for url in fetched if not url.startswith(("file:", "data:", "blob:"))] == []
