@@ -231,7 +231,7 @@ def _score_table(names: Sequence[str], done: Sequence[Scores]) -> Table:
         values = [s.get(key) for s in done]
         values = [None if v is None or not np.isfinite(v) else v for v in values]
         numbers = [v for v in values if v is not None]
-        lower = key.startswith("lmd")
+        lower = key.startswith("lmd") or key == "seam"
         best = (min if lower else max)(numbers) if numbers and not key.endswith("lag") and "frames" not in key else None
         shown = [None if v is None else f"{v:.3f}{' *' if v == best else ''}" if isinstance(v, float) else v
                  for v in values]

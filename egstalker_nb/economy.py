@@ -137,7 +137,8 @@ class Speed:
     Attributes:
         device, size: what the runs were trained on, and the edge of their pictures in px.
         stages: stage -> (b, c), both >= 0. scales: stage -> batch size -> factor. about: what it is estimated from.
-        most: the largest number of Gaussians of a measured step; beyond it is extrapolated.
+        least: stage -> the smallest number of Gaussians of a measured step; fewer are taken to cost as much.
+        most: the largest number of any; beyond it is extrapolated.
     """
 
     device: str
@@ -145,13 +146,15 @@ class Speed:
     stages: dict[str, np.ndarray]
     scales: dict[str, dict[int, float]]
     about: str
+    least: dict[str, int]
     most: int
 
     def step(self, stage: str, batch: int, points: int) -> float:
         """Seconds of one step; a stage that was never measured costs what the other does."""
         stage = stage if stage in self.stages else next(iter(self.stages))
         (b, c), scales = self.stages[stage], self.scales[stage]
-        return batch * (b + c * points) * scales[min(scales, key=lambda n: abs(math.log(n / batch)))]
+        nearest = min(scales, key=lambda n: abs(math.log(n / batch)))
+        return batch * (b + c * max(points, self.least[stage])) * scales[nearest]
 
     def seconds(self, cfg: Config, grown: int) -> float:
         """Seconds of a whole run whose growth, if it has any, goes evenly from 478 Gaussians to `grown`."""
@@ -181,7 +184,7 @@ def _fit(device: str, size: int, runs: Sequence[Run]) -> Speed:
         for row in r.metrics("train"):
             key = row.get("stage", "fine"), r.config.batch_size, row["points"]
             steps.setdefault(key, []).append(1 / max(row["it_per_s"], 1e-9))
-    stages, scales = {}, {}
+    stages, scales, least = {}, {}, {}
     for stage in sorted({key[0] for key in steps}, reverse=True):  # fine first
         batch, points = (np.array([k[j] for k in steps if k[0] == stage], float) for j in (1, 2))
         took = np.array([np.median(v) for k, v in steps.items() if k[0] == stage])
@@ -190,9 +193,10 @@ def _fit(device: str, size: int, runs: Sequence[Run]) -> Speed:
         parts = np.stack([base, points], 1) * (batch / took)[:, None]  # relative: slow steps shall not decide alone
         stages[stage] = nnls(parts, np.ones_like(took))[0]
         ratio = took / (batch * (stages[stage][0] + stages[stage][1] * points))
+        least[stage] = int(points.min())
         scales[stage] = {int(n): float(np.median(ratio[batch == n])) for n in set(batch)}
     named = [_pace(r) for r in runs[:NAMED]] + ([f"{len(runs) - NAMED} more"] if len(runs) > NAMED else [])
-    return Speed(device, size, stages, scales, f"{', '.join(named)} on {device}, {size} px",
+    return Speed(device, size, stages, scales, f"{', '.join(named)} on {device}, {size} px", least,
                  max(key[2] for key in steps))
 
 

@@ -50,7 +50,7 @@ def scored(monkeypatch):
         calls.append((run.root.name, max_frames))
         frames = max_frames or len(run.dataset.split(split))
         scores = comparison.Scores(run=run.root.name, split=split, iteration=run.pick(), frames=frames, note="",
-                                   psnr_composite=20.0 + len(calls), lmd_mouth=3.0 - len(calls),
+                                   psnr_composite=20.0 + len(calls), lmd_mouth=3.0 - len(calls), seam=1.0 + len(calls),
                                    aperture_r=float("nan"))
         (run.root / "scores").mkdir(exist_ok=True)
         saved = {**scores, "aperture_r": None}
@@ -191,6 +191,7 @@ def test_scores_are_saved_and_read_again(result, scored):
     assert scored == [("one", None), ("two", None)], "all validation frames: fewer than the default number"
     rows = {row[0]: row[1:3] for row in table.rows}
     assert rows["psnr_composite"] == ("21.000", "22.000 *") and rows["lmd_mouth"] == ("2.000", "1.000 *")
+    assert rows["seam"] == ("2.000 *", "3.000"), "an error: less is better"
     assert rows["aperture_r"] == (None, None) and rows["frames"] == (count, count)
     assert result.scores().rows == table.rows and len(scored) == 2
 
@@ -339,8 +340,9 @@ def test_speed_gives_back_what_was_measured(pair, tmp_path):
     (speed,) = economy.speeds([timed(tmp_path / "grown", rows, (), pair[0], device="CPU, 9")])
     assert speed.step("fine", 1, 4000) == pytest.approx(0.05, rel=1e-3)
     assert speed.most == 2000 and speed.step("coarse", 1, 1000) == pytest.approx(0.02, rel=1e-3)
+    assert speed.step("fine", 1, 100) == pytest.approx(0.015, rel=1e-3), "nothing is promised below what was measured"
     cfg = egs.load_config("quick_test")
-    assert speed.seconds(cfg, 478) == pytest.approx(1000 * 8 * (0.010 + 1e-5 * 478), rel=1e-3)
+    assert speed.seconds(cfg, 478) == pytest.approx(1000 * 8 * (0.010 + 1e-5 * 500), rel=1e-3)
     assert economy.expected(egs.load_config("production"), speed).endswith("(extrapolated)")
     assert economy.expected(cfg, None) is None
 

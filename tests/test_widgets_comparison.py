@@ -45,8 +45,8 @@ def names(chooser):
 # ---- choosing runs ----
 
 def test_named_runs_are_ticked_and_others_found(chooser):
-    assert [f.path.name for f in chooser.found] == ["one", "stranger", "two"] and names(chooser) == ["one"]
-    chooser.tick(chooser.found[2].path)
+    assert [f.path.name for f in chooser.found] == ["one", "two", "stranger"] and names(chooser) == ["one"]
+    chooser.tick(chooser.found[1].path)
     assert [r.root.name for r in chooser.chosen()] == ["one", "two"]
     assert [r.root.name for r in chooser.others()] == ["stranger"]
     chooser.tick(chooser.found[0].path, False)
@@ -60,10 +60,11 @@ def test_without_names_all_of_the_dataset_are_compared(runs, tiny_dataset):
 
 def test_runs_of_another_dataset_are_grey_and_say_why(chooser):
     assert chooser.widget
-    stranger = chooser.found[1]
+    stranger = chooser.found[2]
     box = chooser.boxes[stranger.path]
-    assert box.disabled and not box.value and "other dataset" in chooser.cells[stranger.path][-1].value
-    assert not chooser.boxes[chooser.found[2].path].disabled
+    assert box.disabled and not box.value and "opacity:0.6" in box.description
+    assert "other dataset" in chooser.cells[stranger.path][-1].value
+    assert not chooser.boxes[chooser.found[1].path].disabled
     with pytest.raises(InputError, match="other dataset"):
         chooser.tick(stranger.path)
     with pytest.raises(InputError, match="not among"):
@@ -72,7 +73,7 @@ def test_runs_of_another_dataset_are_grey_and_say_why(chooser):
 
 def test_boxes_and_state_follow_each_other(chooser):
     assert chooser.widget
-    two = chooser.found[2].path
+    two = chooser.found[1].path
     chooser.boxes[two].value = True
     assert names(chooser) == ["one", "two"] and "2 run(s)" in chooser.note.value
     chooser.tick(two, False)
@@ -113,7 +114,7 @@ def test_missing_runs_are_named(tmp_path, tiny_dataset):
 def test_still_form_of_the_chooser_has_all_runs(chooser):
     table = chooser.still()
     assert [row[0] for row in table.rows] == ["x", "", ""]
-    assert "12 of 12" in table.rows[0] and "478" in table.rows[0] and "other dataset" in table.rows[1][-1]
+    assert "12 of 12" in table.rows[0] and "478" in table.rows[0] and "other dataset" in table.rows[2][-1]
 
 
 # ---- the same frame ----
@@ -233,6 +234,13 @@ def test_curves_switch_between_iterations_and_time(result):
     assert {"loss (sum)", "loss term: l1", "loss term: mask"} <= set(names)
     mask = menu["buttons"][names.index("loss term: mask")]["args"]
     assert set(mask[0]["y"][1]) == {None} and mask[1] == [6, 7], "the second run has no mask term"
+
+
+def test_charts_are_saved_where_they_are_made(result, tmp_path):
+    """A live notebook never asks for the picture, and its run folder shall hold it all the same."""
+    widgets.run_curves(result, tmp_path)
+    widgets.cost_plot(result, tmp_path)
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["compare_cost.png", "compare_curves.png"]
 
 
 def test_each_run_has_a_dash_and_a_name(result):

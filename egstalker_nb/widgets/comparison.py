@@ -34,7 +34,7 @@ class RunChooser(Panel):
         search: folders to look through, at any depth.
 
     Attributes:
-        found: what was found, the given runs first. ds: the dataset on which runs are compared.
+        found: what was found, the given runs first, then those of the dataset. ds: on which runs are compared.
         ticked: folders of the runs that are compared, in order.
 
     Raises:
@@ -46,6 +46,7 @@ class RunChooser(Panel):
         there = {f.path: f for f in find(*search, *[p for p in named if p.is_dir()])}
         self.found = [there.pop(p, None) or describe(p) for p in named] + list(there.values())
         self._change_dataset(load_dataset(dataset))
+        self.found.sort(key=lambda f: (f.path not in named, bool(f.against(self.ds.hash))))  # what can be ticked first
         if named:
             self.ticked = [p for p in self.ticked if p in named]
 
@@ -129,7 +130,8 @@ class RunChooser(Panel):
         self.cells: dict[Path, list[ipywidgets.HTML]] = {}
         children = [ipywidgets.HTML(f"<b>{name}</b>") for name in COLUMNS]
         for f in self.found:
-            box = ipywidgets.Checkbox(description=f.name, indent=False, layout=ipywidgets.Layout(width="auto"))
+            box = ipywidgets.Checkbox(indent=False, description_allow_html=True,
+                                      layout=ipywidgets.Layout(width="auto"))
             box.observe(self.guarded(lambda change, path=f.path: self.tick(path, change["new"])), "value")
             self.boxes[f.path], self.cells[f.path] = box, [ipywidgets.HTML() for _ in COLUMNS[1:]]
             children += [box, *self.cells[f.path]]
@@ -152,10 +154,13 @@ class RunChooser(Panel):
         if not getattr(self, "_built", False):
             return
         for f in self.found:
-            grey = bool(f.against(self.ds.hash))
-            self.boxes[f.path].disabled, self.boxes[f.path].value = grey, f.path in self.ticked
-            for cell, text in zip(self.cells[f.path], self._cells(f)):
-                cell.value = f"<span style='opacity:{0.6 if grey else 1}'>{escape(text)}</span>"
+            grey, box = bool(f.against(self.ds.hash)), self.boxes[f.path]
+            box.disabled, box.value = grey, f.path in self.ticked
+            name, *texts = (f"<span style='opacity:{0.6 if grey else 1}'>{escape(text)}</span>"
+                            for text in (f.name, *self._cells(f)))
+            box.description = name
+            for cell, text in zip(self.cells[f.path], texts):
+                cell.value = text
         self.say(f"{len(self.ticked)} run(s) on '{self.ds.root.name}'. Run the cells below to compare them.")
 
     def still(self) -> Table:

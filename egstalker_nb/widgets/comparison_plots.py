@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import plotly.graph_objects as go
@@ -32,11 +32,7 @@ def run_curves(result: Comparison, folder: Optional[Path] = None) -> Plot:
     Args:
         folder: where the still form is saved as `figures/compare_curves.png`; default: nowhere.
     """
-    def still() -> Figure:
-        figure = _curves_still(result)
-        return figure if folder is None else plots.finish(figure, folder, "compare_curves")
-
-    return Plot(_curves(result), still)
+    return _kept(_curves(result), lambda: _curves_still(result), folder, "compare_curves")
 
 
 def _rows(run: Any, kind: str) -> list[dict[str, Any]]:
@@ -115,11 +111,15 @@ def cost_plot(result: Comparison, folder: Optional[Path] = None) -> Plot:
     """
     outcomes = result.outcomes()
 
-    def still() -> Figure:
-        figure = _cost_still(outcomes)
-        return figure if folder is None else plots.finish(figure, folder, "compare_cost")
+    return _kept(_cost(outcomes), lambda: _cost_still(outcomes), folder, "compare_cost")
 
-    return Plot(_cost(outcomes), still)
+
+def _kept(figure: go.Figure, still: Callable[[], Figure], folder: Optional[Path], name: str) -> Plot:
+    """A plot whose picture is saved at once where there is a folder: a live notebook does not ask for it."""
+    if folder is None:
+        return Plot(figure, still)
+    saved = plots.finish(still(), folder, name)
+    return Plot(figure, lambda: saved)
 
 
 def front(outcomes: list[Outcome], cost: str) -> list[Outcome]:
