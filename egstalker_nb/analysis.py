@@ -1,33 +1,29 @@
-"""How a head grows: when Gaussians are born and die, and where. Figures and tables of the densification notebook."""
+"""How a head grows: when Gaussians are born and die, where, and what other settings would do. Tables of notebook 04."""
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from dataclasses import dataclass
+from typing import Any, Optional
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from . import plots
+from . import snapshots
 from .config import Config, load_config
-from .control import middle_frame
 from .dataset import Dataset
+from .densify import SCENE_SCALE, HeadStrategy
 from .errors import DatasetError, InputError
-from .figures import projected, rendered
-from .gaussians import SH_C0, make_gaussians
+from .gaussians import make_gaussians
 from .regions import REGIONS, region_of
 from .run import Run
+from .snapshots import Snapshot
 from .tables import Table
 from .training import train
 
-if TYPE_CHECKING:
-    import plotly.graph_objects
-
 LESSON_ITERATIONS, LESSON_POINTS = 300, 2_000
-CLOUD_POINTS = 20_000       # more make a browser slow
-OLD = "#8a8a8a"             # Gaussians that are there from the start
-AGES = "plasma"             # colour map of the iteration of birth
+PRESETS = ("quick_test", "extended_test", "production")
+#: what a round does, by region: key in its row -> what is counted
+KINDS = {"cloned": "born: clones", "split": "born: children of splits", "pruned": "gone: pruned"}
 #: the settings that decide growth
 SETTINGS = {
     "iterations": "the whole run", "coarse_iterations": "end of the static stage",
@@ -37,7 +33,6 @@ SETTINGS = {
     "densify_grad_threshold_fine": "the same in the fine stage",
     "opacity_threshold": "less opaque Gaussians are pruned", "max_points": "cap on their number",
 }
-REGION_COLOURS = ("#c1440e", "#1b3a6b", "#a58bc4", "#3d8f6e", "#e0a526", "#8a8a8a")
 
 
 # ---- the schedule ----
@@ -64,6 +59,17 @@ def schedule(*runs: Run) -> Table:
     columns = [facts(run) for run in runs]
     rows = [(name, *[c[name] for c in columns], meaning) for name, meaning in about.items()]
     return Table(("setting", *[run.root.name for run in runs], "meaning"), rows, "What decides growth")
+
+
+def presets(*names: str) -> Table:
+    """What the window of each preset leads to: rounds, and how long a run must be to grow at all."""
+    rows = []
+    for name in names or PRESETS:
+        c = load_config(name)
+        rows.append((name, c.iterations, f"{c.densify_from_iter} ... {c.densify_until_iter}", c.densification_interval,
+                     first_round(c), len(rounds(c))))
+    return Table(("preset", "iterations", "window", "interval", "first round at", "rounds"), rows,
+                 "A round needs an iteration inside the window that the interval divides")
 
 
 def grew(run: Run) -> bool:
@@ -116,7 +122,27 @@ def lesson_run(run: Run, iterations: int = LESSON_ITERATIONS) -> Run:
     Raises:
         InputError: too few iterations. DatasetError: the dataset of `run` is gone or changed.
     """
-    return train(run.dataset, lesson_config(iterations), run.root / f"lesson_{iterations}")
+    folder = run.root / f"lesson_{iterations}"
+    if folder.is_dir() and not snapshots.iterations(folder):  # an older version left none
+        folder = run.root / f"lesson_{iterations}_again"
+    return train(run.dataset, lesson_config(iterations), folder)
+
+
+def to_show(run: Run, iterations: int = LESSON_ITERATIONS) -> Run:
+    """The run itself if it grew and left snapshots of its rounds, else a short lesson run on its dataset."""
+    return run if grew(run) and counted_rounds(run) else lesson_run(run, iterations)
+
+
+def with_snapshots(run: Run) -> list[int]:
+    """Iterations of its snapshots, ascending.
+
+    Raises:
+        DatasetError: it has none.
+    """
+    if not run.snapshots:
+        raise DatasetError(f"snapshots in the run '{run.root.name}'", "none: an older version trained it",
+                           "Train again into a new folder, or look at analysis.lesson_run(run).")
+    return run.snapshots
 
 
 # ---- births and deaths ----
@@ -161,105 +187,7 @@ def census(run: Run) -> Table:
     return Table(("region", "at the start", "born", "alive"), rows, f"Gaussians of '{run.root.name}' by region")
 
 
-# ---- figures ----
-
-def _phases(axis, run: Run) -> None:
-    """Mark the ends of the coarse stage and of the run, and shade the window, also where it opens after the end."""
-    c = run.config
-    last = c.iterations if rounds(c) else max(c.iterations, min(1.5 * c.densify_from_iter, c.densify_until_iter))
-    if c.densify_from_iter < last:
-        axis.axvspan(c.densify_from_iter, min(c.densify_until_iter, last), color="#e0a526", alpha=0.15, lw=0,
-                     label="densification")
-    if 0 < c.coarse_iterations < c.iterations:
-        axis.axvline(c.coarse_iterations, color="#666666", linewidth=1.2, label="end of the coarse stage")
-    if c.iterations < last:
-        axis.axvline(c.iterations, color="#c1440e", linestyle="--", linewidth=1.5, label="end of the run")
-    axis.set_xlim(0, last)
-
-
-def points_figure(run: Run, other: Optional[Run] = None) -> Figure:
-    """Number of Gaussians over iterations with the phases marked; a second run beside it on its own axis."""
-    shown = [r for r in (run, other) if r is not None]
-    figure, axes = plots.subplots(1, len(shown), width=4.8 * len(shown) + 1.5, height=3.4)
-    for axis, r in zip(axes, shown):
-        iterations, points = history(r)
-        plots.curve(axis, iterations, points, "Gaussians", drawstyle="steps-post", linewidth=2)
-        _phases(axis, r)
-        if points[-1] > 0.5 * r.config.max_points:
-            axis.axhline(r.config.max_points, color="#c1440e", linestyle=":", label="max_points")
-        axis.set_ylim(0, 1.15 * max(points))
-        plots.label(axis, "iteration", "number of Gaussians", r.root.name)
-        axis.legend(loc="lower right", framealpha=0.9)
-    return figure
-
-
-def _grown(run: Run) -> list[dict[str, Any]]:
-    """The rows of the rounds.
-
-    Raises:
-        DatasetError: there was no round.
-    """
-    done = run.metrics("densify")
-    if not done:
-        raise DatasetError("a run with growth rounds", explain(run), "Use analysis.lesson_run(run) for one that grows.")
-    return done
-
-
-def births_figure(run: Run) -> Figure:
-    """Births (up) and deaths (down) in each round, and the births by region of the face."""
-    done = _grown(run)
-    at, width = np.array([r["iteration"] for r in done]), 0.8 * run.config.densification_interval
-    split = np.array([r["split"] for r in done])
-    figure, (left, right) = plots.subplots(1, 2, width=12, height=3.8)
-    base = np.zeros(len(done))
-    for counts, colour, name in ((np.array([r["cloned"] for r in done]), "#3d8f6e", "born: cloned"),
-                                 (2 * split, "#1b3a6b", "born: split in two")):
-        left.bar(at, counts, width, bottom=base, color=colour, label=name)
-        base = base + counts
-    pruned = np.array([r["pruned"] for r in done])
-    left.bar(at, -split, width, color="#a58bc4", label="gone: were split")
-    left.bar(at, -pruned, width, bottom=-split, color="#c1440e", label="gone: pruned")
-    left.axhline(0, color="black", linewidth=0.8)
-    base = np.zeros(len(done))
-    for name, colour in zip(REGIONS, REGION_COLOURS):
-        counts = np.array([r["births"][name] for r in done])
-        right.bar(at, counts, width, bottom=base, color=colour, label=name)
-        base = base + counts
-    left.set_ylim(-1.15 * max((split + pruned).max(), 1), left.get_ylim()[1])  # else the lowest bar ends on the frame
-    for axis in (left, right):
-        axis.set_axisbelow(True)
-    plots.label(left, "iteration", "Gaussians per round", "births and deaths")
-    plots.label(right, "iteration", "births per round", "births by region (after pruning)")
-    return figure
-
-
-def born_on_frame(run: Run, i: Optional[int] = None, iteration: Optional[int] = None) -> Figure:
-    """The living Gaussians on frame i, coloured by the iteration of their birth, beside what they render to.
-
-    Args:
-        i: frame number; default the one nearest to the mean pose. iteration: checkpoint, default the newest.
-    """
-    ds, number = run.dataset, run.pick(iteration)
-    i = middle_frame(ds) if i is None else i
-    head, born = run.load_head(number), run.born(number).numpy()
-    pixels, depth = projected(ds, i, head.gaussians["means"])
-    picture = rendered(head, ds, [i], deform=number > run.config.coarse_iterations)[0]
-    dim = (0.35 * ds.frame(i) + 0.65 * 255).astype(np.uint8)
-    old, new = int((born == 0).sum()), int((born > 0).sum())
-    figure = plots.pictures([ds.frame(i), dim, dim, picture],
-                            [f"frame {i}", f"{old} from the start", f"{new} born since", "rendered"], edge=3.2)
-    nearest_last = np.argsort(-depth)  # what is in front is drawn last
-    for axis, chosen in ((figure.axes[1], born == 0), (figure.axes[2], born > 0)):
-        order = nearest_last[chosen[nearest_last]]
-        colour = {"c": OLD} if axis is figure.axes[1] else {"c": born[order], "cmap": AGES}
-        dots = axis.scatter(*pixels[order].T - 0.5, s=5, linewidths=0, **colour)
-        axis.set(xlim=(-0.5, ds.size - 0.5), ylim=(ds.size - 0.5, -0.5))
-    if new:
-        figure.colorbar(dots, ax=figure.axes[2], label="born at iteration", shrink=0.7)
-    return figure
-
-
-def snapshots(run: Run) -> dict[str, dict[str, Tensor]]:
+def stages(run: Run) -> dict[str, dict[str, Tensor]]:
     """Raw Gaussians (see `make_gaussians`) at the start, after the coarse stage and at the end, where they exist."""
     ds, c, have = run.dataset, run.config, run.iterations
     start = make_gaussians(torch.from_numpy(ds.mean_face), torch.zeros(len(ds.mean_face), 3), c.sh_degree)
@@ -270,68 +198,122 @@ def snapshots(run: Run) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def size_px(gaussians: dict[str, Tensor], ds: Dataset) -> np.ndarray:
-    """Standard deviation of each Gaussian, geometric mean of its axes, in px of a frame at the mean distance: [N]."""
+def size_px(scales: Tensor | np.ndarray, ds: Dataset) -> np.ndarray:
+    """Standard deviation of Gaussians, geometric mean of the axes, in px of a frame at the mean distance: logs of
+    standard deviations [N, 3], head units -> [N]."""
     distance = float(np.linalg.norm(ds.w2c[:, :3, 3], axis=1).mean())
-    return gaussians["scales"].mean(1).exp().numpy() * ds.focal / distance
+    return np.exp(np.asarray(scales).mean(1)) * ds.focal / distance
 
 
-def histograms(run: Run) -> Figure:
-    """Distribution of size and opacity at the start, after the coarse stage and at the end."""
-    figure, (left, right) = plots.subplots(1, 2, width=10, height=3.4)
-    stages = snapshots(run)
-    sizes = {name: size_px(g, run.dataset) for name, g in stages.items()}
-    low, high = (f(s for v in sizes.values() for s in np.percentile(v, (0.5, 99.5))) for f in (min, max))
-    for style, (name, g) in enumerate(stages.items()):
-        share = np.full(len(g["means"]), 100 / len(g["means"]))
-        colour, line = plots.STYLES[style]
-        look = {"histtype": "step", "color": colour, "linestyle": line, "linewidth": 1.8, "weights": share,
-                "label": f"{name}: {len(share)} Gaussians"}
-        left.hist(sizes[name], bins=np.geomspace(low / 1.1, high * 1.1, 32), **look)
-        opacity = g["opacities"].sigmoid().numpy()
-        if np.ptp(opacity) < 1e-3:  # all alike at the start: as a bar of 100 % it would flatten the others
-            right.axvline(opacity[0], color=colour, linestyle=line, linewidth=1.8,
-                          label=f"{name}: all {opacity[0]:.2f}")
-        else:
-            right.hist(opacity, bins=np.linspace(0, 1, 32), **look)
-    left.set_xscale("log")
-    for axis in (left, right):
-        axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # room for the legend
-    plots.label(left, f"standard deviation (px of {run.dataset.size})", "share (%)", "size")
-    plots.label(right, "opacity (0 ... 1)", "share (%)", "opacity")
-    return figure
+# ---- what a round does, and would do ----
 
+@dataclass(frozen=True)
+class Outcome:
+    """What one growth round does to a snapshot's Gaussians at a threshold and a cap.
 
-def cloud(run: Run, iteration: Optional[int] = None) -> plotly.graph_objects.Figure:
-    """The Gaussians in 3D, to be turned with the mouse; a menu colours them by birth, opacity or their own colour.
-
-    Centres in head units (the mean distance of the landmarks from their centre is 1). Of more than `CLOUD_POINTS`
-    an even selection is shown. Also saved as `figures/cloud.html` in the run folder.
+    Attributes:
+        above: Gaussians whose gradient exceeds the threshold. cloned, split: what becomes of them.
+        held: those that the cap holds back. pruned: too faint, after growth. points: their number afterwards.
     """
-    import plotly.graph_objects as go
 
-    g, born = run.load_head(iteration, "cpu").gaussians, run.born(iteration).numpy()
-    chosen = np.unique(np.linspace(0, len(born) - 1, min(len(born), CLOUD_POINTS)).astype(int))
-    x, y, z = g["means"].numpy()[chosen].T
-    own = (255 * (0.5 + SH_C0 * g["sh0"][chosen, 0]).clamp(0, 1)).int().tolist()
-    opacity = g["opacities"].sigmoid().numpy()[chosen]
-    ways = {"birth (iteration)": (born[chosen], "Plasma"), "opacity": (opacity, "Viridis"),
-            "own colour": ([f"rgb({r},{g},{b})" for r, g, b in own], None)}
-    buttons = [{"label": name, "method": "restyle", "args": [{
-        "marker.color": [values], "marker.colorscale": [scale], "marker.showscale": [scale is not None],
-        "marker.colorbar.title.text": [name]}]} for name, (values, scale) in ways.items()]
-    # the head's y points down and its z away from the camera; plotly's third axis points up
-    marker = {"size": 2.5, "color": born[chosen], "colorscale": "Plasma", "showscale": True,
-              "colorbar": {"title": {"text": "birth (iteration)"}}}
-    figure = go.Figure(go.Scatter3d(x=x, y=z, z=-y, mode="markers", marker=marker,
-                                    hovertemplate="%{x:.2f}, %{y:.2f}, %{z:.2f}<extra></extra>"))
-    figure.update_layout(
-        width=720, height=560, margin={"l": 0, "r": 0, "t": 40, "b": 0},
-        title=f"{len(chosen)} of {len(born)} Gaussians of '{run.root.name}'",
-        updatemenus=[{"buttons": buttons, "x": 0.02, "y": 0.98, "xanchor": "left", "yanchor": "top"}],
-        scene={"xaxis_title": "to the right", "yaxis_title": "away", "zaxis_title": "up", "aspectmode": "data",
-               "camera": {"eye": {"x": 0.4, "y": -1.7, "z": 0.3}}})
-    target = Path(run.root) / "figures"
-    target.mkdir(parents=True, exist_ok=True)
-    figure.write_html(target / "cloud.html", include_plotlyjs="directory")
-    return figure
+    threshold: float
+    cap: int
+    above: int
+    cloned: int
+    split: int
+    held: int
+    pruned: int
+    points: int
+
+
+def threshold_at(cfg: Config, iteration: int) -> float:
+    """The configuration's own threshold at an iteration."""
+    fine = cfg.stage(iteration) == "fine"
+    return cfg.densify_grad_threshold_fine if fine else cfg.densify_grad_threshold_coarse
+
+
+def small(snapshot: Snapshot) -> np.ndarray:
+    """[N] bool: small enough to be cloned; a larger one is split."""
+    longest = torch.from_numpy(snapshot.scales).exp().amax(1)
+    return (longest <= HeadStrategy.grow_scale3d * SCENE_SCALE).numpy()
+
+
+def outcome(snapshot: Snapshot, cfg: Config, threshold: Optional[float] = None, cap: Optional[int] = None) -> Outcome:
+    """Count what a round would do at this moment, as `HeadStrategy` does it.
+
+    Args:
+        threshold, cap: gradient per half image size, and number of Gaussians; default: the configuration's own.
+    """
+    threshold = threshold_at(cfg, snapshot.iteration) if threshold is None else threshold
+    cap = cfg.max_points if cap is None else cap
+    gradient, room = snapshot.gradient, max(cap - len(snapshot), 0)
+    above = gradient > np.float32(threshold)
+    grows = above if above.sum() <= room else above & (gradient > np.sort(gradient)[-1 - room])
+    clones, faint = small(snapshot) & grows, snapshot.opacity < cfg.opacity_threshold
+    cloned, split = int(clones.sum()), int((grows & ~clones).sum())
+    pruned = int(faint.sum() + (faint & grows).sum())  # clones and children are as faint as their parents
+    return Outcome(threshold, cap, int(above.sum()), cloned, split, int(above.sum()) - cloned - split, pruned,
+                   len(snapshot) + cloned + split - pruned)
+
+
+def counted_rounds(run: Run) -> list[int]:
+    """Iterations of growth rounds that left a snapshot of the Gaussians as they entered."""
+    done = {r["iteration"] for r in run.metrics("densify")}
+    return [i for i in run.snapshots if i in done]
+
+
+def measured(run: Run) -> list[int]:
+    """Iterations of snapshots at which gradients can be looked at: those of rounds; without rounds, all with any."""
+    return counted_rounds(run) or [i for i in with_snapshots(run) if run.snapshot(i).gradient.any()]
+
+
+def recount(run: Run) -> Table:
+    """Rounds counted again from their snapshots at the run's own settings, beside what the run noted."""
+    noted, rows = {r["iteration"]: r for r in run.metrics("densify")}, []
+    for i in counted_rounds(run):
+        again, row = outcome(run.snapshot(i), run.config), noted[i]
+        pairs = [(getattr(again, k), row[k]) for k in ("cloned", "split", "pruned", "points")]
+        rows.append((i, threshold_at(run.config, i), *[a if a == b else f"{a}, not {b}" for a, b in pairs],
+                     all(a == b for a, b in pairs)))
+    return Table(("iteration", "threshold", "cloned", "split", "pruned", "Gaussians after it", "as in the run"), rows,
+                 f"Rounds of '{run.root.name}', counted again from its snapshots" if rows
+                 else f"'{run.root.name}' left no snapshots of growth rounds: it had none, or is of an older version")
+
+
+def settings_to_try(run: Run, iteration: int) -> dict[str, float]:
+    """Thresholds worth a look: the run's own at this iteration, and those of the presets."""
+    named = {name: threshold_at(load_config(name), iteration) for name in ("quick_test", "production")}
+    return {"this run": threshold_at(run.config, iteration), **named}
+
+
+def what_if(run: Run, iteration: int, threshold: Optional[float] = None, cap: Optional[int] = None) -> Table:
+    """What the round of this iteration would have done at other thresholds, one row each; caps as given or the run's.
+
+    Raises:
+        DatasetError: no snapshot of that iteration.
+    """
+    named, now = settings_to_try(run, iteration), run.snapshot(iteration)
+    if threshold is not None:
+        named["your line"] = threshold
+    rows = []
+    for name, value in named.items():
+        o = outcome(now, run.config, value, cap)
+        rows.append((name, f"{value:.2g}", o.above, o.cloned, o.split, o.held, len(now) - o.above, o.pruned, o.points))
+    return Table(("setting", "threshold", "above it", "cloned", "split", "held back by cap", "not touched", "pruned",
+                  "Gaussians after it"), rows,
+                 f"{len(now)} Gaussians at iteration {iteration}, cap {run.config.max_points if cap is None else cap}")
+
+
+def by_region(run: Run) -> dict[str, np.ndarray]:
+    """Counts of each round by region: kind (see `KINDS`) -> [rounds, regions] int; runs of an older version noted
+    births only, as one kind `born`.
+
+    Raises:
+        DatasetError: there was no round.
+    """
+    done = run.metrics("densify")
+    if not done:
+        raise DatasetError("a run with growth rounds", explain(run), "Use analysis.lesson_run(run) for one that grows.")
+    if any("by_region" not in r for r in done):
+        return {"born": np.array([[r["births"][name] for name in REGIONS] for r in done])}
+    return {kind: np.array([[r["by_region"][kind][name] for name in REGIONS] for r in done]) for kind in KINDS}

@@ -1,13 +1,17 @@
 """Protects: what notebook 04 says about growth is what happened, and it says why a run does not grow."""
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
 
 import egstalker_nb as egs
-from egstalker_nb import analysis, plots
-from egstalker_nb.errors import DatasetError, InputError
+from egstalker_nb import analysis, collapse, growth_figures, growth_moments, plots, snapshots
+from egstalker_nb.errors import DatasetError, InputError, TrainingError
 from egstalker_nb.regions import REGIONS
+from egstalker_nb.trainer import COLLAPSE
 
 LESSON = 60
 
@@ -107,19 +111,25 @@ def test_census_counts_everyone_once(lesson):
 
 def test_size_is_in_pixels(tiny_dataset):
     """A ball of 0.5 head units, seen from 9 units at a focal length of 128 px, is 7.1 px wide."""
-    gaussians = {"scales": torch.full((1, 3), 0.5).log()}
-    assert analysis.size_px(gaussians, tiny_dataset) == pytest.approx(0.5 * 128 / 9, rel=0.01)
+    assert analysis.size_px(torch.full((1, 3), 0.5).log(), tiny_dataset) == pytest.approx(0.5 * 128 / 9, rel=0.01)
 
 
-def test_snapshots_are_start_coarse_and_end(still, lesson):
-    assert [n.split(" (")[0] for n in analysis.snapshots(lesson)] == ["start", "after coarse", "end"]
-    start, coarse, end = (len(g["means"]) for g in analysis.snapshots(lesson).values())
+def test_stages_are_start_coarse_and_end(still, lesson):
+    assert [n.split(" (")[0] for n in analysis.stages(lesson)] == ["start", "after coarse", "end"]
+    start, coarse, end = (len(g["means"]) for g in analysis.stages(lesson).values())
     assert start == 478 < coarse and end == len(lesson.born())
-    assert len(analysis.snapshots(still)) == 3
+    assert len(analysis.stages(still)) == 3
 
 
-@pytest.mark.parametrize("draw", [analysis.points_figure, analysis.births_figure, analysis.born_on_frame,
-                                  analysis.histograms])
+DRAWN = {"timeline": growth_figures.timeline, "points": growth_figures.points_figure,
+         "births": growth_figures.births_figure, "born": growth_figures.born_on_frame,
+         "histograms": growth_figures.histograms,
+         "moments": lambda run: growth_moments.moments_figure(run, growth_moments.spread(run.snapshots, 3)),
+         "side": lambda run: growth_moments.side_figure(run, growth_moments.spread(run.snapshots, 3)),
+         "threshold": lambda run: growth_moments.threshold_figure(run, analysis.counted_rounds(run)[1], 0.003, 700)}
+
+
+@pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
 def test_figures_are_labelled_and_closed(lesson, tmp_path, draw):
     """`finish` refuses an axis without a name; figures left open fill a kernel's memory."""
     before = pyplot.get_fignums()
@@ -132,7 +142,7 @@ def test_born_on_frame_shows_all_and_only_the_living(lesson, still):
     """Dots: [old, new]; a run that never grew has only old ones."""
     for run in (lesson, still):
         born = run.born().numpy()
-        axes = analysis.born_on_frame(run, 0).axes
+        axes = growth_figures.born_on_frame(run, 0).axes
         old, new = (axes[k].collections[0].get_offsets() for k in (1, 2))
         assert (len(old), len(new)) == ((born == 0).sum(), (born > 0).sum())
         pyplot.close("all")
@@ -142,19 +152,121 @@ def test_born_on_frame_shows_all_and_only_the_living(lesson, still):
 
 def test_births_of_a_run_without_rounds_say_what_to_do(still):
     with pytest.raises(DatasetError, match="lesson_run"):
-        analysis.births_figure(still)
+        growth_figures.births_figure(still)
 
 
-def test_cloud_stands_upright_and_can_be_recoloured(lesson, monkeypatch):
-    """The head's y points down and plotly's z up: a sign error shows every head upside down or from behind."""
-    monkeypatch.setattr(analysis, "CLOUD_POINTS", 100)
-    figure = analysis.cloud(lesson)
-    points = figure.data[0]
-    means = lesson.load_head(device="cpu").gaussians["means"].numpy()
-    chosen = np.unique(np.linspace(0, len(means) - 1, 100).astype(int))
-    np.testing.assert_allclose(np.stack([points.x, -points.z, points.y], 1), means[chosen], atol=1e-6)
-    assert figure.layout.scene.camera.eye.y < 0, "seen from the camera's side"
-    menu = {b.label: b.args[0]["marker.color"][0] for b in figure.layout.updatemenus[0].buttons}
-    np.testing.assert_array_equal(menu["birth (iteration)"], lesson.born().numpy()[chosen])
-    assert all(len(colours) == len(chosen) for colours in menu.values()) and len(menu) == 3
-    assert (lesson.root / "figures" / "cloud.html").is_file()
+# ---- the schedule ----
+
+def test_phases_of_production_are_those_of_the_issue():
+    assert growth_figures.phases(egs.load_config("production")) == {
+        "coarse": (0, 3000), "densification": (500, 15000), "refinement": (15000, 30000)}
+
+
+def test_timeline_says_that_quick_test_has_no_round():
+    texts = " ".join(t.get_text() for axis in growth_figures.timeline().axes for t in axis.texts)
+    for words in ("the first would be at 1100, the run ends at 1000", "59 rounds", "144 rounds: 600 ... 14900",
+                  "first round 1100, too late"):
+        assert words in texts
+    assert column(analysis.presets(), "rounds") == {"quick_test": 0, "extended_test": 59, "production": 144}
+
+
+# ---- thresholds ----
+
+def test_a_round_counts_as_the_strategy_does(lesson):
+    """At the run's own settings, and nothing else, the count is what the run noted."""
+    rows = analysis.recount(lesson).rows
+    assert len(rows) == len(lesson.metrics("densify")) and all(row[-1] is True for row in rows)
+
+
+def test_threshold_and_cap_decide_who_grows():
+    """Four Gaussians: one tiny (cloned), three large (split); the strongest two under a cap of six; the faint goes."""
+    now = snapshots.Snapshot(100, np.zeros((4, 3), np.float32), np.log(np.float32([[0.01] * 3] + [[0.3] * 3] * 3)),
+                             np.float32([0.5, 0.5, 0.5, 0.001]), np.zeros((4, 3), np.uint8), np.zeros(4, np.int32),
+                             np.float32([0.004, 0.003, 0.002, 0.001]), None, -1)
+    cfg = egs.load_config("production")
+    tried = (0.0005,), (0.0005, 6), (0.0035,), (0.0005, 3)
+    free, capped, high, full = (analysis.outcome(now, cfg, *a) for a in tried)
+    assert (free.above, free.cloned, free.split, free.held, free.pruned, free.points) == (4, 1, 3, 0, 2, 6)
+    assert (capped.cloned, capped.split, capped.held, capped.pruned, capped.points) == (1, 1, 2, 1, 5)
+    assert (high.above, high.cloned, high.split, high.points) == (1, 1, 0, 4)
+    assert (full.cloned, full.split, full.held) == (0, 0, 4)
+    assert analysis.outcome(now, cfg) == analysis.outcome(now, cfg, 0.0002, 10_000)
+
+
+def test_table_of_thresholds_has_the_presets_and_the_line(lesson):
+    moment = analysis.counted_rounds(lesson)[0]
+    rows = analysis.what_if(lesson, moment, 0.003)
+    assert column(rows, "threshold") == {"this run": "0.001", "quick_test": "0.001", "production": "0.0002",
+                                         "your line": "0.003"}
+    above = column(rows, "above it")
+    assert above["production"] >= above["quick_test"] == above["this run"] >= above["your line"]
+
+
+def test_histogram_holds_every_gaussian_once(lesson):
+    """Those outside the range belong to its ends."""
+    now = lesson.snapshot(analysis.counted_rounds(lesson)[-1])
+    both = growth_moments.gradient_counts(now, growth_moments.gradient_bins(now))
+    assert sum(map(np.sum, both)) == len(now)
+
+
+# ---- regions, and runs of older versions ----
+
+def test_regions_add_up_to_the_rounds(lesson):
+    placed, whole = analysis.by_region(lesson), growth_figures.counts(lesson)
+    for kind, sign in (("cloned", 1), ("split", 1), ("pruned", -1)):
+        np.testing.assert_array_equal(placed[kind].sum(1), sign * whole[kind])
+    assert placed["split"].sum() > 0
+
+
+@pytest.fixture
+def old(lesson, tmp_path):
+    """The lesson as a version without snapshots left it."""
+    root = tmp_path / "parent" / f"lesson_{LESSON}"
+    shutil.copytree(lesson.root, root, ignore=shutil.ignore_patterns("snapshots"))
+    rows = [{k: v for k, v in row.items() if k != "by_region"} for row in lesson.metrics()]
+    (root / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return egs.load_run(root, lesson.dataset.root)
+
+
+def test_runs_of_older_versions_say_what_they_lack(old, lesson):
+    with pytest.raises(DatasetError, match="an older version"):
+        analysis.with_snapshots(old)
+    assert "older version" in analysis.recount(old).caption and analysis.counted_rounds(old) == []
+    births = [sum(row["births"].values()) for row in old.metrics("densify")]
+    assert list(analysis.by_region(old)) == ["born"] and analysis.by_region(old)["born"].sum(1).tolist() == births
+    assert len(growth_figures.births_figure(old).axes) == 2
+
+
+def test_to_show_prefers_the_run_itself_but_needs_its_snapshots(still, lesson, old, monkeypatch):
+    assert analysis.to_show(lesson) is lesson
+    made = []
+    monkeypatch.setattr(analysis, "train", lambda ds, cfg, folder: made.append(folder))
+    analysis.to_show(still, 99)
+    analysis.to_show(old, 99)
+    keep = shutil.ignore_patterns("lesson_*", "collapse_*")
+    parent = egs.load_run(shutil.copytree(still.root, old.root.parent, dirs_exist_ok=True, ignore=keep),
+                          still.dataset.root)
+    analysis.to_show(parent, LESSON)
+    assert [p.name for p in made] == ["lesson_99", "lesson_99", f"lesson_{LESSON}_again"]
+
+
+# ---- the lost head ----
+
+def test_a_head_is_lost_and_caught(still):
+    """It really collapses, the guard really stops it, and what was there before can be loaded; twice."""
+    for _ in range(2):
+        lost = collapse.provoke(still)
+        assert isinstance(lost.error, TrainingError) and "collapse" in str(lost.error)
+        assert lost.run.iterations == [collapse.COARSE] and f"iteration {collapse.COARSE}" in str(lost.error)
+        assert lost.rows[-1]["iteration"] > collapse.COARSE
+        peak = max(row["coverage"] for row in lost.rows)
+        assert lost.rows[-1]["coverage"] < COLLAPSE["coverage"] * peak <= lost.rows[-2]["coverage"]
+    truth, kept, gone = (p.astype(int) for p in lost.pictures)
+    assert np.abs(gone - truth).mean() > 1.5 * np.abs(kept - truth).mean()
+    assert lost.run.load_head(device="cpu").gaussians["opacities"].sigmoid().mean() == pytest.approx(lost.opacity[0])
+    plots.finish(collapse.collapse_figure(lost), still.root, "collapse")
+
+
+def test_a_head_that_stays_is_told(still):
+    with pytest.raises(InputError, match="0.0001"):
+        collapse.provoke(still, rate=0.0001)

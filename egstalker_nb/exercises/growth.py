@@ -1,0 +1,48 @@
+"""Exercises of notebook 04: when a preset would grow, what a threshold would do, where a head grows most."""
+from __future__ import annotations
+
+import numpy as np
+
+from .. import analysis
+from ..config import load_config
+from ..regions import REGIONS
+from ..run import Run
+from . import Exercise, Exercises
+
+THRESHOLD = 0.002
+
+
+def gained(run: Run) -> dict[str, int]:
+    """Gaussians that each region has gained between the first and the newest moment, see `analysis.census`."""
+    return {name: alive - start for name, start, _, alive in analysis.census(run).rows}
+
+
+def growth(run: Run) -> Exercises:
+    """The exercises on a run that has grown and has snapshots.
+
+    Args:
+        run: the one that notebook 04 shows.
+    """
+    moment = (analysis.counted_rounds(run) or [0])[0]
+
+    def above() -> int:
+        return int((run.snapshot(moment).gradient > np.float32(THRESHOLD)).sum())
+
+    def most() -> str:
+        found = gained(run)
+        return max(REGIONS, key=found.get)
+
+    return Exercises([
+        Exercise("How many iterations must a run with quick_test's other settings have at least to grow once?",
+                 lambda: analysis.first_round(load_config("quick_test")),
+                 hint="The window is open at both ends, and a round needs an iteration that the interval divides.",
+                 solution="cfg = egs.load_config('quick_test')\n"
+                          "next(i for i in range(cfg.densify_from_iter + 1, cfg.densify_until_iter)\n"
+                          "     if i % cfg.densification_interval == 0)"),
+        Exercise(f"How many Gaussians exceeded a gradient of {THRESHOLD:g} in the first round, at iteration {moment}?",
+                 above, hint="Move the line of the histogram there, or ask the snapshot: it has a gradient for each.",
+                 solution=f"int((shown.snapshot({moment}).gradient > {THRESHOLD:g}).sum())"),
+        Exercise("Which region has gained most Gaussians from the start to the newest checkpoint? (its name in quotes)",
+                 most, hint=f"One of: {'; '.join(REGIONS)}. The census has a column for each of the two moments.",
+                 solution="max(analysis.census(shown).rows, key=lambda row: row[3] - row[1])[0]"),
+    ])
