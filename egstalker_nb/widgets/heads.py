@@ -20,6 +20,7 @@ from ..run import Run
 from .base import INK, Panel, choices, encode, image, in_style, line, slider, titled
 
 VEIL = 0.85  # how far painted values cover the grey frame
+EDGE = 160  # px of a picture on the screen: five in a row
 SHOWN = {"mouth": "mouth, chin, jaw", "eyes": "lids and brows", "rest": "rest of the head"}
 SCALES = {"one scale for all, 0 ... 1": "one", "each its own": "own"}
 
@@ -45,7 +46,7 @@ def legend(low: float, high: float, unit: str, map: str = "viridis", width: int 
     steps = ", ".join("rgb({:.0f},{:.0f},{:.0f})".format(*(255 * np.array(matplotlib.colormaps[map](k / 8)[:3])))
                       for k in range(9))
     bar = f"display:inline-block;width:{width}px;height:0.8em;background:linear-gradient(90deg, {steps})"
-    return f"{low:.3g} <span style='{bar}'></span> {high:.3g} {unit}"
+    return f"{low:.2g} <span style='{bar}'></span> {high:.2g} {unit}"
 
 
 class AttentionView(Panel):
@@ -94,7 +95,7 @@ class AttentionView(Panel):
         self.slide.observe(self.guarded(lambda change: self.show(frame=change["new"])), "value")
         self.menu.observe(self.guarded(lambda change: self.show(scale=change["new"])), "value")
         blank = np.zeros((8, 8, 3), np.uint8)
-        self.pictures = {name: image(blank, 216) for name in ("frame", *TOKENS)}
+        self.pictures = {name: image(blank, EDGE) for name in ("frame", *TOKENS)}
         self.texts = {name: ipywidgets.HTML() for name in self.pictures}
         cells = [ipywidgets.VBox([titled("the frame" if name == "frame" else f"{name} token", picture),
                                   self.texts[name]]) for name, picture in self.pictures.items()]
@@ -114,7 +115,7 @@ class AttentionView(Panel):
         self.texts["frame"].value = f"{self.frame / FPS:.2f} s, {self._split()}"
         for name, (values, low, high) in self.maps().items():
             self.pictures[name].value = encode(heat(values, low, high, picture))
-            self.texts[name].value = legend(low, high, "", width=120)
+            self.texts[name].value = legend(low, high, "", width=70)
         with self.chart.batch_update():
             for shape in self.chart.layout.shapes:
                 shape.x0 = shape.x1 = self.frame / FPS
@@ -130,7 +131,7 @@ class AttentionView(Panel):
                 y = self.over_time[:, lessons.PARTS.index(part), k]
                 figure.add_trace(line(time, y, name, k, showlegend=column == 1, legendgroup=name), 1, column)
             figure.add_vline(x=0, line={"color": INK, "width": 1}, row=1, col=column)
-        in_style(figure, "time (s)", "", height=260, legend={"orientation": "h", "y": -0.3})
+        in_style(figure, "time (s)", "", height=260, width=840, legend={"orientation": "h", "y": -0.3})
         figure.update_yaxes(title_text="mean attention", col=1, row=1)
         figure.update_yaxes(range=[-0.02, 1.02])
         figure.update_layout(margin={"t": 30, "b": 70})

@@ -17,7 +17,7 @@ from ..plots import STYLES
 from ..run import Run
 from ..tables import Table
 from .base import INK, Panel, Plot, encode, image, in_style, slider, titled
-from .heads import heat, legend
+from .heads import EDGE, heat, legend
 
 #: fillings that tell terms apart without colour: matplotlib's and plotly's
 HATCHES, PATTERNS = ("", "//", "..", "xx"), ("", "/", ".", "x")
@@ -128,7 +128,7 @@ class LossTerms(Panel):
         self.slide.continuous_update = False  # gradients of a production head take a second
         self.slide.observe(self.guarded(lambda change: self.show(change["new"])), "value")
         blank = np.zeros((8, 8, 3), np.uint8)
-        self.pictures = {name: image(blank, 216) for name in ("frame", *self.maps)}
+        self.pictures = {name: image(blank, EDGE) for name in ("frame", *self.maps)}
         self.texts = {name: ipywidgets.HTML() for name in self.pictures}
         cells = [ipywidgets.VBox([titled("the frame" if name == "frame" else name, picture), self.texts[name]])
                  for name, picture in self.pictures.items()]
@@ -146,7 +146,7 @@ class LossTerms(Panel):
         self.pictures["frame"].value = encode(self.ds.frame(self.frame))
         for name, high in self._bright().items():
             self.pictures[name].value = encode(heat(self.maps[name], 0, high, map="inferno"))
-            self.texts[name].value = legend(0, high, "", "inferno", 110)
+            self.texts[name].value = legend(0, high, "", "inferno", 70)
         self.numbers.value = self.table()._repr_html_()
 
     def still(self) -> Figure:

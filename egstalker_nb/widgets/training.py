@@ -29,6 +29,7 @@ from .job import Job
 from .sharpening import Trio, draw_trio, moment
 
 PAUSE = 0.5         # seconds between updates of the charts, at least
+WIDTH = 840         # px of the charts: what JupyterLab leaves of a screen of 1280
 WINDOW = "rgba(224,165,38,0.12)"
 
 
@@ -152,6 +153,9 @@ class TrainingPanel(Panel):
         """Bring charts and pictures up to date; in any thread, and not too often."""
         if not getattr(self, "_built", False):
             return
+        # what the line says of steps is in `facts` already
+        steps = self.job.line.startswith("train ") and bool(self._history.rows)
+        self.job.text.layout.display = "none" if steps else ""
         over = not self.job.busy  # then nothing comes after this, and it must not be left out
         if self._lock.acquire(blocking=over):
             try:
@@ -163,7 +167,7 @@ class TrainingPanel(Panel):
                 self._lock.release()
 
     def _show(self) -> None:
-        self.facts.value = self.line()
+        self.facts.value = f"<b>{self.job.state}:</b> {self.line()}"
         values = {(c.title, name): curve for c in charts(self.history, self.cfg, self._memory())
                   for name, curve in c.lines.items()}
         with self.chart.batch_update():
@@ -178,7 +182,7 @@ class TrainingPanel(Panel):
         kinds = charts(self.history, self.cfg, self._memory())
         figure = make_subplots(2, 3, subplot_titles=[c.title for c in kinds], vertical_spacing=0.2,
                                horizontal_spacing=0.08)
-        in_style(figure, "iteration", "", height=520)
+        in_style(figure, "iteration", "", height=520, width=WIDTH)
         for k, c in enumerate(kinds):
             row, column = k // 3 + 1, k % 3 + 1
             figure.update_yaxes(title_text=c.unit, type="log" if c.log else "linear", row=row, col=column)
