@@ -133,7 +133,7 @@ class Explorer(Panel):
 
     def build(self) -> ipywidgets.Widget:
         last = len(self.ds) - 1
-        self.slider = slider("frame", 0, last, self.frame, width="100%")
+        self.slider = slider("frame", 0, last, self.frame, width="calc(100% - 4px)")
         self.play = ipywidgets.Play(value=self.frame, min=0, max=last, step=STEP, interval=PAUSE, show_repeat=False)
         self.link = ipywidgets.jslink((self.play, "value"), (self.slider, "value"))
         self.slider.observe(self.guarded(lambda change: self.go(change["new"])), "value")
@@ -143,9 +143,9 @@ class Explorer(Panel):
         for toggle in self.toggles.values():
             toggle.observe(self.guarded(self._toggled), "value")
         self.zooms = choices("show", [("the whole picture", "whole"), ("the mouth", "mouth"), ("the eyes", "eyes")],
-                             self.zoom, width="100%")
+                             self.zoom, width="calc(100% - 4px)")
         self.zooms.observe(self.guarded(self._toggled), "value")
-        self.jump = choices("go to", [("a moment", -1), *moments(self.ds).items()], width="100%")
+        self.jump = choices("go to", [("a moment", -1), *moments(self.ds).items()], width="calc(100% - 4px)")
         self.jump.observe(self.guarded(lambda change: change["new"] >= 0 and self.go(change["new"])), "value")
         self.view, self.text, self.chart = image(self.picture(), width=None), ipywidgets.HTML(), self.make_chart()
         self._built = True

@@ -116,8 +116,7 @@ class Lab:
             book = Book(page)
             page.goto(f"{self.url}/doc/tree/{path}?token={self.token}&reset")
             page.wait_for_function("() => eyes.notebook()?.model")
-            if theme != "light":
-                book.theme(theme)
+            book.theme(theme)  # JupyterLab remembers the last one
             book.wait_idle()
             expect(page.locator(".jp-Notebook-cell").first).to_be_visible()
             yield book
@@ -140,6 +139,8 @@ def _server(folder: Path, home: Path, token: str) -> Iterator[str]:
     write_kernel_spec(home / "first" / "kernels" / "python3", extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
     _settings(home / "settings", "@jupyterlab/apputils-extension/notification",
               {"fetchNews": "false", "checkForUpdates": False})
+    # cells out of sight stay in the page, so that all of them can be looked at
+    _settings(home / "settings", "@jupyterlab/notebook-extension/tracker", {"windowingMode": "none"})
     environment = {**os.environ, **{key: str(home / name) for key, name in places.items()},
                    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     for name in ("EGS_STATIC", "EGS_PROGRESS_FILE", "JUPYTER_TOKEN"):

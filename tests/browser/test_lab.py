@@ -1,4 +1,5 @@
 """The notebooks in a real browser: JupyterLab, its kernels, the widgets and a reader's hands."""
+import json
 import shutil
 
 import nbformat
@@ -13,7 +14,14 @@ import lab as driver  # noqa: E402
 from lab import Lab, NoBrowser, find_browser, keep, write_notebook  # noqa: E402
 
 # one slider of each notebook, by the name before it: pictures or charts in its output must change with it
-SLIDERS: dict[str, str] = {}
+SLIDERS = {
+    "01_data_prep": "frame",
+    "02_coarse_training": "snapshot",
+    "03_fine_training": "snapshot",
+    "04_densification_analysis": "iteration",
+    "05_config_comparison": "frame",
+    "06_custom_audio_rendering": "yaw",
+}
 PARTS = ["""
 import time
 import numpy as np, plotly.graph_objects as go
@@ -129,6 +137,9 @@ def test_parts_of_panels_work_live(lab):
         wipe = book.page.get_by_role("slider", name="wipe between dark and bright")
         drag(book, wipe, 0.25)
         book.wait(lambda: wipe.get_attribute("aria-valuenow") == "25", 10, "the line to follow the mouse")
+        for key, place in (("ArrowRight", "30"), ("ArrowLeft", "25"), ("Home", "0"), ("End", "100")):
+            wipe.press(key)
+            book.wait(lambda: wipe.get_attribute("aria-valuenow") == place, 10, f"the line to follow {key}")  # noqa: B023
         assert book.page.locator(".js-plotly-plot").count() == 2, "a Plot shows its chart, not its picture"
 
 
@@ -157,11 +168,36 @@ def test_notebook_in_a_browser(lab, values, name, request):
             keep(book, folder, name)
         assert faults + book.complaints == []
 
-        if name not in SLIDERS:
-            return
         slider = book.control(SLIDERS[name])
         area = book.area(slider)
         before = book.look(area)
         book.move(slider)
         book.wait(lambda: book.look(area) != before, 20, "the picture to change")
         assert book.errors() + book.complaints == []
+
+
+def test_training_is_stopped_and_resumed_by_clicks(lab, values, tmp_path):
+    """Notebook 02 on a fresh folder: the buttons answer while its cell waits for the training to end."""
+    run = tmp_path / "run"
+    values = values | {"run": str(run), "config": "quick_test",
+                       "overrides": {"coarse_iterations": 200, "iterations": 220}}
+    with lab.open(write_notebook("02_coarse_training", lab.folder, **values)) as book:
+        book.start_all()
+        stop, resume = book.button("Stop"), book.button("Resume")
+        book.wait(lambda: stop.count() and stop.is_enabled() and metrics(run), 90, "the training to start")
+        stop.click()
+        book.wait(resume.is_visible, 20, "the training to stop")
+        book.wait_idle()
+        assert any("KeyboardInterrupt" in error for error in book.errors()), "the waiting cell goes on"
+        before = book.look(book.area(resume))
+        resume.click()
+        book.wait(book.button("Done").is_visible, 60, "the training to end")
+        assert book.look(book.area(resume)) != before
+        assert [row["iteration"] for row in metrics(run)][-1] == 200
+        assert book.complaints == []
+
+
+def metrics(run):
+    """The rows of a run's metrics so far."""
+    file = run / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
