@@ -1,10 +1,12 @@
 """JupyterLab with the notebooks in a real browser: for the tests and for `make screenshots`."""
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -155,11 +157,17 @@ def _server(folder: Path, home: Path, token: str) -> Iterator[str]:
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with open(home / "log.txt", "wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
+                                   stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent)
     try:
         yield _address(process, home)
     finally:
         _end(process)
+
+
+def _end_with_parent() -> None:
+    """Linux: the server is asked to end when the program that started it is killed and cannot do so itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _settings(folder: Path, plugin: str, values: dict[str, Any]) -> None:
