@@ -169,7 +169,8 @@ def test_the_picture_is_a_control(studio):
 def test_a_drag_is_not_undone(studio):
     """One message moves two values: none of them may go back to the browser, where newer ones are by then."""
     orbit, drawn, sent = studio.orbit, studio.orbit.drawn, []
-    send, orbit.canvas.send_state = orbit.canvas.send_state, lambda key: sent.extend([key] if isinstance(key, str) else key)
+    send = orbit.canvas.send_state
+    orbit.canvas.send_state = lambda key: sent.extend([key] if isinstance(key, str) else key)
     orbit.canvas.set_state({"yaw": 12.5, "pitch": -7.25})
     orbit.canvas.send_state = send
     assert (orbit.view["yaw"], orbit.view["pitch"], orbit.drawn) == (12.5, -7.25, drawn + 1)
