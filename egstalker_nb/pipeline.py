@@ -177,8 +177,8 @@ def _last_cell(saved: Path) -> str:
 
 @contextmanager
 def _kernel_environment(progress_file: Path) -> Iterator[None]:
-    """Kernels started inside run this Python with this package, show panels' still forms, and keep their newest progress
-    line in a file.
+    """Kernels started inside run this Python with this package, show panels' still forms, and keep their newest
+    progress line in a file.
 
     A kernel named python3 in the user's home or in JUPYTER_PATH may belong to another Python, so one of our own is
     put in front of them all.

@@ -123,10 +123,9 @@ def test_the_line_moves_by_slider_click_and_drag(run):
     panel.mover.value = 0.01
     assert panel.threshold == pytest.approx(0.01) == panel.drawn.layout.shapes[0].x0
     assert f"<td style='text-align:left'>{panel.outcome.above}</td>" in panel.words.value
-    panel.clicked(None, type("Points", (), {"xs": [0.0004]})(), None)
+    panel.canvas.clicked = {"x": 0.0004, "count": 1}  # as the browser does it
     assert panel.threshold == 0.0004 and panel.mover.value == pytest.approx(0.0004)
-    panel.drawn.layout.shapes[0].update(x0=0.0007, x1=0.0007)  # as the browser does it
-    panel.dragged(panel.drawn.layout, panel.drawn.layout.shapes)
+    panel.canvas.changed = {"shapes[0].x0": 0.0007, "shapes[0].x1": 0.0007, "count": 1}
     assert panel.threshold == pytest.approx(0.0007)
 
 

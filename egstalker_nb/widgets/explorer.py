@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..preparation.overlay import draw_frame
 from ..preparation.quality import euler
 from .base import INK, Panel, choices, encode, image, in_style, line, slider
-from .fit import fitted
+from .canvas import Canvas
 
 #: what can be drawn on a frame -> what the toggle says
 LAYERS = {"landmarks": "landmarks (white)", "rigid": "rigid head (yellow)", "axes": "pose axes x y z",
@@ -148,13 +148,14 @@ class Explorer(Panel):
         self.jump = choices("go to", [("a moment", -1), *moments(self.ds).items()], width="calc(100% - 4px)")
         self.jump.observe(self.guarded(lambda change: change["new"] >= 0 and self.go(change["new"])), "value")
         self.view, self.text, self.chart = image(self.picture(), width=None), ipywidgets.HTML(), self.make_chart()
+        self.canvas = Canvas(self.chart, self.guarded(self.at))
         self._built = True
         self.refresh()
         wrap = ipywidgets.Layout(flex_flow="row wrap")
         switches = ipywidgets.HBox(list(self.toggles.values()), layout=wrap)
         left = ipywidgets.VBox([self.view, self.play, self.slider, switches, self.zooms, self.jump],
                                layout=ipywidgets.Layout(flex="1 1 340px", max_width="460px"))
-        right = fitted(self.chart, flex="3 1 420px")
+        right = ipywidgets.VBox([self.canvas], layout=ipywidgets.Layout(flex="3 1 420px", min_width="0"))
         return ipywidgets.VBox([ipywidgets.HBox([left, right], layout=wrap), self.text, self.note])
 
     def _toggled(self, _: Any) -> None:
@@ -176,19 +177,18 @@ class Explorer(Panel):
         finally:
             self._settling = False
         time, seen = self.frame / FPS, self.chart.layout.xaxis.range
-        with self.chart.batch_update():
+        with self.canvas.changing():
             for cursor in self.chart.layout.shapes[:2]:
                 cursor.x0 = cursor.x1 = time
             if seen and not seen[0] <= time <= seen[1]:  # zoomed in: the view follows the cursor
                 middle, half = time, (seen[1] - seen[0]) / 2
                 self.chart.layout.xaxis.range = (middle - half, middle + half)
 
-    def make_chart(self) -> go.FigureWidget:
+    def make_chart(self) -> go.Figure:
         """Sound, features, mouth and lids on one time axis, with a cursor; a click moves the frame."""
         ds, end = self.ds, len(self.ds) / FPS
         time = np.arange(len(ds), dtype=np.float32) / FPS
-        chart = go.FigureWidget(make_subplots(4, 1, shared_xaxes=True, row_heights=[0.14, 0.54, 0.17, 0.15],
-                                              vertical_spacing=0.025))
+        chart = make_subplots(4, 1, shared_xaxes=True, row_heights=[0.14, 0.54, 0.17, 0.15], vertical_spacing=0.025)
         rows = [line(*envelope(ds.audio(), len(ds)), "sound"), self._heatmap(),
                 line(time, ds.aperture, "mouth"), line(time, ds.blink, "lids", style=1)]
         rows[0].line.width = 1
@@ -209,8 +209,6 @@ class Explorer(Panel):
              "fillcolor": "#888888", "opacity": 0.2, "layer": "below", "line": {"width": 0}}]
         chart.add_annotation(text="validation", x=end, xref="x", xanchor="right", y=1, yref="paper", yanchor="bottom",
                              showarrow=False, font={"size": 10})
-        for trace in chart.data:
-            trace.on_click(self.guarded(lambda _, points, *__: points.xs and self.at(points.xs[0])))
         return chart
 
     def _heatmap(self) -> go.Heatmap:

@@ -19,6 +19,7 @@ from ..run import Run
 from ..snapshots import Snapshot
 from ..tables import Table
 from .base import INK, Panel, Plot, choices, encode, image, in_style
+from .canvas import Canvas
 
 CLOUD_POINTS = 20_000   # more make a browser slow
 PAGE_POINTS, PAGE_MOMENTS = 2_500, 9
@@ -121,7 +122,7 @@ class GrowthCloud(OnRun):
         if self.drawn is None:
             return
         s = self.snapshot(self.iteration)
-        with self.drawn.batch_update():
+        with self.canvas.changing():
             self.drawn.data[0].update(self.points(s))
         self.line.value = self.counts
         if s.picture is not None:
@@ -160,7 +161,8 @@ class GrowthCloud(OnRun):
         figure.update_layout(width=640, height=520, margin={"l": 0, "r": 0, "t": 10, "b": 0}, font={"color": INK},
                              template="plotly_white", paper_bgcolor="white", uirevision="kept",
                              scene=scene(1.1 * np.percentile(every, 99.5, axis=1)))
-        self.drawn = go.FigureWidget(figure)
+        self.drawn, self.canvas = figure, Canvas(figure)
+        self.canvas.layout.width = f"{figure.layout.width}px"
         self.when = ipywidgets.SelectionSlider(options=self.iterations, value=self.iteration, description="iteration",
                                                style={"description_width": "7em"}, continuous_update=True,
                                                layout=ipywidgets.Layout(width="26em"))
@@ -170,7 +172,7 @@ class GrowthCloud(OnRun):
         self.line = ipywidgets.Label(self.counts)
         self.when.observe(self.guarded(lambda change: self.show(iteration=change["new"])), "value")
         self.menu.observe(self.guarded(lambda change: self.show(colour=change["new"])), "value")
-        shown = [self.drawn]
+        shown = [self.canvas]
         if s.picture is not None:
             self.picture = image(s.picture, 280)
             shown.append(ipywidgets.VBox([self.picture, ipywidgets.Label(f"frame {s.frame} as rendered then")]))

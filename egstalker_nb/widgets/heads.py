@@ -18,6 +18,7 @@ from ..errors import DatasetError
 from ..model import TOKENS
 from ..run import Run
 from .base import INK, Panel, choices, encode, image, in_style, line, slider, titled
+from .canvas import Canvas
 
 VEIL = 0.85  # how far painted values cover the grey frame
 EDGE = 160  # px of a picture on the screen: five in a row
@@ -100,9 +101,11 @@ class AttentionView(Panel):
         cells = [ipywidgets.VBox([titled("the frame" if name == "frame" else f"{name} token", picture),
                                   self.texts[name]]) for name, picture in self.pictures.items()]
         self.chart = self._chart()
+        self.canvas = Canvas(self.chart)
+        self.canvas.layout.max_width = f"{self.chart.layout.width}px"
         self.show()
         row = ipywidgets.HBox(cells, layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="8px"))
-        return ipywidgets.VBox([ipywidgets.HBox([self.slide, self.menu]), row, self.chart, self.note])
+        return ipywidgets.VBox([ipywidgets.HBox([self.slide, self.menu]), row, self.canvas, self.note])
 
     def show(self, frame: Optional[int] = None, scale: Optional[str] = None) -> None:
         """Show another frame, or the same on another scale."""
@@ -116,14 +119,14 @@ class AttentionView(Panel):
         for name, (values, low, high) in self.maps().items():
             self.pictures[name].value = encode(heat(values, low, high, picture))
             self.texts[name].value = legend(low, high, "", width=70)
-        with self.chart.batch_update():
+        with self.canvas.changing():
             for shape in self.chart.layout.shapes:
                 shape.x0 = shape.x1 = self.frame / FPS
 
     def _split(self) -> str:
         return "validation" if self.frame >= self.ds.num_train else "training"
 
-    def _chart(self) -> go.FigureWidget:
+    def _chart(self) -> go.Figure:
         time = np.arange(len(self.ds)) / FPS
         figure = make_subplots(1, 3, subplot_titles=list(SHOWN.values()), shared_yaxes=True)
         for column, part in enumerate(SHOWN, 1):
@@ -135,7 +138,7 @@ class AttentionView(Panel):
         figure.update_yaxes(title_text="mean attention", col=1, row=1)
         figure.update_yaxes(range=[-0.02, 1.02])
         figure.update_layout(margin={"t": 30, "b": 70})
-        return go.FigureWidget(figure)
+        return figure
 
     def still(self) -> Figure:
         picture = self.ds.frame(self.frame)

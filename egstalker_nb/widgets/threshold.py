@@ -15,6 +15,7 @@ from ..growth_moments import after_round, gradient_bins, gradient_counts, thresh
 from ..run import Run
 from ..tables import Table
 from .base import INK, in_style, line, slider
+from .canvas import Canvas
 from .growth import OnRun
 
 UNIT = "mean image-plane gradient since the last round (per half image size)"
@@ -74,7 +75,7 @@ class Threshold(OnRun):
 
     def draw(self, everything: bool) -> None:
         """Bring the chart up to date: the line alone, or all of it."""
-        with self.drawn.batch_update():
+        with self.canvas.changing():
             if everything:
                 for trace, values in zip(self.drawn.data, self.traces()):
                     trace.update(values.to_plotly_json())
@@ -119,18 +120,15 @@ class Threshold(OnRun):
         figure.update_xaxes(title_text=UNIT, row=2)
         figure.update_yaxes(title_text="Gaussians per bin", row=1)
         figure.update_yaxes(title_text="Gaussians after it", row=2)
-        self.drawn = go.FigureWidget(figure)
-        # lets the line be dragged; not a part of plotly's public interface in Python
-        self.drawn._config = {**self.drawn._config, "edits": {"shapePosition": True}}
+        self.drawn = figure
         whole = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "xref": "x2"}
         self.drawn.layout.shapes = [
             {**whole, "x0": self.threshold, "x1": self.threshold, "line": {"color": "#c1440e", "width": 4},
              "showlegend": True, "name": "your line"},
             *[{**whole, "x0": v, "x1": v, "editable": False, "line": {"color": INK, "width": 1.5, "dash": DASH[name]},
                "showlegend": True, "name": f"{name} {v:.2g}"} for name, v in self.marks().items()]]
-        for trace in self.drawn.data:
-            trace.on_click(self.clicked)
-        self.drawn.layout.on_change(self.guarded(self.dragged), "shapes")
+        self.canvas = Canvas(figure, self.guarded(self.clicked), self.guarded(self.dragged),
+                             {"edits": {"shapePosition": True}})
         return self.controls()
 
     def controls(self) -> ipywidgets.Widget:
@@ -145,21 +143,20 @@ class Threshold(OnRun):
         self.when.observe(self.guarded(lambda change: self.set(iteration=change["new"])), "value")
         self.top.observe(self.guarded(lambda change: self.set(cap=change["new"])), "value")
         self.words = ipywidgets.HTML(self.table._repr_html_())
-        return ipywidgets.VBox([ipywidgets.HBox([self.when, self.top]), self.mover, self.drawn, self.words, self.note])
+        return ipywidgets.VBox([ipywidgets.HBox([self.when, self.top]), self.mover, self.canvas, self.words, self.note])
 
     def moved(self, change: dict[str, Any]) -> None:
         """The slider's own steps are coarse: what it was set to by a drag or a click is kept as it is."""
         if abs(np.log10(change["new"]) - np.log10(self.threshold)) > 1e-6:
             self.set(threshold=change["new"])
 
-    def clicked(self, trace: Any, points: Any, state: Any) -> None:
+    def clicked(self, gradient: float) -> None:
         """Put the line where the chart is clicked."""
-        if points.xs:
-            self.set(threshold=points.xs[0])
+        self.set(threshold=gradient)
 
-    def dragged(self, layout: Any, shapes: Any) -> None:
+    def dragged(self, _: int) -> None:
         """The line was dragged in the browser."""
-        at = float(shapes[0].x0)
+        at = float(self.drawn.layout.shapes[0].x0)
         if at > 0 and abs(at / self.threshold - 1) > 1e-6:
             self.set(threshold=at)
 

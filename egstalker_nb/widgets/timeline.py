@@ -13,6 +13,7 @@ from ..audio import FPS
 from ..model import TOKENS
 from ..timeline import ABOUT, PARTS, Timeline
 from .base import INK, Panel, in_style, line, slider
+from .canvas import Canvas
 
 CURSOR = {"type": "line", "xref": "x", "yref": "paper", "y0": 0, "y1": 1}
 #: dark dashes on a white line, which show on paper and on dark features
@@ -35,7 +36,7 @@ class Chart(Panel):
         self.frame = frame
         if "widget" in self.__dict__:
             self.control.value = frame
-            with self.chart.batch_update():
+            with self.canvas.changing():
                 for shape in self.chart.layout.shapes:
                     shape.update(x0=frame / FPS, x1=frame / FPS)
             self.readout.value, self.shot.value = self.tell(frame), self.picture(frame)
@@ -46,7 +47,7 @@ class Chart(Panel):
         if "widget" in self.__dict__:
             self.control.value = 0
             self.control.max = len(curves) - 1
-            with self.chart.batch_update():
+            with self.canvas.changing():
                 self.fill()
                 self.chart.update_xaxes(range=[0, len(curves) / FPS])
             self.point(0)
@@ -54,7 +55,7 @@ class Chart(Panel):
     def build(self) -> ipywidgets.Widget:
         self.control = slider("frame", 0, len(self.curves) - 1, self.frame, width="36em")
         self.readout = ipywidgets.HTML(self.tell(self.frame))
-        self.chart = go.FigureWidget(self.figure().update_layout(autosize=True))
+        self.chart = self.figure()
         self.shot = ipywidgets.Image(value=self.picture(self.frame), format="jpeg",
                                      layout=ipywidgets.Layout(width="160px", object_fit="contain"))
         for look in CURSOR_LINES:
@@ -62,14 +63,12 @@ class Chart(Panel):
         self.fill()
         self.chart.update_xaxes(range=[0, len(self.curves) / FPS])
         self.control.observe(lambda change: self.watcher(change["new"]), "value")
-        for trace in self.chart.data:
-            trace.on_click(self._clicked)
+        self.canvas = Canvas(self.chart, clicked=self._clicked)
         beside = ipywidgets.VBox([self.control, self.readout], layout=ipywidgets.Layout(justify_content="center"))
-        return ipywidgets.VBox([ipywidgets.HBox([self.shot, beside]), self.chart])
+        return ipywidgets.VBox([ipywidgets.HBox([self.shot, beside]), self.canvas])
 
-    def _clicked(self, trace: go.Scatter, points: object, state: object) -> None:
-        if points.xs:
-            self.watcher(min(max(round(points.xs[0] * FPS), 0), len(self.curves) - 1))
+    def _clicked(self, time: float) -> None:
+        self.watcher(min(max(round(time * FPS), 0), len(self.curves) - 1))
 
     def figure(self) -> go.Figure:
         """Empty charts in their places."""

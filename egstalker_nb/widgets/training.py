@@ -25,6 +25,7 @@ from ..run import Run, default_device
 from ..tables import Table
 from ..training import stop_iteration, train
 from .base import INK, Panel, in_style, line
+from .canvas import Canvas
 from .job import Job
 from .sharpening import Trio, draw_trio, moment
 
@@ -143,11 +144,13 @@ class TrainingPanel(Panel):
 
     def build(self) -> ipywidgets.Widget:
         self.facts, self.trio, self.chart = ipywidgets.HTML(), Trio(), self._chart()
+        self.canvas = Canvas(self.chart)
+        self.canvas.layout.max_width = f"{WIDTH}px"
         self._built = True
         controls = self.job.widget
         self.update()
         self._show()
-        return ipywidgets.VBox([controls, self.facts, self.chart, self.trio.box])
+        return ipywidgets.VBox([controls, self.facts, self.canvas, self.trio.box])
 
     def refresh(self) -> None:
         """Bring charts and pictures up to date; in any thread, and not too often."""
@@ -170,7 +173,7 @@ class TrainingPanel(Panel):
         self.facts.value = f"<b>{self.job.state}:</b> {self.line()}"
         values = {(c.title, name): curve for c in charts(self.history, self.cfg, self._memory())
                   for name, curve in c.lines.items()}
-        with self.chart.batch_update():
+        with self.canvas.changing():
             for trace in self.chart.data:
                 known = values.get((trace.meta, trace.name))
                 if known is not None:
@@ -178,7 +181,7 @@ class TrainingPanel(Panel):
         if self.moment is not None:
             self.trio.show(self.moment)
 
-    def _chart(self) -> go.FigureWidget:
+    def _chart(self) -> go.Figure:
         kinds = charts(self.history, self.cfg, self._memory())
         figure = make_subplots(2, 3, subplot_titles=[c.title for c in kinds], vertical_spacing=0.2,
                                horizontal_spacing=0.08)
@@ -200,7 +203,7 @@ class TrainingPanel(Panel):
         self._mark(figure)
         figure.update_xaxes(range=[0, self.last])
         figure.update_layout(margin={"t": 40})
-        return go.FigureWidget(figure)
+        return figure
 
     def _mark(self, figure: go.Figure) -> None:
         c = self.cfg

@@ -28,6 +28,7 @@ import numpy as np, plotly.graph_objects as go
 from egstalker_nb import plots, widgets
 from egstalker_nb.progress import Progress
 from egstalker_nb.widgets import base
+from egstalker_nb.widgets.canvas import Canvas
 """, """
 dark, bright = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 200, np.uint8)
 wipe = widgets.Wipe(dark, bright, ("dark", "bright"))
@@ -36,12 +37,13 @@ wipe
 class Both(widgets.Panel):
     def build(self):
         self.level, self.picture = base.slider("level", 0, 200, 100), base.image(dark)
-        self.chart = go.FigureWidget(base.in_style(go.Figure([base.line([0, 1], [2, 1])]), "time in s", "loss"))
+        self.chart = Canvas(base.in_style(go.Figure([base.line([0, 1], [2, 1])]), "time in s", "loss"))
         self.level.observe(self.moved, "value")
         return base.titled("A picture and a chart", self.level, self.picture, self.chart)
     def moved(self, change):
         self.picture.value = base.encode(np.full((64, 64, 3), change.new, np.uint8))
-        self.chart.data[0].y = [change.new, 1]
+        with self.chart.changing() as figure:
+            figure.data[0].y = [change.new, 1]
     def still(self):
         return plots.pictures([dark], ["dark"])
 Both()

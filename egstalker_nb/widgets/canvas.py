@@ -1,0 +1,98 @@
+"""A plotly figure inside a panel, in step with the kernel in both directions."""
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Callable, Iterator, Optional
+
+import anywidget
+import plotly.graph_objects as go
+import traitlets
+from plotly.offline import get_plotlyjs
+
+HERE = Path(__file__).parent
+
+
+@lru_cache(1)
+def _plotly() -> bytes:
+    return get_plotlyjs().encode()
+
+
+class Canvas(anywidget.AnyWidget):
+    """Shows a plotly figure, as wide as its room; charts of one page share one copy of plotly.js.
+
+    Unlike plotly's own FigureWidget it sends states and no messages, so that nothing is lost where a browser or a
+    kernel is slow: that one stayed empty whenever its 5 MB took longer than two seconds to start.
+
+    Change the figure inside `with canvas.changing():`. What the reader does in the browser (zoom, camera, dragged
+    shapes) comes back into `drawing` by itself.
+
+    Args:
+        drawing: the figure, from now on this canvas's own.
+        clicked: called with the x of a clicked point. dragged: called with the number of a shape that was dragged.
+        config: plotly's own settings, for instance `{"edits": {"shapePosition": True}}`.
+    """
+
+    _esm = HERE / "canvas.js"
+    _css = HERE / "canvas.css"
+    figure = traitlets.Unicode("{}").tag(sync=True)
+    config = traitlets.Dict().tag(sync=True)
+    clicked = traitlets.Dict().tag(sync=True)
+    changed = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, drawing: go.Figure, clicked: Optional[Callable[[Any], None]] = None,
+                 dragged: Optional[Callable[[int], None]] = None, config: Optional[dict[str, Any]] = None):
+        drawing.update_layout(uirevision="kept")  # the reader's view stays when the data change
+        super().__init__(figure=drawing.to_json(), config=config or {})
+        self.drawing = drawing
+        if clicked is not None:
+            self.observe(lambda change: "x" in change["new"] and clicked(change["new"]["x"]), "clicked")
+        self._dragged = dragged
+        self.observe(self._follow, "changed")
+        self.on_msg(self._answer)
+
+    @contextmanager
+    def changing(self) -> Iterator[go.Figure]:
+        """Change `drawing` inside the block; it is sent at the end, once."""
+        yield self.drawing
+        self.figure = self.drawing.to_json()
+
+    def _answer(self, _: Any, content: dict[str, Any], buffers: list[bytes]) -> None:
+        if content.get("want") == "plotly":
+            self.send({"plotly": True}, buffers=[_plotly()])
+
+    def _follow(self, change: dict[str, Any]) -> None:
+        """What the reader changed, in plotly's words: `xaxis.range[0]`, `scene.camera`, `shapes[0].x0`."""
+        dragged = set()
+        for key, value in change["new"].items():
+            if key == "count":
+                continue
+            axis = re.fullmatch(r"([xy]axis\d*)\.(?:range(?:\[([01])\])?|autorange)", key)
+            if axis:
+                self._zoomed(self.drawing.layout[axis[1]], axis[2], value)
+            else:
+                self.drawing.update_layout({_path(key): value}) if "[" not in key else self._shape(key, value, dragged)
+        for number in sorted(dragged):
+            if self._dragged is not None:
+                self._dragged(number)
+
+    def _zoomed(self, axis: Any, end: Optional[str], value: Any) -> None:
+        if end is None:
+            axis.range = value if isinstance(value, (list, tuple)) else None
+        else:
+            seen = list(axis.range or (value, value))
+            seen[int(end)] = value
+            axis.range = seen
+
+    def _shape(self, key: str, value: Any, dragged: set[int]) -> None:
+        shape = re.fullmatch(r"shapes\[(\d+)\]\.(\w+)", key)
+        if shape:
+            self.drawing.layout.shapes[int(shape[1])][shape[2]] = value
+            dragged.add(int(shape[1]))
+
+
+def _path(key: str) -> str:
+    """plotly's `scene.camera` as its Python calls it."""
+    return key.replace(".", "_")
