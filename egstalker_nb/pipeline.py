@@ -192,7 +192,8 @@ def _kernel_environment(progress_file: Path) -> Iterator[None]:
         package = str(Path(__file__).resolve().parents[1])
         new = {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")])),
                "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-               "EGS_PROGRESS_FILE": str(progress_file), "EGS_STATIC": "1"}
+               "EGS_PROGRESS_FILE": str(progress_file), "EGS_STATIC": "1",
+               "MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # the caller's own may show no pictures
         before = {key: os.environ.get(key) for key in new}
         os.environ.update(new)
         try:

@@ -59,8 +59,9 @@ async function render({ model, el }) {
         while (stale && !ended.now) {
           stale = false;
           const figure = JSON.parse(model.get("figure"));
-          const layout = { ...figure.layout, autosize: true };
-          delete layout.width;
+          // its room decides; without a height of its own the room would follow the chart, down to nothing
+          chart.style.height = `${figure.layout.height ?? 450}px`;
+          const { width, height, ...layout } = { ...figure.layout, autosize: true };
           await plotly.react(chart, figure.data, layout, { responsive: true, displaylogo: false, ...model.get("config") });
         }
       } finally {

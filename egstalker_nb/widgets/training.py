@@ -178,6 +178,7 @@ class TrainingPanel(Panel):
                 known = values.get((trace.meta, trace.name))
                 if known is not None:
                     trace.x, trace.y = known
+                    trace.mode = "lines+markers" if "validation" in trace.name or len(known[0]) == 1 else "lines"
         if self.moment is not None:
             self.trio.show(self.moment)
 

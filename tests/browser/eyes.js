@@ -30,7 +30,7 @@ window.eyes = {
   look: (root) => [...root.querySelectorAll("img, canvas, .js-plotly-plot, video")].map((e) => {
     if (e.classList.contains("js-plotly-plot")) {
       const drawing = [...e.querySelectorAll("svg.main-svg")].map((svg) => svg.outerHTML).join();
-      return drawing + JSON.stringify(e.data?.map((trace) => [...(trace.z ?? trace.y ?? [])].slice(0, 200)));
+      return drawing + e.data?.map((trace) => JSON.stringify(trace.z ?? trace.y ?? null).slice(0, 4000)).join();
     }
     if (e.tagName === "VIDEO") return e.currentSrc;
     if (e.closest(".js-plotly-plot")) return "";  // 3D: its pixels cannot be read

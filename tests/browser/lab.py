@@ -145,7 +145,7 @@ def _server(folder: Path, home: Path, token: str) -> Iterator[str]:
     _settings(home / "settings", "@jupyterlab/notebook-extension/tracker", {"windowingMode": "none"})
     environment = {**os.environ, **{key: str(home / name) for key, name in places.items()},
                    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    for name in ("EGS_STATIC", "EGS_PROGRESS_FILE", "JUPYTER_TOKEN"):
+    for name in ("EGS_STATIC", "EGS_PROGRESS_FILE", "JUPYTER_TOKEN", "MPLBACKEND"):
         environment.pop(name, None)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
