@@ -210,7 +210,7 @@ def cloud(run: Run) -> Plot | Panel:
     figure = go.Figure(traces)
     reach = np.abs(np.stack(list(places(some[-1], chosen[-1]).values())))
     figure.update_layout(
-        width=760, height=640, margin={"l": 0, "r": 0, "t": 40, "b": 50}, showlegend=False, font={"color": INK},
+        width=760, height=680, margin={"l": 0, "r": 0, "t": 40, "b": 90}, showlegend=False, font={"color": INK},
         paper_bgcolor="white", scene=scene(1.1 * np.percentile(reach, 99.5, axis=1)),
         template="plotly_white",
         title={"text": f"'{run.root.name}': " + " ... ".join(f"{len(s)}" for s in (some[0], some[-1])) + " Gaussians"

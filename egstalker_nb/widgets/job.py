@@ -97,6 +97,7 @@ class Job(Panel, Generic[T]):
         except KeyboardInterrupt:
             self.stop()
             self.wait()
+        show(self.line, self.share)
         if self.error is not None:
             self._raised = True
             raise self.error

@@ -115,7 +115,7 @@ class Book:
     def control(self, name: str, area: Any = None) -> Any:
         """The widget with this description before it."""
         label = self.page.locator(".widget-label", has_text=name)
-        return (area or self.page).locator(".jupyter-widgets.widget-inline-hbox", has=label).first
+        return (area or self.page).locator(".widget-inline-hbox, .widget-hslider", has=label).first
 
     def button(self, name: str, area: Any = None) -> Any:
         exact = re.compile(rf"^\s*{re.escape(name)}\s*$")  # there is an icon before it
