@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from . import plots
-from .analysis import rounds
 from .config import FIELDS, Config, describe, load_config, presets
+from .densify import rounds
 from .errors import ConfigError
 from .tables import Table, text
 
@@ -20,7 +20,7 @@ EFFECTS = {
     "densify_until_iter": "A longer window lets more Gaussians appear; what follows it only refines those that exist.",
     "densify_grad_threshold_coarse": "A lower one lets more Gaussians grow in the coarse stage: detail, and cost.",
     "densify_grad_threshold_fine": "The same in the fine stage.",
-    "batch_size": "More frames a step: smoother gradients, but each step costs as many times more.",
+    "batch_size": "More frames a step: smoother gradients, but each step costs more.",
     "iterations": "Longer training sharpens the picture while something still grows or moves; short clips overfit.",
     "max_points": "Caps memory and time; growth then goes where gradients are largest.",
     "densification_interval": "Shorter intervals grow faster, on gradients that were averaged over fewer frames.",

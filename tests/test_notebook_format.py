@@ -12,7 +12,7 @@ MAX_LINES = 20     # of a code cell
 MAX_IN_A_ROW = 3   # code cells without prose between them
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"}}
-HEADER = (r"\*\*(Goal|Shows|What it shows)\.\*\*", r"\*\*Inputs\.\*\*", r"\*\*Outputs\.\*\*", r"\*\*Run time\.\*\*")
+HEADER = (r"\*\*What it shows\.\*\*", r"\*\*Inputs\.\*\*", r"\*\*Outputs\.\*\*", r"\*\*Run time\.\*\*")
 ABSOLUTE = re.compile(r"(?<![\w.*~/])/(?:home|root|tmp|work|usr|mnt|opt|var|Users|content|kaggle)/|\b[A-Z]:\\|file://")
 each_notebook = pytest.mark.parametrize("name", pipeline.NOTEBOOKS)
 

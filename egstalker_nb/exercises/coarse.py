@@ -40,16 +40,19 @@ def coarse(run: Run) -> Exercises:
 
     rows = f"rows = [r for r in trained.metrics('train') if r['iteration'] <= {last}]\n"
     return Exercises([
-        Exercise(f"At which iteration (a row of the log) did the PSNR of training batches first pass {decibels} dB?",
+        Exercise(f"At which iteration of the log did the PSNR of training batches first pass {decibels} dB?",
                  when, 0.0, "Hover over the curve, or look through trained.metrics('train') for the first such row.",
                  rows + f"next(r['iteration'] for r in rows if r['psnr'] > {decibels})"),
-        Exercise("Which loss term has the largest share of the loss at the end of the coarse stage? Its name, as text.",
-                 largest, hint="The thickest layer at the right end of the chart of shares.",
+        Exercise("Which loss term has the largest share of the loss at the end of the coarse stage? (its name in "
+                 "quotes)", largest, hint="The thickest layer at the right end of the chart of shares.",
                  solution=rows + "max(('l1', 'dssim', 'mask'), key=lambda name: rows[-1].get(name, 0))"),
-        Exercise("Which loss term pulls hardest on the Gaussians' opacity in the middle training frame? Its name.",
-                 strongest, hint="Compare the norms in lessons.strengths(lessons.pulls(...)), deform=False.",
+        Exercise("Which loss term pulls hardest on the opacity of the Gaussians, in the middle training frame "
+                 f"({run.dataset.num_train // 2})? (its name in quotes)",
+                 strongest, hint="Show that frame with widgets.LossTerms(trained, last, ds.num_train // 2), and find "
+                 "the highest bar of the pull on opacity.",
                  solution="from egstalker_nb import lessons\n"
                           f"head = trained.load_head({last})\n"
                           "found = lessons.pulls(head, ds, [ds.num_train // 2], deform=False)\n"
-                          "{name: norms['opacities'] for name, norms in lessons.strengths(found).items()}"),
+                          "norms = lessons.strengths(found)\n"
+                          "max((n for n in norms if n != 'loss'), key=lambda n: norms[n]['opacities'])"),
     ])

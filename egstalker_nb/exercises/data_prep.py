@@ -25,8 +25,8 @@ def data_prep(ds: Dataset) -> Exercises:
                  "and ds.aperture is a 2 x 2 table, with what is asked for off its diagonal.",
                  "from egstalker_nb.silence import loudness\n"
                  "float(np.corrcoef(loudness(ds.audio(), len(ds)), ds.aperture)[0, 1])"),
-        Exercise("The sound is put 160 ms later by np.roll(ds.audio(), 2560). How many ms late does sound_offset find "
-                 "it (to 5 ms)?", cache(lambda: _rolled(ds)), 5.0,
+        Exercise("The sound is put 160 ms later by np.roll(ds.audio(), 2560). How many milliseconds late does "
+                 "sound_offset find it (to 5 ms)?", cache(lambda: _rolled(ds)), 5.0,
                  "sound_offset takes the sound, ds.mouth and ds.aperture, as above, and returns seconds first.",
                  "1000 * sound_offset(np.roll(ds.audio(), 2560), ds.mouth, ds.aperture)[0]"),
     ])

@@ -37,17 +37,19 @@ def fine(run: Run) -> Exercises:
         return int(at[np.argmax(value >= value.max() - NEAR)])
 
     return Exercises([
-        Exercise(f"How many dB did the fine stage gain inside the lip rectangle of training frame {widest} (the widest "
-                 "mouth)? The fine head deformed, against the coarse head.", gained, 0.1,
-                 "Cut ds.lip_rect[i] (x0, y0, x1, y1) out of both renders and of the frame; figures.psnr.",
+        Exercise(f"How many dB did the fine stage gain on the mouth (the lip rectangle) of training frame {widest}, "
+                 "in which it is widest (to 0.1)?", gained, 0.1,
+                 "Render the frame with figures.rendered: start with deform=False, and head. Cut ds.lip_rect (x0, y0, "
+                 "x1, y1) out of both and out of ds.frame; compare by figures.psnr.",
                  f"i = {widest}\nx0, y0, x1, y1 = ds.lip_rect[i]\nboth = [figures.rendered(start, ds, [i], "
                  "deform=False)[0], figures.rendered(head, ds, [i])[0]]\ncut = [p[y0:y1, x0:x1] for p in "
                  "(*both, ds.frame(i))]\nfigures.psnr(cut[1], cut[2]) - figures.psnr(cut[0], cut[2])"),
-        Exercise(f"Which token do mouth, chin and jaw look at most in frame {widest}? Its name, as text.", looked_at,
+        Exercise(f"Which token do mouth, chin and jaw look at most in frame {widest}? (its name in quotes)", looked_at,
                  hint="The highest line in the left chart of the attention panel; they may be close.",
                  solution=f"from egstalker_nb import lessons\nlessons.favourite(head, ds, {widest}, 'mouth')"),
         Exercise(f"At which evaluation (its iteration) was the PSNR of validation frames first within {NEAR:g} dB of "
-                 "its best?", when, 0.0, "trained.metrics('eval') has them all.",
+                 "its best?", when, 0.0, "Each is a point on the curve of validation frames; the numbers are val_psnr "
+                 "in trained.metrics('eval').",
                  "rows = trained.metrics('eval')\nbest = max(r['val_psnr'] for r in rows)\n"
                  f"next(r['iteration'] for r in rows if r['val_psnr'] >= best - {NEAR:g})"),
     ])

@@ -33,16 +33,20 @@ def growth(run: Run) -> Exercises:
         return max(REGIONS, key=found.get)
 
     return Exercises([
-        Exercise("How many iterations must a run with quick_test's other settings have at least to grow once?",
+        Exercise("How many iterations must a run have at least to grow once, all other settings being those of "
+                 "quick_test?",
                  lambda: analysis.first_round(load_config("quick_test")),
                  hint="The window is open at both ends, and a round needs an iteration that the interval divides.",
                  solution="cfg = egs.load_config('quick_test')\n"
                           "next(i for i in range(cfg.densify_from_iter + 1, cfg.densify_until_iter)\n"
                           "     if i % cfg.densification_interval == 0)"),
-        Exercise(f"How many Gaussians exceeded a gradient of {THRESHOLD:g} in the first round, at iteration {moment}?",
-                 above, hint="Move the line of the histogram there, or ask the snapshot: it has a gradient for each.",
+        Exercise(f"How many Gaussians had a gradient above {THRESHOLD:g} when they entered the round at iteration "
+                 f"{moment}?",
+                 above, hint="Choose that round above the histogram and put the line there: the table says how many "
+                 f"lie above it. Or ask shown.snapshot({moment}): its gradient has one number for each Gaussian.",
                  solution=f"int((shown.snapshot({moment}).gradient > {THRESHOLD:g}).sum())"),
         Exercise("Which region has gained most Gaussians from the start to the newest checkpoint? (its name in quotes)",
-                 most, hint=f"One of: {'; '.join(REGIONS)}. The census has a column for each of the two moments.",
+                 most, hint=f"One of: {'; '.join(REGIONS)}. The table by region has both moments: at the start, and "
+                 "alive.",
                  solution="max(analysis.census(shown).rows, key=lambda row: row[3] - row[1])[0]"),
     ])
