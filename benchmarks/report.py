@@ -157,6 +157,13 @@ def live(rows: list[dict]) -> str:
     return table(heads, lines)
 
 
+def orbit(result: dict) -> str:
+    """Time from a slider of the orbit viewer to the bytes of a picture."""
+    lines = [[r["gaussians"], f"{r['size']} px", r["move"], f"{r['p50_ms']:.0f} ms", f"{r['p95_ms']:.0f} ms"]
+             for r in result["rows"]]
+    return table(["Gaussians", "size", "what moves", "median", "95 % within"], lines) + f"\n\n{where(result['facts'])}"
+
+
 def read(name: str) -> Optional[Any]:
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -214,7 +221,8 @@ def main() -> None:
     heard = {name: found for name in HEARERS if (found := read(name))}
     if heard:
         texts["voices"], texts["pairs"] = voices(heard), pairs(list(heard.values())[-1])
-    texts.update({name: make(found) for name, make in (("languages", languages), ("hearing", hearing), ("live", live))
+    texts.update({name: make(found) for name, make in (("languages", languages), ("hearing", hearing), ("live", live),
+                                                          ("orbit", orbit))
                   if (found := read(name))})
     for page in (README, EXPERIMENTS):
         if page.exists():

@@ -59,7 +59,8 @@ def _steps(trainer: Trainer, stop: int) -> None:
         while trainer.iteration < stop:
             trainer.train_iteration()
             now = trainer.iteration
-            keep = now in (stop, cfg.coarse_iterations) or now % cfg.checkpoint_interval == 0 or stopping.is_set()
+            stopped = stopping.is_set()  # asked once: a stop that comes later in this round has no checkpoint yet
+            keep = now in (stop, cfg.coarse_iterations) or now % cfg.checkpoint_interval == 0 or stopped
             if keep or now % LOG_INTERVAL == 0:
                 trainer.log(bar)
             bar.update(stage=cfg.stage(now), points=len(trainer.head))
@@ -69,7 +70,7 @@ def _steps(trainer: Trainer, stop: int) -> None:
                 trainer.refine_poses()
             if keep:
                 trainer.save()
-            if stopping.is_set() and now < stop:
+            if stopped and now < stop:
                 raise KeyboardInterrupt(f"stopped at iteration {now}; a checkpoint is written, train again to go on")
 
 

@@ -126,11 +126,13 @@ class Book:
         return widget.locator("xpath=ancestor::div[contains(concat(' ', @class, ' '), ' jp-Cell-outputArea ')][1]")
 
     def move(self, slider: Any, key: str = "ArrowRight", times: int = 1) -> None:
-        """Move a slider by the keyboard."""
+        """Move a slider by the keyboard, and see it move."""
         handle = slider.get_by_role("slider").first
         handle.focus()
         for _ in range(times):
+            before = handle.get_attribute("aria-valuenow")
             handle.press(key)
+            self.wait(lambda: handle.get_attribute("aria-valuenow") != before, what="the slider to move")  # noqa: B023
 
     # ---- keeping ----
 
