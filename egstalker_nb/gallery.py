@@ -3,17 +3,19 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass, field
-from html import escape, unescape
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Iterator, Optional
+from urllib.parse import quote
 
 from .errors import InputError, MissingPackageError
 from .files import make_folder, writing_to
-from .pipeline import NOTEBOOKS
+from .gallery_pages import Page, found_pages, plain, sentence
 from .progress import clock, progress
 
 TITLE = "Audio-driven 3D Gaussian talking heads"
@@ -32,43 +34,6 @@ _PAGE = """<!DOCTYPE html>
 <script src="{up}assets/gallery.js" defer></script>{scripts}</head>
 <body>{body}</body></html>
 """
-
-
-@dataclass
-class Page:
-    """One executed notebook.
-
-    Attributes:
-        path: the .ipynb. notebook: as read. title, summary: from its first cell. html: where its page goes, seen from
-            the gallery. pictures, videos: files written beside it, likewise.
-    """
-
-    path: Path
-    notebook: Any
-    title: str
-    summary: str
-    html: str
-    pictures: list[str] = field(default_factory=list)
-    videos: list[str] = field(default_factory=list)
-
-    @property
-    def folder(self) -> str:
-        """Where its pictures and videos go, seen from the gallery."""
-        return self.html.removesuffix(".html")
-
-    @property
-    def headless(self) -> dict[str, Any]:
-        """What Papermill noted; {} where it was run by hand."""
-        return self.notebook.metadata.get("papermill") or {}
-
-    @property
-    def ran(self) -> str:
-        """How long it ran and when, as a reader wants to know it."""
-        noted = self.headless
-        if noted.get("exception"):
-            return "stopped with an error"
-        took = f"ran for {clock(noted['duration'])}" if noted.get("duration") else "run time unknown"
-        return took + (f" on {noted['start_time'][:10]}" if noted.get("start_time") else "")
 
 
 @dataclass
@@ -100,7 +65,7 @@ def export(outputs: str | Path = "outputs", out: Optional[str | Path] = None) ->
     outputs = Path(outputs)
     out = Path(out) if out else outputs / "gallery"
     exporter = _exporter()
-    sets = _found(outputs, out)
+    sets = found_pages(outputs, out)
     if out.exists() and not (out / MARK).is_file() and (out.is_file() or any(out.iterdir())):
         raise InputError("a new folder, or an older gallery to replace", f"'{out}' with something else in it",
                          "Choose another folder.")
@@ -116,55 +81,6 @@ def export(outputs: str | Path = "outputs", out: Optional[str | Path] = None) ->
             out.rename(old)
         new.rename(out)
     return Gallery(out / "index.html", len(pages), sum(p.stat().st_size for p in out.rglob("*") if p.is_file()))
-
-
-# ---- what there is ----
-
-def _found(outputs: Path, out: Path) -> dict[str, list[Page]]:
-    """Name of a set of results -> its pages in the order in which notebooks are read."""
-    def place(path: Path) -> tuple[int, str]:
-        return NOTEBOOKS.index(path.stem) if path.stem in NOTEBOOKS else len(NOTEBOOKS), path.stem
-
-    sets = {}
-    for folder in sorted(outputs.glob("*/notebooks")):
-        paths = sorted(folder.glob("*.ipynb"), key=place)
-        pages = [page for page in (_page(path, folder.parent.name) for path in paths) if page]
-        if pages and folder.parent != out:
-            sets[folder.parent.name] = pages
-    if not sets:
-        raise InputError(f"executed notebooks in '{outputs}/<name>/notebooks/'", "none",
-                         "Run `make demo` first (or `make run VIDEO=clip.mp4`).")
-    return sets
-
-
-def _page(path: Path, name: str) -> Optional[Page]:
-    """None for a notebook that was never run."""
-    import nbformat
-
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except Exception as error:  # JSON, schema, encoding: nbformat has no common error
-        raise InputError("a notebook", f"'{path}', which cannot be read ({type(error).__name__})",
-                         "Remove it, or run the notebooks again.") from error
-    if not any(cell.get("outputs") for cell in notebook.cells):
-        return None
-    text = next((cell.source for cell in notebook.cells if cell.cell_type == "markdown"), "")
-    title, _, rest = text.strip().partition("\n")
-    first = rest.strip().split("\n\n")[0]
-    return Page(path, notebook, _plain(title.lstrip("# ")) or path.stem,
-                _sentence(re.sub(r"^\*\*[^*]+\*\*", "", first)), f"{name}/{path.stem}.html")
-
-
-def _plain(markdown: str) -> str:
-    """Markdown as one line of text."""
-    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
-    return " ".join(re.sub(r"[*`]+|^#+ |^(?:-|\d+\.) ", "", text, flags=re.MULTILINE).split())
-
-
-def _sentence(markdown: str) -> str:
-    """The first sentence."""
-    text = _plain(markdown)
-    return re.split(r"(?<=[.!?:]) (?=[A-Z*])", text, maxsplit=1)[0]
 
 
 # ---- one page ----
@@ -187,9 +103,11 @@ def _write_page(page: Page, group: list[Page], root: Path, exporter: Any, output
             cell.outputs = [shown for output in cell.outputs if (shown := _shown(output, page, root, about))]
     body, _ = exporter.from_notebook_node(page.notebook)
     for other in group:  # links between notebooks
-        body = body.replace(f'href="{other.path.name}"', f'href="{other.path.stem}.html"')
-    project = f"{outputs.resolve().parent}/"
-    body = body.replace(project, "").replace(escape(project), "")  # where it lies on this computer is nobody's business
+        for name in {other.path.name, quote(other.path.name)}:
+            body = body.replace(f'href="{name}"', f'href="{other.link}.html"')
+    project = outputs.resolve().parent
+    for place in {f"{project}{os.sep}", escape(f"{project}{os.sep}")} if project.name else ():
+        body = body.replace(place, "")  # where it lies on this computer is nobody's business
     headings: list[str] = []
 
     def named(match: re.Match) -> str:
@@ -211,7 +129,7 @@ def _navigation(page: Page, group: list[Page]) -> str:
 
     def link(other: list[Page], words: str) -> str:
         page = other[0] if other else None
-        return f'<a href="{page.path.stem}.html">{words.format(escape(page.title))}</a>' if page else "<span></span>"
+        return f'<a href="{page.link}.html">{words.format(escape(page.title))}</a>' if page else "<span></span>"
 
     before, after = link(group[max(at - 1, 0):at], "&#8592; {}"), link(group[at + 1:at + 2], "{} &#8594;")
     return f'<nav class="steps" aria-label="Notebooks">{before}<a href="../index.html">All notebooks</a>{after}</nav>'
@@ -223,8 +141,8 @@ def _with_context(cells: list) -> Iterator[tuple[Any, str]]:
     for cell in cells:
         if cell.cell_type == "markdown":
             lines = cell.source.strip().splitlines()
-            heading = next((_plain(line) for line in lines if line.startswith("#")), heading)
-            prose = _sentence("\n".join(line for line in lines if not line.startswith("#")))
+            heading = next((plain(line) for line in lines if line.startswith("#")), heading)
+            prose = sentence("\n".join(line for line in lines if not line.startswith("#")))
         yield cell, ". ".join(filter(None, (heading, prose)))
 
 
@@ -242,7 +160,7 @@ def _shown(output: Any, page: Page, root: Path, about: str) -> Optional[Any]:
         kind, value = "text/html", _plot(data, page, root, about)
     elif kind in PICTURES:
         name = _save(page, root, base64.b64decode(data[kind]), PICTURES[kind])
-        page.pictures.append(f"{page.folder}/{name}")
+        page.pictures.append(quote(f"{page.folder}/{name}"))
         kind, value = "text/html", _picture(page, name, about)
     else:
         value = data[kind]
@@ -265,10 +183,10 @@ def _plot(data: dict, page: Page, root: Path, about: str) -> str:
     still = ""
     if "image/png" in data:
         name = _save(page, root, base64.b64decode(data["image/png"]), "png")
-        page.pictures.append(f"{page.folder}/{name}")
+        page.pictures.append(quote(f"{page.folder}/{name}"))
         still = f"<noscript>{_picture(page, name, about)}</noscript>"
     return (f'<div class="plot" id="plot-{number}" role="img" aria-label="{escape(about)}" style="height:{height}px" '
-            f'data-script="{page.path.stem}/plot_{number:02}.js"></div>{still}')
+            f'data-script="{page.link}/plot_{number:02}.js"></div>{still}')
 
 
 def _save(page: Page, root: Path, content: bytes, ending: str) -> str:
@@ -279,7 +197,7 @@ def _save(page: Page, root: Path, content: bytes, ending: str) -> str:
 
 
 def _picture(page: Page, name: str, about: str) -> str:
-    return f'<img src="{page.path.stem}/{name}" alt="{escape(about)}" loading="lazy">'
+    return f'<img src="{page.link}/{name}" alt="{escape(about)}" loading="lazy">'
 
 
 def _with_files(html: str, page: Page, root: Path, about: str) -> str:
@@ -289,14 +207,15 @@ def _with_files(html: str, page: Page, root: Path, about: str) -> str:
         name = _save(page, root, base64.b64decode(content), ENDINGS.get(ending, ending))
         list_ = {"video": page.videos, "image": page.pictures}.get(kind)
         if list_ is not None:
-            list_.append(f"{page.folder}/{name}")
-        return f'src="{page.path.stem}/{name}"'
+            list_.append(quote(f"{page.folder}/{name}"))
+        return f'src="{page.link}/{name}"'
 
     html = _DATA.sub(replaced, html)
     html = re.sub(r"<video(?![^>]*\bpreload=)", '<video preload="metadata"', html)
     html = re.sub(r"<video(?![^>]*\bcontrols\b)", "<video controls", html)
-    html = re.sub(r"<video(?![^>]*\baria-label=)", f'<video aria-label="{escape(about)}"', html)
-    return re.sub(r"<img(?![^>]*\balt=)", f'<img alt="{escape(about)}"', html)
+    words = escape(about)  # put in by functions: in a text that is put in, a backslash would begin a command
+    html = re.sub(r"<video(?![^>]*\baria-label=)", lambda _: f'<video aria-label="{words}"', html)
+    return re.sub(r"<img(?![^>]*\balt=)", lambda _: f'<img alt="{words}"', html)
 
 
 # ---- what all pages share ----
@@ -331,11 +250,11 @@ def _card(name: str, group: list[Page]) -> str:
         noted.update(page.headless.get("parameters") or {})
     facts = [f"{what}: {escape(Path(str(noted[key])).name)}" for key, what in
              (("video", "clip"), ("config", "configuration"), ("audio", "driven by")) if noted.get(key)]
-    facts += [f"{noted['size']} px"] if noted.get("size") else []
+    facts += [f"{escape(str(noted['size']))} px"] if noted.get("size") else []
     total = sum(page.headless.get("duration") or 0 for page in group)
     facts += [f"all notebooks in {clock(total)}"] if total else []
-    rows = "".join(f'<li><a href="{page.html}">{escape(page.title)}</a> <span class="ran">{escape(page.ran)}</span>'
-                   f"<br>{escape(page.summary)}</li>" for page in group)
+    rows = "".join(f'<li><a href="{quote(page.html)}">{escape(page.title)}</a> <span class="ran">{escape(page.ran)}'
+                   f"</span><br>{escape(page.summary)}</li>" for page in group)
     return (f'<section class="card"><div>{_cover(name, group)}</div><div><h2>{escape(name)}</h2><p>'
             f"{'; '.join(facts)}</p><ul>{rows}</ul></div></section>")
 
@@ -348,5 +267,5 @@ def _cover(name: str, group: list[Page]) -> str:
                     f'aria-label="Video of {escape(name)}"></video>')
     for page in reversed(group):
         if page.pictures:
-            return f'<a href="{page.html}"><img src="{page.pictures[-1]}" alt="{escape(unescape(page.title))}"></a>'
+            return f'<a href="{quote(page.html)}"><img src="{page.pictures[-1]}" alt="{escape(page.title)}"></a>'
     return ""
