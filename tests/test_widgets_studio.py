@@ -17,6 +17,7 @@ from egstalker_nb import regions, widgets
 from egstalker_nb.audio import SAMPLE_RATE, save_wav
 from egstalker_nb.errors import EgsError, InputError
 from egstalker_nb.exercises.rendering import rendering
+from egstalker_nb.widgets import studio as studio_module
 from egstalker_nb.widgets.base import encode
 from egstalker_nb.widgets.orbit import YAW, ZOOM
 from egstalker_nb.widgets.recorder import Recorder
@@ -100,6 +101,29 @@ def test_other_poses_and_blinks_render_again(studio):
     studio.film.poses.value = "folder or .npy"
     studio.film.folder.value = "/nowhere/at/all"
     assert "poses" in studio.film.note.value and studio.poses == "orbit"
+
+
+def test_a_sound_that_comes_while_it_is_rendered_frees_the_controls(studio, tmp_path, monkeypatch):
+    """The old video must not pass for one of the new sound either."""
+    studio.film.result()
+    entered, leave = threading.Event(), threading.Event()
+    monkeypatch.setattr(studio_module, "render", lambda *_, **__: (entered.set(), leave.wait(20), "old")[-1])
+    studio.move("static")
+    old = studio.film.job
+    old.start()
+    assert entered.wait(20) and studio.film.poses.disabled
+    studio.say(save_wav(tmp_path / "second.wav", noise(5, 1)))
+    leave.set()
+    assert old.wait(20) and old.value == "old"
+    assert studio.film.job is not old and studio.film.video is None
+    assert not any(control.disabled for control in studio.film.controls)
+
+
+def test_names_of_files_are_no_markup(run, tmp_path):
+    made = widgets.Studio(run, save_wav(tmp_path / "a<b>&.wav", noise(3)), size=64)
+    assert made.speech.widget is not None and "<b>a&lt;b&gt;&amp;.wav" in made.speech.line.value
+    assert made.film.widget is not None and made.film.result()
+    assert "a<b>" not in made.film.screen.children[1].value
 
 
 def test_exports_go_where_they_are_told_to(studio):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -43,10 +44,13 @@ class Viewer:
         self.head, self.ds, self.size = head, _resized(ds, size), size
         self.renderer, self.middle = Renderer(head, self.ds, deform), middle_frame(ds)
         self.backgrounds: dict[str, np.ndarray] = {}
+        self._drawing = threading.RLock()  # callbacks and cells come from different threads
 
     def speak(self, script: Script) -> "Viewer":
         """Give it something to say (see `audio_script`); before the first picture."""
-        self.script, self.codes, self.kept = script, self.renderer.mouth(script), {}
+        codes = self.renderer.mouth(script)
+        with self._drawing:
+            self.script, self.codes, self.kept = script, codes, {}
         return self
 
     @torch.no_grad()
@@ -65,9 +69,10 @@ class Viewer:
         w2c, K = self.camera(yaw, pitch), self.renderer.K.clone()
         K[0, 0] *= zoom
         K[1, 1] *= zoom
-        rgb, alpha, _ = self._splat(frame, w2c, K)
-        behind = self._behind(behind, zoom)
-        shown = torch.addcmul(rgb[0].cpu(), 1 - alpha[0].cpu(), torch.from_numpy(behind)).clamp_(0, 1)
+        with self._drawing:
+            rgb, alpha, _ = self.head.splat(self._offsets(frame), w2c, K, self.size)
+            background = self._behind(behind, zoom)
+        shown = torch.addcmul(rgb[0].cpu(), 1 - alpha[0].cpu(), torch.from_numpy(background)).clamp_(0, 1)
         return (shown * 255).round().byte().numpy()
 
     def camera(self, yaw: float, pitch: float) -> Tensor:
@@ -75,9 +80,6 @@ class Viewer:
         w2c = self.ds.w2c[self.middle].copy()
         w2c[:3, :3] = w2c[:3, :3] @ Rotation.from_euler("yx", [-yaw, pitch], degrees=True).as_matrix()
         return torch.from_numpy(w2c)[None].to(self.renderer.device)
-
-    def _splat(self, frame: int, w2c: Tensor, K: Tensor) -> tuple[Tensor, Tensor, dict]:
-        return self.head.splat(self._offsets(frame), w2c, K, self.size)
 
     def _offsets(self, frame: int) -> Optional[dict[str, Tensor]]:
         """What the network says for a frame; a camera that moves does not ask it again."""

@@ -55,9 +55,11 @@ class Recorder(Panel):
 
     def _message(self, _: Any, content: dict, buffers: list) -> None:
         if content.get("kind") == "recording":
-            self.guarded(self.receive)(b"".join(bytes(part) for part in buffers), str(content.get("type", "")))
-            with self.view.hold_sync():
-                self.view.state, self.view.message = ("failed", "see below") if self.note.value else ("done", "")
+            try:
+                self.guarded(self.receive)(b"".join(bytes(part) for part in buffers), str(content.get("type", "")))
+            finally:  # or the button would wait for ever
+                with self.view.hold_sync():
+                    self.view.state, self.view.message = ("failed", "see below") if self.note.value else ("done", "")
 
     def receive(self, data: bytes, kind: str = "audio/webm") -> None:
         """Take the bytes of a recorded file.

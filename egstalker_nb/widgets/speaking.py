@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from html import escape
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -70,7 +71,7 @@ class SpeechIn(Panel):
         return ipywidgets.VBox([self.tabs, self.note, self.line, self.player])
 
     def _bring_up_to_date(self) -> None:
-        self.line.value, self.player.value = f"The head says <b>{self.about()}</b>", _wav(self.now()[1])
+        self.line.value, self.player.value = f"The head says <b>{escape(self.about())}</b>", _wav(self.now()[1])
 
     def _file_page(self) -> ipywidgets.Widget:
         self.files = Upload(self.folder, SOUNDS, load_audio, self.use, self.say)
@@ -78,8 +79,12 @@ class SpeechIn(Panel):
         button.description = "Sound or video"
         self.path = ipywidgets.Text(placeholder="or a path on the computer that runs this notebook",
                                     continuous_update=False, layout=ipywidgets.Layout(width="32em"))
-        self.path.observe(self.guarded(lambda change: change["new"] and self.use(Path(change["new"]))), "value")
+        self.path.observe(self.guarded(self._path_given), "value")
         return ipywidgets.HBox([button, self.path], layout=ipywidgets.Layout(flex_flow="row wrap"))
+
+    def _path_given(self, change: dict) -> None:
+        if change["new"].strip():
+            self.use(Path(change["new"].strip()).expanduser())
 
     def _text_page(self) -> ipywidgets.Widget:
         have = speech.voices()

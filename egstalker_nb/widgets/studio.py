@@ -5,6 +5,7 @@ The panels of a `Studio` belong together: another sound, pose or frame in one of
 from __future__ import annotations
 
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, Optional
 
@@ -87,18 +88,20 @@ class Studio:
 
     def shot(self, frame: int) -> bytes:
         """A frame seen from the front, as a JPEG; drawn once for all panels."""
-        if frame not in self._shots:
-            self._shots = {frame: encode(self.viewer.picture(frame))}
-        return self._shots[frame]
+        shots = self._shots  # another thread may put others in its place
+        if frame not in shots:
+            shots = self._shots = {frame: encode(self.viewer.picture(frame))}
+        return shots[frame]
 
     def _say(self, audio: Any, features: Any, poses: Poses, blink: Blink, duration: Optional[float]) -> None:
         script = audio_script(self.run, audio, features, poses, blink, duration=duration)
+        curves = timeline(self.head, self.run.dataset, script, self.run.manifest["encoder"])
+        self.viewer.speak(script)
+        self.script: Script = script
+        self.curves: Timeline = curves
+        self.frame, self._shots = 0, {}
         self._settings = (audio, features, poses, blink, duration)
         self.audio, self.features, self.poses, self.blink, self.duration = self._settings
-        self.frame, self._shots = 0, {}
-        self.script: Script = script
-        self.curves: Timeline = timeline(self.head, self.run.dataset, script, self.run.manifest["encoder"])
-        self.viewer.speak(script)
 
     def _follow(self) -> None:
         for name in ("sound", "attention"):
@@ -151,6 +154,12 @@ class Studio:
         return Export(self)
 
 
+def _rest(controls: list[ipywidgets.Widget], job: Job) -> None:
+    """Controls of what a job works on rest while it works."""
+    for control in controls:
+        control.disabled = job.busy
+
+
 class Film(Panel):
     """The video of what is said, rendered behind buttons, with controls for poses and blinks."""
 
@@ -169,21 +178,23 @@ class Film(Panel):
         return job
 
     def _progressed(self, job: Job) -> None:
+        if job is not self.job:  # of what was said before
+            return
         if job.state == "done":
             self.video = job.value
-        if "widget" in self.__dict__ and job is self.job:
-            for control in self.controls:
-                control.disabled = job.state in ("running", "stopping")
+        if "widget" in self.__dict__:
+            _rest(self.controls, job)
             if job.state == "done":
                 shown = ipywidgets.Video.from_file(self.video.path, autoplay=False, loop=False)
                 shown.layout = ipywidgets.Layout(width="512px", max_width="100%")
-                self.screen.children = [shown, ipywidgets.HTML(f"<code>{self.video}</code>")]
+                self.screen.children = [shown, ipywidgets.HTML(f"<code>{escape(str(self.video))}</code>")]
 
     def follow(self) -> None:
         """What is said has changed: the video is to be rendered again."""
         self.job.stop()
-        self.job = self._new_job()
+        self.job, self.video = self._new_job(), None
         if "widget" in self.__dict__:
+            _rest(self.controls, self.job)
             self.place.children = [self.job.widget]
 
     def build(self) -> ipywidgets.Widget:
@@ -251,8 +262,7 @@ class Export(Panel):
 
     def _progressed(self, job: Job) -> None:
         if "widget" in self.__dict__ and job is self.job:
-            for control in self.controls:
-                control.disabled = job.state in ("running", "stopping")
+            _rest(self.controls, job)
             if job.state == "done":
                 self.say(str(job.value))
 
@@ -262,6 +272,7 @@ class Export(Panel):
         self.seconds = min(self.seconds, len(self.studio.script) / FPS)
         self.job = self._new_job()
         if "widget" in self.__dict__:
+            _rest(self.controls, self.job)
             self.length.max = len(self.studio.script) / FPS
             self.place.children = [self.job.widget]
 

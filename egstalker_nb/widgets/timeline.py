@@ -1,6 +1,7 @@
 """Curves of a spoken sequence with a cursor at the chosen frame."""
 from __future__ import annotations
 
+from html import escape
 from typing import Callable
 
 import ipywidgets
@@ -111,7 +112,7 @@ class SoundChart(Chart):
         silence.x, silence.y = curves.time, (curves.silent > 0.5) * curves.opening.max()
 
     def tell(self, frame: int) -> str:
-        heard = self.curves.channels[int(self.curves.features[frame, 8].argmax())]
+        heard = escape(self.curves.channels[int(self.curves.features[frame, 8].argmax())])
         quiet = ", silence" if self.curves.silent[frame] > 0.5 else ""
         return f"{frame / FPS:.2f} s, strongest: <b>{heard}</b>{quiet}, opening {self.curves.opening[frame]:.3f}"
 
