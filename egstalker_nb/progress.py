@@ -48,8 +48,8 @@ _listener: ContextVar[Optional[Listener]] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """All progress lines of this thread go to `listener` inside the block."""
+def listening(listener: Optional[Listener]) -> Iterator[None]:
+    """All progress lines of this thread go to `listener` inside the block; None: where they would go anyway."""
     token = _listener.set(listener)
     try:
         yield

@@ -11,7 +11,7 @@ from egstalker_nb.errors import InputError
 from egstalker_nb.files import alone_in
 from egstalker_nb.progress import Listener, Progress, listening
 from egstalker_nb.training import stop_signal
-from egstalker_nb.widgets import Job
+from egstalker_nb.widgets import Job, Panel
 from egstalker_nb.widgets import job as job_module
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,6 +92,14 @@ def test_a_failure_is_shown_and_raised_once_then_tried_again():
         job.result()
     assert len(tries) == 1, "a failure that was not seen yet is not tried again behind the reader's back"
     assert job.result() == "good" and job.note.value == ""
+
+
+def test_an_error_that_nobody_foresaw_is_told_and_logged():
+    """In a callback it would be in the log alone, and the reader would press a dead button."""
+    panel = Panel()
+    with pytest.raises(ZeroDivisionError):
+        panel.guarded(lambda: 1 / 0)()
+    assert "ZeroDivisionError: division by zero" in panel.note.value
 
 
 def test_watchers_can_fail_and_press_buttons(monkeypatch):

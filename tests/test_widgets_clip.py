@@ -54,6 +54,18 @@ def send(picker, name: str, data: bytes, piece: int = 1 << 20) -> dict:
 
 # ---- choosing a video
 
+def test_videos_of_one_name_in_folders_of_one_name_are_told_apart(sample_clip, tmp_path):
+    """A menu with one entry for both could not show which is chosen."""
+    for place in ("one", "two"):
+        (tmp_path / place / "clips").mkdir(parents=True)
+        shutil.copy(sample_clip, tmp_path / place / "clips" / "talk.mp4")
+    mine = tmp_path / "one" / "clips" / "talk.mp4"
+    picker = widgets.VideoPicker(mine, [tmp_path / "two" / "clips"])
+    other = str(tmp_path / "two" / "clips" / "talk.mp4")
+    assert picker.options() == {"talk.mp4 (clips)": str(mine), other: other}
+    assert picker.widget is not None and picker.menu.value == str(mine)
+
+
 def test_picker_lists_videos_and_starts_with_the_parameter(sample_clip, folder):
     picker = widgets.VideoPicker(sample_clip, [folder, folder / "missing"])
     assert list(picker.options().values()) == [str(sample_clip), str(folder / "mine.mp4")]

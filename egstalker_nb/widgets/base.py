@@ -69,7 +69,7 @@ class Panel:
         self.note.value = f"<span style='color:{colour}'>{mark}{escape(message)}</span>" if message else ""
 
     def guarded(self, callback: Callable) -> Callable:
-        """A callback whose EgsError is shown in the panel."""
+        """A callback whose EgsError is shown in the panel; any other error as well, before it goes on to the log."""
         @wraps(callback)
         def safe(*args: Any) -> None:
             try:
@@ -77,6 +77,9 @@ class Panel:
                 callback(*args)
             except EgsError as error:
                 self.say(str(error), error=True)
+            except Exception as error:
+                self.say(f"{type(error).__name__}: {error}", error=True)
+                raise
 
         return safe
 
@@ -105,6 +108,9 @@ class Plot:
 
     def __init__(self, figure: go.Figure, still: Callable[[], Figure]):
         self.figure, self.still = figure, still
+
+    def __repr__(self) -> str:
+        return f"Plot({self.figure.layout.title.text or ''})"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         bundle = {"text/plain": repr(self), PLOTLY: json.loads(self.figure.to_json())}

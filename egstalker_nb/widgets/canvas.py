@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -47,6 +48,7 @@ class Canvas(anywidget.AnyWidget):
         drawing.update_layout(uirevision="kept")  # the reader's view stays when the data change
         super().__init__(figure=drawing.to_json(), config=config or {})
         self.drawing = drawing
+        self._pen = threading.RLock()  # cells, jobs and what the browser tells come from different threads
         if clicked is not None:
             self.observe(lambda change: "x" in change["new"] and clicked(change["new"]["x"]), "clicked")
         self._dragged = dragged
@@ -56,8 +58,9 @@ class Canvas(anywidget.AnyWidget):
     @contextmanager
     def changing(self) -> Iterator[go.Figure]:
         """Change `drawing` inside the block; it is sent at the end, once."""
-        yield self.drawing
-        self.figure = self.drawing.to_json()
+        with self._pen:
+            yield self.drawing
+            self.figure = self.drawing.to_json()
 
     def _answer(self, _: Any, content: dict[str, Any], buffers: list[bytes]) -> None:
         if content.get("want") == "plotly":
@@ -65,15 +68,16 @@ class Canvas(anywidget.AnyWidget):
 
     def _follow(self, change: dict[str, Any]) -> None:
         """What the reader changed, in plotly's words: `xaxis.range[0]`, `scene.camera`, `shapes[0].x0`."""
-        dragged = set()
-        for key, value in change["new"].items():
-            if key == "count":
-                continue
-            axis = re.fullmatch(r"([xy]axis\d*)\.(?:range(?:\[([01])\])?|autorange)", key)
-            if axis:
-                self._zoomed(self.drawing.layout[axis[1]], axis[2], value)
-            else:
-                self.drawing.update_layout({_path(key): value}) if "[" not in key else self._shape(key, value, dragged)
+        dragged: set[int] = set()
+        with self._pen:
+            for key, value in change["new"].items():
+                axis = re.fullmatch(r"([xy]axis\d*)\.(?:range(?:\[([01])\])?|autorange)", key)
+                if axis:
+                    self._zoomed(self.drawing.layout[axis[1]], axis[2], value)
+                elif "[" in key:
+                    self._shape(key, value, dragged)
+                elif key != "count":
+                    self.drawing.update_layout({_path(key): value})
         for number in sorted(dragged):
             if self._dragged is not None:
                 self._dragged(number)

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import plots
+from ..audio import FPS
 from ..dataset import Dataset
 from ..errors import EgsError
 from ..preparation.pipeline import check_video, prepare
@@ -41,7 +42,7 @@ def shots(video: Path, stamp: float) -> tuple[VideoInfo, tuple[float, ...], tupl
     """What a video holds: its properties, and four frames with their times in seconds. stamp: when it was changed."""
     info = check_video(video)
     ids = sorted({int(part * (info.frames_at() - 1)) for part in SHOTS})
-    return info, tuple(i / 25 for i in ids), tuple(next(iter(read_frames(video, start=i))) for i in ids)
+    return info, tuple(i / FPS for i in ids), tuple(next(iter(read_frames(video, start=i))) for i in ids)
 
 
 class VideoPicker(Panel):
@@ -67,11 +68,15 @@ class VideoPicker(Panel):
         return f"VideoPicker: {self.video}, {self.facts()}"
 
     def options(self) -> dict[str, str]:
-        """What can be chosen: name and folder -> path; the first choice stands first."""
+        """What can be chosen: name and folder (where that is taken, the path) -> path; the first choice comes first."""
         found = [p for folder in self.folders if folder.is_dir() for p in sorted(folder.iterdir())
                  if p.suffix.lower() in KINDS and p.is_file() and not p.name.startswith(".")]
         paths = {Path(p).resolve(): str(p) for p in reversed([self.first, self.video, *found])}
-        return {f"{p.name} ({p.parent.name})": text for p, text in reversed(paths.items())}
+        named: dict[str, str] = {}
+        for path, text in reversed(paths.items()):
+            name = f"{path.name} ({path.parent.name})"
+            named[text if name in named else name] = text  # folders of one name may lie in different places
+        return named
 
     def choose(self, video: str | Path) -> None:
         """Look at another video and take it; a bad one is refused, and the choice stays.

@@ -1,6 +1,7 @@
 """A prepared clip, frame by frame: the picture with what was tracked on it, and the sound under a common cursor."""
 from __future__ import annotations
 
+from html import escape
 from typing import Any, Collection, Optional
 
 import ipywidgets
@@ -168,7 +169,7 @@ class Explorer(Panel):
         """Bring picture, slider, cursor and text up to date with the state."""
         if not self._built:
             return
-        self.view.value, self.text.value = encode(self.picture()), self.facts()
+        self.view.value, self.text.value = encode(self.picture()), escape(self.facts())
         self.slider.value, self._settling = self.frame, True
         try:
             self.zooms.value = self.zoom

@@ -148,8 +148,9 @@ class TrainingPanel(Panel):
         self.canvas.layout.max_width = f"{WIDTH}px"
         self._built = True
         controls = self.job.widget
-        self.update()
-        self._show()
+        with self._lock:
+            self.update()
+            self._show()
         return ipywidgets.VBox([controls, self.facts, self.canvas, self.trio.box])
 
     def refresh(self) -> None:

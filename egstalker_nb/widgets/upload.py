@@ -71,11 +71,13 @@ class Upload:
             if not 0 < self.size <= self.limit:
                 raise InputError(f"a file of at most {self.limit // MEGA} MB", f"'{self.name}' with "
                                  f"{self.size / MEGA:.1f} MB", "Cut it, or copy it into the folder yourself.")
-            self.file = tempfile.TemporaryFile()  # without a name: it cannot stay behind
+            with writing_to(Path(tempfile.gettempdir())):
+                self.file = tempfile.TemporaryFile()  # without a name: it cannot stay behind
         elif message["kind"] == "broken" or self.file is None or message["from"] != self.file.tell():
             raise InputError("a whole file", f"'{self.name}' that was cut off on the way", "Upload it again.")
         else:
-            self.file.write(buffers[0])
+            with writing_to(Path(tempfile.gettempdir())):
+                self.file.write(buffers[0])
         have = self.file.tell()
         if have < self.size:
             self.tell(f"{self.name}: {have / MEGA:.0f} of {self.size / MEGA:.0f} MB", False)
@@ -126,8 +128,9 @@ def save_upload(source: IO[bytes], name: str, folder: str | Path, check: Callabl
             check(whole)
         except EgsError as error:
             raise InputError(error.expected, error.found.replace(str(whole), f"'{name}'"), error.fix) from error
-        whole.chmod(0o644)
-        return _keep(whole, target)
+        with writing_to(target.parent):
+            whole.chmod(0o644)
+            return _keep(whole, target)
     finally:
         whole.unlink(missing_ok=True)
 
