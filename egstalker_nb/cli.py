@@ -103,6 +103,24 @@ def gallery(args: argparse.Namespace) -> None:
     print(export(args.outputs, args.out))
 
 
+def _add_config(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--config", default="production", help="preset or YAML file")
+    sub.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
+                     help="settings that replace the file's (last on the line, or before another option)")
+
+
+def _add_script(sub: argparse.ArgumentParser, out: str) -> None:
+    sub.add_argument("--features", type=Path, help="ready audio features .npy [num_frames, 16, 29] of --audio")
+    sub.add_argument("--out", type=Path, help=out)
+    sub.add_argument("--poses", help="with --audio: cycle (if left out), static, orbit, the folder of a dataset "
+                                     "that lends its head motion, or world-to-camera matrices .npy [F, 4, 4]")
+    sub.add_argument("--blink", type=rate_or_name, help="with --audio: dataset (if left out), blinks a minute, or "
+                                                        "an .npy [F] of 0 open ... 1 closed")
+    sub.add_argument("--iteration", type=int, help="checkpoint; default: the newest")
+    sub.add_argument("--start", type=float, default=0.0, help="seconds into the sound")
+    sub.add_argument("--duration", type=float, help="seconds; default: to the end of the sound")
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="egs", description="Audio-driven 3D Gaussian talking heads.")
     commands = top.add_subparsers(required=True, metavar="command")
@@ -115,22 +133,6 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(name, type=Path)
         return sub
 
-    def add_config(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--config", default="production", help="preset or YAML file")
-        sub.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
-                         help="settings that replace the file's (last on the line, or before another option)")
-
-    def add_script(sub: argparse.ArgumentParser, out: str) -> None:
-        sub.add_argument("--features", type=Path, help="ready audio features .npy [num_frames, 16, 29] of --audio")
-        sub.add_argument("--out", type=Path, help=out)
-        sub.add_argument("--poses", help="with --audio: cycle (if left out), static, orbit, the folder of a dataset "
-                                         "that lends its head motion, or world-to-camera matrices .npy [F, 4, 4]")
-        sub.add_argument("--blink", type=rate_or_name, help="with --audio: dataset (if left out), blinks a minute, or "
-                                                            "an .npy [F] of 0 open ... 1 closed")
-        sub.add_argument("--iteration", type=int, help="checkpoint; default: the newest")
-        sub.add_argument("--start", type=float, default=0.0, help="seconds into the sound")
-        sub.add_argument("--duration", type=float, help="seconds; default: to the end of the sound")
-
     sub = command(prepare, "Make a dataset folder from a video.", "video", "out")
     sub.add_argument("--size", type=int, default=512, help="side of the square pictures, px")
     sub.add_argument("--features", type=Path, help="ready audio features .npy of the video's own sound")
@@ -138,12 +140,12 @@ def parser() -> argparse.ArgumentParser:
                      help=f"what hears the sound: {', '.join(BUILT_IN)}, or a CTC model's folder or hub id")
 
     sub = command(train, "Train a head, or go on with what the run folder holds.", "dataset", "run")
-    add_config(sub)
+    _add_config(sub)
     sub.add_argument("--until", choices=["coarse"], help="stop after this stage")
 
     sub = command(render, "Drive a trained head and write a video.", "run")
     sub.add_argument("--audio", type=Path, help="WAV, MP3, FLAC or a video with sound; default: replay --split")
-    add_script(sub, "the MP4 to write; default: in the run folder")
+    _add_script(sub, "the MP4 to write; default: in the run folder")
     sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
     sub.add_argument("--split", choices=SPLITS, default="val", help="without --audio: which of the clip's frames")
     sub.add_argument("--compare", action="store_true", help="without --audio: beside the clip's own frames")
@@ -151,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command(export, "Drive a trained head and write pictures or deformed Gaussians, frame by frame.", "run",
                   "audio")
     sub.add_argument("--format", choices=["png", "jpeg", "ply"], default="png", help="kind of the files")
-    add_script(sub, "the folder to write; default: in the run folder")
+    _add_script(sub, "the folder to write; default: in the run folder")
 
     sub = command(evaluate, "Score a trained head against its clip.", "run")
     sub.add_argument("--split", choices=SPLITS, default="val", help="frames to score")
@@ -162,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help="path of the cut files, without the ending")
 
     sub = command(run, "Run all notebooks headless on a video.", "video")
-    add_config(sub)
+    _add_config(sub)
     sub.add_argument("--audio", type=Path, help="sound that drives the head; default: the clip's own")
     sub.add_argument("--encoder", help="what hears the sound, see `egs prepare`")
     sub.add_argument("--features", type=Path, help="ready audio features .npy of the video's own sound")
