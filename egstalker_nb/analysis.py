@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import snapshots
-from .config import Config, load_config
+from .config import Config, first_round, load_config, rounds
 from .dataset import Dataset
 from .densify import SCENE_SCALE, HeadStrategy
 from .errors import DatasetError, InputError
@@ -36,16 +36,6 @@ SETTINGS = {
 
 
 # ---- the schedule ----
-
-def first_round(cfg: Config) -> int:
-    """The iteration at which the first growth round would take place in an endless run."""
-    return (cfg.densify_from_iter // cfg.densification_interval + 1) * cfg.densification_interval
-
-
-def rounds(cfg: Config) -> range:
-    """Iterations of the growth rounds a configuration leads to; gsplat's window is open at both ends."""
-    return range(first_round(cfg), min(cfg.densify_until_iter, cfg.iterations + 1), cfg.densification_interval)
-
 
 def schedule(*runs: Run) -> Table:
     """The settings that decide growth and how many rounds follow from them, one column for each run."""

@@ -14,7 +14,8 @@ from .economy import MEBIBYTE, Outcome, seconds_at, series
 from .effects import Differences, differences, with_presets
 from .errors import EgsError, InputError
 from .evaluation import SCORES, Scores, evaluate, saved_scores
-from .figures import NOT_A_TERM, psnr
+from .figures import psnr
+from .history import NOT_A_TERM
 from .progress import clock
 from .run import Run, load_run
 from .sidebyside import TRUTH, Renders

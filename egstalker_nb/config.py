@@ -155,6 +155,16 @@ class Config(Schedule, Densification, Optimisation, Losses, Network):
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 
 
+def first_round(cfg: Config) -> int:
+    """The iteration at which the first growth round would take place in an endless run."""
+    return (cfg.densify_from_iter // cfg.densification_interval + 1) * cfg.densification_interval
+
+
+def rounds(cfg: Config) -> range:
+    """Iterations of the growth rounds a configuration leads to; gsplat's window is open at both ends."""
+    return range(first_round(cfg), min(cfg.densify_until_iter, cfg.iterations + 1), cfg.densification_interval)
+
+
 def presets() -> list[str]:
     """Names of the presets."""
     return sorted(p.stem for p in PRESETS.glob("*.yaml"))

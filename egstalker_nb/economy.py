@@ -9,11 +9,12 @@ import numpy as np
 from scipy.optimize import nnls
 
 from . import checkpoint
-from .analysis import LESSON_ITERATIONS, lesson_config, rounds
-from .config import Config, load_config
+from .analysis import LESSON_ITERATIONS, lesson_config
+from .config import Config, load_config, rounds
 from .dataset import Dataset
 from .errors import InputError
 from .frames import BYTES_PER_PIXEL
+from .history import History
 from .progress import clock
 from .run import Run
 from .tables import Table
@@ -32,12 +33,8 @@ def seconds_at(run: Run) -> dict[int, float]:
 
     Steps, evaluations and checkpoints count; loading data and pauses between sessions do not.
     """
-    total, before, at = 0.0, 0, {}
-    for row in run.metrics("train"):
-        total += (row["iteration"] - before) / max(row["it_per_s"], 1e-9)
-        before = row["iteration"]
-        at[before] = total
-    return at
+    iterations, seconds = History(run.root).seconds()
+    return dict(zip(iterations.astype(int).tolist(), seconds.tolist()))
 
 
 def series(run: Run, kind: str, key: str, by: By = "iteration") -> tuple[list[float], list[Any]]:

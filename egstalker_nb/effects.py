@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from . import plots
-from .config import FIELDS, Config, describe, load_config, presets
-from .densify import rounds
+from .config import FIELDS, Config, describe, load_config, presets, rounds
 from .errors import ConfigError
 from .tables import Table, text
 

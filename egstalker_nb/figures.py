@@ -15,17 +15,14 @@ from .control import middle_frame
 from .dataset import Dataset
 from .expression import LOWER
 from .frames import Frames
-from .model import TOKENS, Head
+from .model import Head
 from .preparation.face import LIP_MARGIN, LIPS, rectangles
 from .preparation.quality import euler
 from .rasterizer import rasterize
 from .rendering import FPS, SAMPLES_PER_FRAME, Renderer
-from .run import Run
 
 LIGHT = 0.92                # grey of a plain background
 MASK_COLOURS = np.float32([(230, 120, 60), (70, 120, 210), (90, 90, 90)])  # head, torso, background
-NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "coverage", "it_per_s",
-              "gpu_mib")
 VISIBLE = 0.02              # below this opacity a pixel shows no painted value
 CHANNELS = {"phones": phones.CLASSES, "ctc": ctc.CLASSES}  # what the channels of an encoder stand for
 INNER_LIPS = [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191]
@@ -182,50 +179,16 @@ def views(head: Head, ds: Dataset, degrees: Sequence[float] = (-40, -20, 0, 20, 
     return plots.pictures(list(rgb.cpu().numpy()), [f"{d:+g} degrees" if d else "front" for d in degrees], edge=2.1)
 
 
-# ---- how training went ----
-
-def curves(run: Run, last: Optional[int] = None) -> Figure:
-    """Loss terms, PSNR and number of Gaussians over the iterations; stages and densification marked.
-
-    Args:
-        last: draw up to this iteration; default: all.
-    """
-    last = last or run.config.iterations
-    rows = [r for r in run.metrics("train") if r["iteration"] <= last]
-    evals = [r for r in run.metrics("eval") if r["iteration"] <= last]
-    figure, axes = plots.subplots(1, 3, width=12, height=3.4)
-    for style, name in enumerate(["loss", *dict.fromkeys(k for r in rows for k in r if k not in NOT_A_TERM)]):
-        some = [(r["iteration"], r[name]) for r in rows if r.get(name)]
-        if some:
-            plots.curve(axes[0], *zip(*some), name, style)
-    axes[0].set_yscale("log")
-    plots.curve(axes[1], [r["iteration"] for r in rows], [r["psnr"] for r in rows], "training batches")
-    plots.curve(axes[1], [r["iteration"] for r in evals], [r["val_psnr"] for r in evals], "validation frames", 1,
-                marker="o")
-    plots.curve(axes[2], [r["iteration"] for r in rows], [r["points"] for r in rows])
-    axes[2].set_ylim(0)
-    c = run.config
-    for axis in axes:
-        axis.axvspan(min(c.densify_from_iter, last), min(c.densify_until_iter, last), color="#e0a526", alpha=0.12, lw=0)
-        if c.coarse_iterations < last:
-            axis.axvline(c.coarse_iterations, color="#888888", linewidth=1)
-    plots.label(axes[0], "iteration", "loss (weighted)", "loss terms")
-    axes[0].legend(frameon=False, fontsize=8, ncols=2)
-    plots.label(axes[1], "iteration", "PSNR (dB)", "picture quality")
-    plots.label(axes[2], "iteration", "number of Gaussians", "Gaussians (yellow: densification)")
-    return figure
-
-
 # ---- what the deformation does ----
 
 @torch.no_grad()
 def offsets(head: Head, ds: Dataset, ids: Sequence[int]) -> dict[str, Tensor]:
     """The network's offsets of all N Gaussians in frames `ids`: means [B, N, 3] and so on, see `Deformation.decode`."""
-    return head.offsets(*_conditions(head, ds, ids))
+    return head.offsets(*conditions(head, ds, ids))
 
 
-def _conditions(head: Head, ds: Dataset, ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Mouth, upper face and camera of frames `ids`."""
+def conditions(head: Head, ds: Dataset, ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """What the network is told of frames `ids`: mouth [B, 8], upper face [B, 7] and camera [B, 4, 4]."""
     codes, index = head.mouth.codes, torch.as_tensor(list(ids))
     eyes, w2c = (torch.from_numpy(a)[index].to(codes) for a in (ds.eyes, ds.w2c))
     return codes[index.to(codes.device)], eyes, w2c
@@ -233,37 +196,35 @@ def _conditions(head: Head, ds: Dataset, ids: Sequence[int]) -> tuple[Tensor, Te
 
 @torch.no_grad()
 def painted(head: Head, ds: Dataset, i: int, values: Tensor) -> np.ndarray:
-    """One value per Gaussian [N] as it is seen in frame i: [S, S] float32, NaN where there is no head."""
-    device = next(head.parameters()).device
-    shape = head.shapes(None, 1)
-    shape["colors"] = values.to(device)[None, :, None].expand(1, -1, 3)
-    w2c = torch.from_numpy(ds.w2c[i]).to(device)
-    rgb, alpha, _ = rasterize(**shape, viewmats=w2c[None, None], Ks=ds.K.to(device)[None, None], width=ds.size,
-                              height=ds.size)
-    rgb, alpha = rgb[0, 0, ..., 0].cpu().numpy(), alpha[0, 0, ..., 0].cpu().numpy()
-    return np.where(alpha > VISIBLE, rgb / np.maximum(alpha, VISIBLE), np.nan)
+    """Several values per Gaussian [N, D] as they are seen in frame i: [S, S, D] float32, NaN where there is no head."""
+    device, count = next(head.parameters()).device, values.shape[1]
+    shape, K = head.shapes(None, 1), ds.K.to(device)[None, None]
+    w2c = torch.from_numpy(ds.w2c[i]).to(device)[None, None]
+    out = np.empty((ds.size, ds.size, count), np.float32)
+    for first in range(0, count, 3):  # three at a time, which is what both rasterisers are fastest at
+        three = values[:, first:first + 3].to(device)
+        shape["colors"] = torch.nn.functional.pad(three, (0, 3 - three.shape[1]))[None]
+        rgb, alpha, _ = rasterize(**shape, viewmats=w2c, Ks=K, width=ds.size, height=ds.size)
+        rgb, alpha = rgb[0, 0].cpu().numpy(), alpha[0, 0].cpu().numpy()
+        seen = np.where(alpha > VISIBLE, rgb / np.maximum(alpha, VISIBLE), np.nan)
+        out[..., first:first + 3] = seen[..., :three.shape[1]]
+    return out
 
 
 def paintings(head: Head, ds: Dataset, i: int, named: dict[str, Tensor], unit: str) -> Figure:
     """Frame i in grey under values per Gaussian ([N] each), one panel and colour scale each."""
     grey = cv2.cvtColor(ds.frame(i), cv2.COLOR_RGB2GRAY)
+    images = painted(head, ds, i, torch.stack(list(named.values()), 1))
     figure, axes = plots.subplots(1, len(named), width=3.1 * len(named), height=3.1)
-    for axis, (name, values) in zip(axes, named.items()):
-        image = painted(head, ds, i, values)
-        seen = image[np.isfinite(image)]
+    for k, (axis, (name, values)) in enumerate(zip(axes, named.items())):
+        seen = images[..., k][np.isfinite(images[..., k])]
         low, high = np.percentile(seen, (1, 99)) if len(seen) else (0, 1)
         axis.imshow(grey, cmap="gray", vmin=0, vmax=400)
-        drawn = axis.imshow(image, vmin=low, vmax=max(high, low + 1e-6), cmap="viridis", alpha=0.85)
+        drawn = axis.imshow(images[..., k], vmin=low, vmax=max(high, low + 1e-6), cmap="viridis", alpha=0.85)
         axis.set_title(f"{name}, mean {float(values.mean()):.3g}", fontsize=9)
         axis.axis("off")
         figure.colorbar(drawn, ax=axis, label=unit, shrink=0.8, format="%.3g")
     return figure
-
-
-def attention(head: Head, ds: Dataset, i: int) -> Figure:
-    """How much each part of the face looks at each token in frame i (mean over attention heads; the four sum to 1)."""
-    weights = head.attention(*_conditions(head, ds, [i]))[0]
-    return paintings(head, ds, i, {f"{name} token": weights[:, k] for k, name in enumerate(TOKENS)}, "attention")
 
 
 def movement(head: Head, ds: Dataset, ids: Sequence[int], i: int) -> Figure:
@@ -276,14 +237,19 @@ def movement(head: Head, ds: Dataset, ids: Sequence[int], i: int) -> Figure:
 
 # ---- mouths and sound ----
 
+def crop(picture: np.ndarray, window: Sequence[float], aspect: float, width: int = 180) -> np.ndarray:
+    """A window (centre x, y and width, px) of a picture, enlarged to [width / aspect, width, 3] uint8."""
+    height, scale = round(width / aspect), width / window[2]
+    half = (scale - 1) / 2  # OpenCV puts pixel centres on whole numbers
+    place = np.float32([[scale, 0, width / 2 - scale * window[0] + half],
+                        [0, scale, height / 2 - scale * window[1] + half]])
+    return cv2.warpAffine(picture, place, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
 def mouth(picture: np.ndarray, rect: np.ndarray, edge: int = 128) -> np.ndarray:
     """The square around a lip rectangle (x0, y0, x1, y1 px), enlarged to [edge, edge, 3] uint8."""
-    half = 0.6 * max(rect[2] - rect[0], rect[3] - rect[1], 4)
-    x, y = (rect[0] + rect[2]) / 2, (rect[1] + rect[3]) / 2
-    scale = edge / (2 * half)
-    half_pixel = (scale - 1) / 2  # OpenCV puts pixel centres on whole numbers
-    place = np.float32([[scale, 0, edge / 2 - scale * x + half_pixel], [0, scale, edge / 2 - scale * y + half_pixel]])
-    return cv2.warpAffine(picture, place, (edge, edge), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    width = 1.2 * max(rect[2] - rect[0], rect[3] - rect[1], 4)
+    return crop(picture, ((rect[0] + rect[2]) / 2, (rect[1] + rect[3]) / 2, width), 1.0, edge)
 
 
 def faces_and_mouths(shown: dict[str, np.ndarray], rects: np.ndarray, names: Sequence[str]) -> Figure:
@@ -328,13 +294,6 @@ def mouth_modes(head: Head, ds: Dataset, count: int = 4) -> Figure:
         axis.invert_yaxis()
         axis.set_aspect("equal", "datalim")
     figure.legend(axes[0].lines[::2], ("- 2 std", "mean", "+ 2 std"), loc="outside lower center", ncols=3)
-    return figure
-
-
-def sound(wave: np.ndarray, features: np.ndarray, encoder: dict) -> Figure:
-    """Waveform [samples] and features [N, 16, 29] of a sound on one time axis; encoder: the spec of the features'."""
-    figure, axes = plots.subplots(2, height=2.7)
-    _sound(axes, wave, features, encoder)
     return figure
 
 

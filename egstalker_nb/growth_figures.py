@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import analysis, plots
-from .analysis import KINDS, by_region, first_round, rounds
-from .config import Config, load_config
+from .analysis import KINDS, by_region
+from .config import Config, first_round, load_config, rounds
 from .control import middle_frame
 from .figures import projected, rendered
 from .regions import REGIONS

@@ -3,16 +3,18 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 
-from .figures import NOT_A_TERM
 from .run import METRICS
 
 POINTS = 300    # of a curve on the screen
 RECENT = 5      # rows whose speed tells the time left
+#: what a training row holds beside the loss terms
+NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "coverage", "it_per_s", "gpu_mib")
 
 
 def thinned(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
@@ -36,10 +38,15 @@ class History:
         self.path = Path(root) / METRICS
         self.rows: list[dict[str, Any]] = []
         self._at, self._file = 0, None
+        self._reading = threading.Lock()  # a cell and the thread that trains may both ask for news
         self.read()
 
     def read(self) -> bool:
         """Take in new rows; True if there are any. A row that is still being written waits for the next time."""
+        with self._reading:
+            return self._read()
+
+    def _read(self) -> bool:
         try:
             with open(self.path, "rb") as file:
                 whole = _identity(file.fileno())

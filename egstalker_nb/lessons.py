@@ -9,18 +9,15 @@ import torch
 from torch import Tensor
 
 from .dataset import Dataset
-from .figures import VISIBLE
+from .figures import conditions, painted
 from .frames import Frames
 from .losses import Losses
 from .metrics import ssim_map
 from .model import TOKENS, Head
-from .rasterizer import rasterize
-from .regions import share_of_parts
+from .timeline import PARTS, attention_of_parts
 
 #: parameters of the Gaussians whose gradients `pulls` gives, and what a reader calls them
 PARAMETERS = {"means": "place", "scales": "size", "opacities": "opacity", "sh0": "colour"}
-PARTS = ("rest", "mouth", "eyes")  # columns of `share_of_parts`
-CHUNK = 64                         # frames at a time
 
 
 def _seen(head: Head, ds: Dataset, ids: Sequence[int], deform: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -86,47 +83,19 @@ def strengths(found: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, float]
     return {term: {p: float(g.norm()) for p, g in by.items()} for term, by in found.items()}
 
 
-@torch.no_grad()
-def painted(head: Head, ds: Dataset, i: int, values: Tensor) -> np.ndarray:
-    """Several values per Gaussian [N, D] as they are seen in frame i: [S, S, D] float32, NaN where there is no head."""
-    device, count = next(head.parameters()).device, values.shape[1]
-    shape = head.shapes(None, 1)
-    w2c = torch.from_numpy(ds.w2c[i]).to(device)[None, None]
-    out = np.empty((ds.size, ds.size, count), np.float32)
-    for first in range(0, count, 3):  # three at a time, which is what both rasterisers are fastest at
-        three = values[:, first:first + 3].to(device)
-        shape["colors"] = torch.nn.functional.pad(three, (0, 3 - three.shape[1]))[None]
-        rgb, alpha, _ = rasterize(**shape, viewmats=w2c, Ks=ds.K.to(device)[None, None], width=ds.size, height=ds.size)
-        rgb, alpha = rgb[0, 0].cpu().numpy(), alpha[0, 0].cpu().numpy()
-        seen = np.where(alpha > VISIBLE, rgb / np.maximum(alpha, VISIBLE), np.nan)
-        out[..., first:first + 3] = seen[..., :three.shape[1]]
-    return out
-
-
-def _attention(head: Head, ds: Dataset, ids: Sequence[int]) -> Tensor:
-    codes, index = head.mouth.codes, torch.as_tensor(list(ids))
-    eyes, w2c = (torch.from_numpy(a)[index].to(codes) for a in (ds.eyes, ds.w2c))
-    return head.attention(codes[index.to(codes.device)], eyes, w2c)             # [B, N, 4]
-
-
 def attention_maps(head: Head, ds: Dataset, i: int) -> np.ndarray:
     """How much each place of the face looks at each token in frame i: [S, S, 4] 0...1 in the order of `TOKENS`, NaN
     where there is no head."""
-    return painted(head, ds, i, _attention(head, ds, [i])[0])
+    return painted(head, ds, i, head.attention(*conditions(head, ds, [i]))[0])
 
 
-@torch.no_grad()
 def attention_by_part(head: Head, ds: Dataset, ids: Sequence[int]) -> np.ndarray:
     """Mean attention of the Gaussians of each part of the face in frames `ids`.
 
     Returns:
         [len(ids), 3, 4] float32 0...1: `PARTS` by `TOKENS`; the four sum to 1.
     """
-    net = head.deformation
-    parts = share_of_parts(head.gaussians["means"], net.mouth_landmarks, net.eye_landmarks)    # [N, 3]
-    weight = parts / parts.sum(0).clamp_min(1e-9)
-    chunks = [list(ids)[k:k + CHUNK] for k in range(0, len(ids), CHUNK)]
-    return torch.cat([torch.einsum("bnt,np->bpt", _attention(head, ds, c), weight) for c in chunks]).cpu().numpy()
+    return attention_of_parts(head, *conditions(head, ds, ids)).cpu().numpy()
 
 
 def favourite(head: Head, ds: Dataset, i: int, part: str = "mouth") -> str:

@@ -5,7 +5,6 @@ import threading
 from collections import OrderedDict
 from typing import Sequence
 
-import cv2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -79,15 +78,6 @@ def crops(rects: np.ndarray, aspect: float, margin: float = 1.0) -> np.ndarray:
     sides = np.median(corners[:, 1] - corners[:, 0], 0)
     width = margin * max(sides[0], sides[1] * aspect, 4)
     return np.concatenate([corners.mean(1), np.full((len(corners), 1), width)], 1)
-
-
-def crop(picture: np.ndarray, window: np.ndarray, aspect: float, width: int = 180) -> np.ndarray:
-    """A window (centre x, y and width, px) of a picture, enlarged to [width / aspect, width, 3] uint8."""
-    height, scale = round(width / aspect), width / window[2]
-    half = (scale - 1) / 2  # OpenCV puts pixel centres on whole numbers
-    place = np.float32([[scale, 0, width / 2 - scale * window[0] + half],
-                        [0, scale, height / 2 - scale * window[1] + half]])
-    return cv2.warpAffine(picture, place, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def figure(a: np.ndarray, b: np.ndarray, names: tuple[str, str], zoomed: dict[str, dict[str, np.ndarray]],

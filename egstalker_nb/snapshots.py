@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .config import Config
+from .config import Config, rounds
 from .errors import DatasetError
 from .files import make_folder
 from .gaussians import SH_C0
@@ -25,9 +25,8 @@ FOLDER, MOMENTS, ROUNDS = "snapshots", 20, 20
 def moments(cfg: Config) -> list[int]:
     """Iterations at which a run leaves a snapshot: the start, ever further apart, growth rounds, the stages' ends."""
     early = np.geomspace(10, max(cfg.iterations, 10), MOMENTS).astype(int).tolist()
-    step = cfg.densification_interval
-    rounds = range((cfg.densify_from_iter // step + 1) * step, min(cfg.densify_until_iter, cfg.iterations + 1), step)
-    some = [rounds[k] for k in np.linspace(0, len(rounds) - 1, min(ROUNDS, len(rounds))).astype(int)]
+    planned = rounds(cfg)
+    some = [planned[k] for k in np.linspace(0, len(planned) - 1, min(ROUNDS, len(planned))).astype(int)]
     return sorted(i for i in {0, *early, *some, cfg.coarse_iterations, cfg.iterations} if i <= cfg.iterations)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from . import figures, plots, regions
 from .audio import FPS, SAMPLES_PER_FRAME, steps_of
@@ -67,25 +68,29 @@ class Timeline:
 def timeline(head: Head, ds: Dataset, script: Script, encoder: dict) -> Timeline:
     """The curves of a script with sound; encoder: the spec of its features (`run.manifest["encoder"]`)."""
     codes = Renderer(head, ds).mouth(script)
+    eyes, pose = (torch.from_numpy(x).to(codes) for x in (script.eyes, script.pose))
     names = figures.CHANNELS.get(encoder.get("name"), [str(k) for k in range(script.features.shape[2])])
     return Timeline(script.wave, script.features, tuple(names), script.silent,
-                    aperture(figures.faces_of(head, ds, codes)), attention_of_parts(head, codes, script))
+                    aperture(figures.faces_of(head, ds, codes)),
+                    attention_of_parts(head, codes, eyes, pose).cpu().numpy())
 
 
 @torch.no_grad()
-def attention_of_parts(head: Head, codes: torch.Tensor, script: Script) -> np.ndarray:
+def attention_of_parts(head: Head, mouth: Tensor, eyes: Tensor, pose: Tensor) -> Tensor:
     """Mean attention of the Gaussians of each part of the face on each token, [F, 3, 4] float32, see `Timeline`.
 
     The mean is taken before the tokens are looked at, which gives the same (attention is linear in the weights over
     agents) and costs nothing for each frame.
+
+    Args:
+        mouth: [F, 8] codes. eyes: [F, 7]. pose: [F, 4, 4] cameras that the network is told.
     """
     net = head.deformation
     spatial = head.spatial()[1]                                                           # [N, heads * 3M]
     share = regions.share_of_parts(head.gaussians["means"].detach(), net.mouth_landmarks, net.eye_landmarks)
     mean = share.t() @ spatial / share.sum(0)[:, None].clamp_min(1e-6)                    # [3, heads * 3M]
-    eyes, pose = (torch.from_numpy(x).to(codes) for x in (script.eyes, script.pose))
-    weights, _ = net.attention.token_weights(net.tokens(codes, eyes, pose))              # [F, heads, 3M, T]
-    return (mean @ weights.flatten(1, 2) / net.attention.heads).cpu().numpy()
+    weights, _ = net.attention.token_weights(net.tokens(mouth, eyes, pose))              # [F, heads, 3M, T]
+    return mean @ weights.flatten(1, 2) / net.attention.heads
 
 
 def sound_figure(curves: Timeline, frame: int) -> Figure:

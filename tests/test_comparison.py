@@ -7,7 +7,7 @@ import pytest
 from matplotlib import pyplot
 
 import egstalker_nb as egs
-from egstalker_nb import catalogue, comparison, economy, effects, plots, sidebyside
+from egstalker_nb import catalogue, comparison, economy, effects, figures, plots, sidebyside
 from egstalker_nb.config import FIELDS
 from egstalker_nb.errors import DatasetError, InputError
 from egstalker_nb.evaluation import saved_scores
@@ -414,5 +414,5 @@ def test_crops_are_of_one_size_and_follow_the_face():
     assert windows[:, 2].tolist() == [10, 10, 10] and windows[:, 0].tolist() == [15, 17, 37]
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[10:16, 10:20] = 255
-    shown = sidebyside.crop(picture, np.float64([15, 13, 10]), 10 / 6, width=100)
+    shown = figures.crop(picture, np.float64([15, 13, 10]), 10 / 6, width=100)
     assert shown.shape == (60, 100, 3) and shown[5:55, 5:95].min() > 200

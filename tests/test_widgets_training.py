@@ -234,9 +234,10 @@ def test_shares_of_the_loss(trained, tmp_path):
 def test_attention_is_painted_as_one_by_one(trained):
     ds, head = trained.dataset, trained.load_head(60, "cpu")
     maps = lessons.attention_maps(head, ds, 4)
-    weights = lessons._attention(head, ds, [4])[0]
+    weights = head.attention(*figures.conditions(head, ds, [4]))[0]
     for k in range(4):
-        assert np.allclose(maps[..., k], figures.painted(head, ds, 4, weights[:, k]), atol=1e-5, equal_nan=True)
+        alone = figures.painted(head, ds, 4, weights[:, k:k + 1])[..., 0]
+        assert np.allclose(maps[..., k], alone, atol=1e-5, equal_nan=True)
     inside = np.isfinite(maps[..., 0])
     assert inside.any() and not inside.all() and np.allclose(maps[inside].sum(-1), 1, atol=1e-3)
 

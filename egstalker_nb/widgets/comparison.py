@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any, Optional, Sequence
@@ -16,7 +17,7 @@ from ..catalogue import Found, datasets, describe, find
 from ..comparison import Comparison, select
 from ..dataset import Dataset, load_dataset
 from ..errors import DatasetError, InputError
-from ..figures import psnr
+from ..figures import crop, psnr
 from ..run import Run, load_run
 from ..sidebyside import CROPS, HIGHEST, MAP, TRUTH, UNIT
 from ..tables import Table
@@ -94,7 +95,7 @@ class RunChooser(Panel):
         """Compare on the dataset of this hash; all its runs are ticked.
 
         Raises:
-            DatasetError: its folder is gone, or holds another one by now.
+            InputError: no run has it. DatasetError: its folder is gone, or holds another one by now.
         """
         place = next((f.dataset for f in self.found if f.hash == hash), None)
         if place is None:
@@ -212,8 +213,8 @@ class SideBySide(Panel):
 
     def zoomed(self) -> dict[str, dict[str, np.ndarray]]:
         """Part of the face -> source -> crop; the same window for all."""
-        return {part: {name: sidebyside.crop(self.result.renders.picture(k, self.frame), self.windows[part][self.frame],
-                                             aspect) for k, name in self._sources()}
+        return {part: {name: crop(self.result.renders.picture(k, self.frame), self.windows[part][self.frame], aspect)
+                       for k, name in self._sources()}
                 for part, (_, aspect) in CROPS.items()}
 
     def _sources(self) -> list[tuple[int, str]]:
@@ -274,10 +275,8 @@ class SideBySide(Panel):
                     self._thread = None
                     return
                 self._stale = False
-            try:
+            with suppress(Exception):  # it is told in the panel, and a thread has nobody to raise to
                 self.guarded(self._draw)()
-            except Exception as error:  # a thread has nobody to raise to
-                self.say(f"{type(error).__name__}: {error}", error=True)
 
     def wait(self) -> None:
         """Until what was chosen is drawn."""

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from .. import plots
 from ..comparison import Comparison
 from ..economy import Outcome, pareto, seconds_at, series
-from ..figures import NOT_A_TERM
+from ..history import NOT_A_TERM
 from ..plots import STYLES
 from .base import Plot, in_style, line
 
