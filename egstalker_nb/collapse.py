@@ -11,6 +11,7 @@ from . import plots
 from .config import Config, load_config
 from .errors import InputError, TrainingError
 from .figures import offsets, rendered
+from .files import alone_in
 from .progress import Progress
 from .run import Run, default_device, open_run
 from .trainer import COLLAPSE, Trainer
@@ -45,17 +46,23 @@ def collapse_config(rate: float = TOO_FAST) -> Config:
 
 
 def provoke(run: Run, rate: float = TOO_FAST) -> Collapse:
-    """Train a head on the dataset of `run` until it collapses; the folder `collapse` in that run's folder keeps it.
+    """Train a head on the dataset of `run` until it collapses; `collapse_<rate>` in that run's folder keeps it.
 
     These are the steps of `egs.train`, with a row of metrics after each one. The last good checkpoint is that of the
     coarse stage; another call goes on from it, and collapses again.
 
     Raises:
-        InputError: this learning rate does not make it collapse. DatasetError: the dataset is gone or changed.
+        InputError: this learning rate does not make it collapse, or somebody else is at it now. DatasetError: the
+            dataset is gone or changed.
     """
     ds, device, cfg = run.dataset, default_device(), collapse_config(rate)
     fallen = open_run(ds, cfg, run.root / f"collapse_{rate:g}", device)
-    trainer = Trainer(ds, cfg, fallen, device)
+    with alone_in(fallen.root, "training"):
+        return _collapsed(Trainer(ds, cfg, fallen, device), rate)
+
+
+def _collapsed(trainer: Trainer, rate: float) -> Collapse:
+    ds, cfg, fallen = trainer.ds, trainer.cfg, trainer.run
     frame = trainer.eval_ids[len(trainer.eval_ids) // 2] if trainer.eval_ids else 0
     try:
         with Progress(cfg.iterations, "train a head to be lost", initial=trainer.iteration) as bar:

@@ -10,6 +10,7 @@ from matplotlib import pyplot
 import egstalker_nb as egs
 from egstalker_nb import analysis, collapse, growth_figures, growth_moments, plots, snapshots
 from egstalker_nb.errors import DatasetError, InputError, TrainingError
+from egstalker_nb.files import alone_in
 from egstalker_nb.regions import REGIONS
 from egstalker_nb.trainer import COLLAPSE
 
@@ -265,6 +266,14 @@ def test_a_head_is_lost_and_caught(still):
     assert np.abs(gone - truth).mean() > 1.5 * np.abs(kept - truth).mean()
     assert lost.run.load_head(device="cpu").gaussians["opacities"].sigmoid().mean() == pytest.approx(lost.opacity[0])
     plots.finish(collapse.collapse_figure(lost), still.root, "collapse")
+
+
+def test_two_cannot_lose_the_same_head_at_once(still):
+    """Both would write into one folder."""
+    folder = still.root / f"collapse_{collapse.TOO_FAST:g}"
+    folder.mkdir(exist_ok=True)
+    with alone_in(folder, "training"), pytest.raises(InputError, match="nobody else"):
+        collapse.provoke(still)
 
 
 def test_a_head_that_stays_is_told(still):

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Optional
 
 import ipywidgets
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 
 from .. import analysis
 from ..errors import EgsError, InputError
+from ..files import make_folder
 from ..growth_figures import KIND_LOOKS, REGION_COLOURS, births_figure, counts
 from ..growth_moments import COLOURINGS, limits, moments_figure, side_figure, spread
 from ..regions import REGIONS
@@ -95,7 +95,7 @@ class GrowthCloud(OnRun):
         if colour not in COLOURINGS:
             raise InputError(f"one of {', '.join(COLOURINGS)}", repr(colour), "Choose one of them.")
         self.colour, self.iteration, self.drawn = colour, iteration, None
-        self.snapshot = lru_cache(64)(run.snapshot)
+        self.snapshot, self.range = lru_cache(64)(run.snapshot), lru_cache(self._range)
         try:
             self.iterations = analysis.with_snapshots(run)
         except EgsError as error:
@@ -146,8 +146,7 @@ class GrowthCloud(OnRun):
         return {**places(s, chosen), "marker": marker, "text": [REGIONS[k] for k in region],
                 "customdata": facts.astype(np.float32)}
 
-    @lru_cache(16)  # noqa: B019  one panel, few colourings
-    def range(self, name: str) -> tuple[float, float]:
+    def _range(self, name: str) -> tuple[float, float]:
         """One colour range for the whole of time."""
         return limits(self.run, [self.snapshot(i) for i in spread(self.iterations, 12)], name)
 
@@ -218,9 +217,7 @@ def cloud(run: Run) -> Plot | Panel:
                "font": {"size": 14}},
         sliders=[{"steps": steps, "active": last, "currentvalue": {"prefix": "iteration "}, "pad": {"t": 10}}],
         updatemenus=[{"buttons": buttons, "x": 0.02, "y": 0.98, "xanchor": "left", "yanchor": "top"}])
-    target = Path(run.root) / "figures"
-    target.mkdir(parents=True, exist_ok=True)
-    figure.write_html(target / "cloud.html", include_plotlyjs="directory")
+    figure.write_html(make_folder(run.root / "figures") / "cloud.html", include_plotlyjs="directory")
     return Plot(figure, lambda: side_figure(run, [s.iteration for s in spread(some, 4)]))
 
 
