@@ -12,6 +12,7 @@ from .run import CONFIG, MANIFEST, Run, load_run
 
 #: what lies in runs and datasets, and never holds a run
 SKIPPED = {"checkpoints", "snapshots", "renders", "figures", "scores", "frames", "masks", "notebooks"}
+LOST = "collapse_"  # heads that notebook 04 loses on purpose
 
 
 @dataclass
@@ -54,7 +55,7 @@ def find(*places: str | Path) -> list[Found]:
     folders: dict[Path, None] = {}
     for place in places:
         for folder, below, files in os.walk(Path(place)):
-            below[:] = sorted(b for b in below if b not in SKIPPED and not b.startswith("."))
+            below[:] = sorted(b for b in below if b not in SKIPPED and not b.startswith((".", LOST)))
             if CONFIG in files and MANIFEST in files:
                 folders.setdefault(Path(folder).resolve())
     found = [describe(folder) for folder in folders]

@@ -72,7 +72,9 @@ def save(run: Path, iteration: int, gaussians: dict[str, Tensor], born: Tensor, 
     path = _file(run, iteration)
     make_folder(path.parent)
     if picture is not None:
-        cv2.imwrite(str(path.with_suffix(".jpg")), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+        half_written = path.with_name(f".{path.stem}.jpg")
+        cv2.imwrite(str(half_written), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+        half_written.replace(path.with_suffix(".jpg"))
     temporary = path.with_name(f".{path.name}")
     colour = (255 * (0.5 + SH_C0 * g["sh0"][:, 0]).clamp(0, 1)).round().byte()
     save_file({"means": g["means"].half(), "scales": g["scales"], "opacity": g["opacities"].sigmoid(),

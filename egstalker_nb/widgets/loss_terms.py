@@ -1,7 +1,7 @@
 """What each loss term contributes: its share over the iterations, its place in a frame, its pull on the Gaussians."""
 from __future__ import annotations
 
-from functools import cached_property
+from functools import lru_cache
 from typing import Optional
 
 import ipywidgets
@@ -93,20 +93,18 @@ class LossTerms(Panel):
         self.run, self.ds = run, run.dataset
         self.deform = run.pick(iteration) > run.config.coarse_iterations
         self.head = run.load_head(iteration)
-        self._choose(int(np.argmax(self.ds.aperture[:self.ds.num_train])) if frame is None else frame)
+        self.frame = int(np.argmax(self.ds.aperture[:self.ds.num_train])) if frame is None else frame
+        # kept by frame: another thread may ask for one while the reader goes on to the next
+        self._maps = lru_cache(4)(lambda i: lessons.term_maps(self.head, self.ds, i, self.deform))
+        self._pulls = lru_cache(4)(lambda i: lessons.pulls(self.head, self.ds, [i], self.deform))
 
-    def _choose(self, frame: int) -> None:
-        self.frame = frame
-        for name in ("maps", "pulls"):
-            self.__dict__.pop(name, None)
-
-    @cached_property
+    @property
     def maps(self) -> dict[str, np.ndarray]:
-        return lessons.term_maps(self.head, self.ds, self.frame, self.deform)
+        return self._maps(self.frame)
 
-    @cached_property
+    @property
     def pulls(self) -> dict[str, dict[str, Tensor]]:
-        return lessons.pulls(self.head, self.ds, [self.frame], self.deform)
+        return self._pulls(self.frame)
 
     def table(self) -> Table:
         """Value, share and pulls of each term and of the loss."""
@@ -140,7 +138,7 @@ class LossTerms(Panel):
     def show(self, frame: int) -> None:
         """Show another frame."""
         if frame != self.frame:
-            self._choose(int(frame))
+            self.frame = int(frame)
         if not hasattr(self, "pictures"):
             return
         self.pictures["frame"].value = encode(self.ds.frame(self.frame))
