@@ -44,7 +44,7 @@ class Book:
         """Until the kernel is there and no cell runs."""
         self.wait(lambda: not self.page.evaluate("() => eyes.busy()"), seconds, "an idle kernel")
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 20, what: str = "a condition") -> Any:
+    def wait(self, condition: Callable[[], Any], seconds: float = 60, what: str = "a condition") -> Any:
         """Until `condition()` is true; the page lives on meanwhile. Returns its value."""
         end = time.monotonic() + seconds
         while True:
@@ -60,7 +60,7 @@ class Book:
     def start_all(self) -> None:
         """Run all cells, without waiting for them."""
         self.page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
-        self.wait(lambda: self.page.evaluate("() => eyes.busy()"), 10, "cells to start")
+        self.wait(lambda: self.page.evaluate("() => eyes.busy()"), 60, "cells to start")
 
     def run_all(self, seconds: float = 180) -> None:
         """Run all cells to their end, or to the first that fails."""

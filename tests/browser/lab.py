@@ -114,13 +114,13 @@ class Lab:
         try:
             context.add_init_script(path=HERE / "eyes.js")
             page = context.new_page()
-            page.set_default_timeout(30_000)
+            page.set_default_timeout(60_000)
             book = Book(page)
             page.goto(f"{self.url}/doc/tree/{path}?token={self.token}&reset")
             page.wait_for_function("() => eyes.notebook()?.model")
             book.theme(theme)  # JupyterLab remembers the last one
             book.wait_idle()
-            expect(page.locator(".jp-Notebook-cell").first).to_be_visible()
+            expect(page.locator(".jp-Notebook-cell").first).to_be_visible(timeout=60_000)
             yield book
         finally:
             try:

@@ -120,13 +120,13 @@ def test_parts_of_panels_work_live(lab):
     with lab.open("parts.ipynb") as book:
         book.start_all()
         stop, resume = book.button("Stop"), book.button("Resume")
-        book.wait(lambda: stop.count() and stop.is_enabled(), 60, "the work to start")
+        book.wait(lambda: stop.count() and stop.is_enabled(), 120, "the work to start")
         stop.click()
-        book.wait(resume.is_visible, 10, "the work to stop")
+        book.wait(resume.is_visible, 120, "the work to stop")
         book.wait_idle()
         assert any("KeyboardInterrupt" in error for error in book.errors())
         resume.click()
-        book.wait(book.button("Done").is_visible, 20, "the work to end")
+        book.wait(book.button("Done").is_visible, 120, "the work to end")
         book.run_all()
         assert book.errors() == [] and book.complaints == [] and book.faults() == []
 
@@ -134,14 +134,14 @@ def test_parts_of_panels_work_live(lab):
         before = book.look(book.area(level))
         assert len(before) == 2
         book.move(level)
-        book.wait(lambda: all(a != b for a, b in zip(before, book.look(book.area(level)))), 10, "picture and chart")
+        book.wait(lambda: all(a != b for a, b in zip(before, book.look(book.area(level)))), 120, "picture and chart")
 
         wipe = book.page.get_by_role("slider", name="wipe between dark and bright")
         drag(book, wipe, 0.25)
-        book.wait(lambda: wipe.get_attribute("aria-valuenow") == "25", 10, "the line to follow the mouse")
+        book.wait(lambda: wipe.get_attribute("aria-valuenow") == "25", 120, "the line to follow the mouse")
         for key, place in (("ArrowRight", "30"), ("ArrowLeft", "25"), ("Home", "0"), ("End", "100")):
             wipe.press(key)
-            book.wait(lambda: wipe.get_attribute("aria-valuenow") == place, 10, f"the line to follow {key}")  # noqa: B023
+            book.wait(lambda: wipe.get_attribute("aria-valuenow") == place, 120, f"the line to follow {key}")  # noqa: B023
         assert book.page.locator(".js-plotly-plot").count() == 2, "a Plot shows its chart, not its picture"
 
 
@@ -174,7 +174,7 @@ def test_notebook_in_a_browser(lab, values, name, request):
         area = book.area(slider)
         before = book.look(area)
         book.move(slider, "ArrowLeft" if SLIDERS[name] in ("snapshot", "iteration") else "ArrowRight")  # from its end
-        book.wait(lambda: book.look(area) != before, 20, "the picture to change")
+        book.wait(lambda: book.look(area) != before, 120, "the picture to change")
         assert book.errors() + book.complaints == []
 
 
@@ -186,14 +186,14 @@ def test_training_is_stopped_and_resumed_by_clicks(lab, values, tmp_path):
     with lab.open(write_notebook("02_coarse_training", lab.folder, **values)) as book:
         book.start_all()
         stop, resume = book.button("Stop"), book.button("Resume")
-        book.wait(lambda: stop.count() and stop.is_enabled() and metrics(run), 90, "the training to start")
+        book.wait(lambda: stop.count() and stop.is_enabled() and metrics(run), 120, "the training to start")
         stop.click()
-        book.wait(resume.is_visible, 20, "the training to stop")
+        book.wait(resume.is_visible, 120, "the training to stop")
         book.wait_idle()
         assert any("KeyboardInterrupt" in error for error in book.errors()), "the waiting cell goes on"
         before, done = book.look(book.area(resume)), book.button("Done")
         resume.click()
-        book.wait(done.is_visible, 60, "the training to end")
+        book.wait(done.is_visible, 120, "the training to end")
         assert book.look(book.area(done)) != before
         assert [row["iteration"] for row in metrics(run)][-1] == 200
         assert book.complaints == []
