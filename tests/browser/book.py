@@ -40,7 +40,7 @@ class Book:
         self.page.wait_for_function("light => document.body.dataset.jpThemeLight === light",
                                     arg=str(name == "light").lower())
 
-    def wait_idle(self, seconds: float = 60) -> None:
+    def wait_idle(self, seconds: float = 180) -> None:
         """Until the kernel is there and no cell runs."""
         self.wait(lambda: not self.page.evaluate("() => eyes.busy()"), seconds, "an idle kernel")
 
@@ -62,7 +62,7 @@ class Book:
         self.page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
         self.wait(lambda: self.page.evaluate("() => eyes.busy()"), 60, "cells to start")
 
-    def run_all(self, seconds: float = 180) -> None:
+    def run_all(self, seconds: float = 300) -> None:
         """Run all cells to their end, or to the first that fails."""
         self.start_all()
         self.wait_idle(seconds)
