@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import snapshots
-from .config import Config, first_round, load_config, rounds
+from .config import Config, first_round, load_config, loadable, rounds
 from .dataset import Dataset
 from .densify import SCENE_SCALE, HeadStrategy
 from .errors import DatasetError, InputError
@@ -21,7 +21,6 @@ from .tables import Table
 from .training import train
 
 LESSON_ITERATIONS, LESSON_POINTS = 300, 2_000
-PRESETS = ("quick_test", "extended_test", "production")
 #: what a round does, by region: key in its row -> what is counted
 KINDS = {"cloned": "born: clones", "split": "born: children of splits", "pruned": "gone: pruned"}
 #: the settings that decide growth
@@ -51,11 +50,10 @@ def schedule(*runs: Run) -> Table:
     return Table(("setting", *[run.root.name for run in runs], "meaning"), rows, "What decides growth")
 
 
-def presets(*names: str) -> Table:
+def presets() -> Table:
     """What the window of each preset leads to: rounds, and how long a run must be to grow at all."""
     rows = []
-    for name in names or PRESETS:
-        c = load_config(name)
+    for name, c in loadable().items():
         rows.append((name, c.iterations, f"{c.densify_from_iter} ... {c.densify_until_iter}", c.densification_interval,
                      first_round(c), len(rounds(c))))
     return Table(("preset", "iterations", "window", "interval", "first round at", "rounds"), rows,

@@ -201,6 +201,17 @@ def load_config(name: str | Path, **overrides: Any) -> Config:
     return config
 
 
+def loadable() -> dict[str, Config]:
+    """The presets that can be used, by name, the shortest first."""
+    found = {}
+    for name in presets():
+        try:
+            found[name] = load_config(name)
+        except ConfigError:
+            continue
+    return dict(sorted(found.items(), key=lambda item: item[1].iterations))
+
+
 def _read(name: str | Path) -> dict[str, Any]:
     path = PRESETS / f"{name}.yaml"
     if not path.is_file():

@@ -4,11 +4,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any, Sequence
 
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-
-from . import plots
-from .config import FIELDS, Config, describe, load_config, presets, rounds
+from .config import FIELDS, Config, describe, load_config, loadable, presets, rounds
 from .errors import ConfigError
 from .tables import Table, text
 
@@ -94,17 +90,6 @@ def importance(name: str) -> str:
     return "bookkeeping" if name in NO_EFFECT else "quality"
 
 
-def loadable() -> dict[str, Config]:
-    """The presets that can be used, by name, the shortest first."""
-    found = {}
-    for name in presets():
-        try:
-            found[name] = load_config(name)
-        except ConfigError:
-            continue
-    return dict(sorted(found.items(), key=lambda item: item[1].iterations))
-
-
 def preset_table() -> Table:
     """The presets with the numbers that decide quality; a preset that cannot be loaded says so."""
     rows, usable = [], loadable()
@@ -151,30 +136,3 @@ def makes_grow(config: Config, other: Config, keep: Sequence[str] = ("iterations
         except ConfigError:
             continue
     return found
-
-
-def timeline() -> Figure:
-    """When the presets build the static face, learn motion and may grow, on one counter; log scale."""
-    configs = loadable()
-    figure, (axis,) = plots.subplots(width=11, height=0.8 + 0.85 * len(configs))
-    first = 10
-    stages = {"coarse: a static face": ("#1b3a6b", ""), "fine: motion": ("#b9c6dd", ""),
-              "growth takes place": ("#e0a526", "///"), "window after the end: no growth": ("white", "...")}
-    for row, c in enumerate(configs.values()):
-        grown = min(c.densify_until_iter, c.iterations)
-        spans = [(first, c.coarse_iterations, 0.12, 0.5), (c.coarse_iterations, c.iterations, 0.12, 0.5),
-                 (c.densify_from_iter, grown if rounds(c) else 0, -0.28, 0.3),
-                 (c.densify_from_iter, 0 if rounds(c) else c.densify_until_iter, -0.28, 0.3)]
-        for (begin, end, place, height), (colour, hatch) in zip(spans, stages.values()):
-            if end > begin:
-                axis.barh(row + place, end - begin, height, begin, color=colour, hatch=hatch, edgecolor="#222222")
-        axis.plot([c.iterations] * 2, [row - 0.45, row + 0.45], color="#c1440e", linewidth=3)
-        axis.annotate(f"ends at {c.iterations}, batch {c.batch_size}", (c.iterations, row + 0.12), xytext=(6, 0),
-                      textcoords="offset points", va="center")
-    axis.set_xscale("log")
-    axis.set(xlim=(first, 10 * max(c.iterations for c in configs.values())), ylim=(len(configs) - 0.5, -0.6))
-    axis.set_yticks(range(len(configs)), configs)
-    handles = [Patch(facecolor=colour, hatch=hatch, edgecolor="#222222", label=name)
-               for name, (colour, hatch) in stages.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
-    return plots.label(axis, "iteration (log scale)", "preset").figure

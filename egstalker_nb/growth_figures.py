@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from . import analysis, plots
 from .analysis import KINDS, by_region
-from .config import Config, first_round, load_config, rounds
+from .config import Config, first_round, loadable, rounds
 from .control import middle_frame
 from .figures import projected, rendered
 from .regions import REGIONS
@@ -44,7 +44,7 @@ def timeline(*runs: Run) -> Figure:
 
     Solid: what a run of this length reaches. Dashed outline: the part of the window that it never reaches.
     """
-    configs = {name: load_config(name) for name in analysis.PRESETS}
+    configs = loadable()
     configs.update({f"run '{r.root.name}'": r.config for r in runs if r.config != configs.get(r.config.preset)})
     longest = max(c.iterations for c in configs.values())
     figure, axes = plots.subplots(1, 2, width=12.5, height=1.4 + 0.62 * len(configs))

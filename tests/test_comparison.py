@@ -7,7 +7,7 @@ import pytest
 from matplotlib import pyplot
 
 import egstalker_nb as egs
-from egstalker_nb import catalogue, comparison, economy, effects, figures, plots, sidebyside
+from egstalker_nb import catalogue, comparison, economy, effects, figures, growth_figures, plots, sidebyside
 from egstalker_nb.config import FIELDS
 from egstalker_nb.errors import DatasetError, InputError
 from egstalker_nb.evaluation import saved_scores
@@ -255,7 +255,7 @@ def test_settings_that_let_quick_test_grow():
 
 
 def test_timeline_shows_every_preset_that_loads():
-    (axis,) = effects.timeline().axes
+    axis = growth_figures.timeline().axes[0]
     assert [t.get_text() for t in axis.get_yticklabels()] == ["quick_test", "extended_test", "production"]
     assert axis.get_xlabel() and axis.get_ylabel()
 
