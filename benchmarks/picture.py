@@ -12,6 +12,7 @@ import numpy as np
 
 import egstalker_nb as egs
 from egstalker_nb.frames import Frames
+from egstalker_nb.image_io import write_jpeg
 from egstalker_nb.rendering import Renderer
 
 COLUMNS = 3  # of each split
@@ -25,14 +26,14 @@ def main() -> None:
     run = egs.load_run(args.run)
     ds = run.dataset
     ids = [int(i) for split in (ds.train_ids, ds.val_ids) for i in np.linspace(split[0], split[-1], COLUMNS + 2)[1:-1]]
-    renderer = Renderer(run.load_head(), ds)
-    frames = Frames(ds, ids, renderer.device).paint(renderer.head.torso)
+    renderer = Renderer.from_run(run)
+    frames = Frames(ds, ids, renderer.device).for_head(renderer.head)
     given = frames.batch(ids)
     rgb, _ = renderer.batch(renderer.head.mouth.codes[given["ids"]], given["eyes"], given["w2c"], given["background"])
     sheet = np.vstack([np.hstack(list(x.cpu().numpy())) for x in (given["frame"], rgb)])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     small = cv2.resize((sheet * 255).astype(np.uint8), None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
-    cv2.imwrite(str(args.out), small[..., ::-1])
+    write_jpeg(args.out, small)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,6 +17,7 @@ from .config import Config, rounds
 from .errors import DatasetError
 from .files import make_folder
 from .gaussians import SH_C0
+from .image_io import read_rgb, write_jpeg
 
 FOLDER, MOMENTS, ROUNDS = "snapshots", 20, 20
 
@@ -73,7 +73,7 @@ def save(run: Path, iteration: int, gaussians: dict[str, Tensor], born: Tensor, 
     make_folder(path.parent)
     if picture is not None:
         half_written = path.with_name(f".{path.stem}.jpg")
-        cv2.imwrite(str(half_written), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+        write_jpeg(half_written, picture, quality=90)
         half_written.replace(path.with_suffix(".jpg"))
     temporary = path.with_name(f".{path.name}")
     colour = (255 * (0.5 + SH_C0 * g["sh0"][:, 0]).clamp(0, 1)).round().byte()
@@ -99,10 +99,9 @@ def load(run: Path, iteration: int) -> Snapshot:
     try:
         values = {k: v.numpy() for k, v in load_file(path).items()}
         frame = int(values.pop("frame"))
-        jpeg = cv2.imread(str(path.with_suffix(".jpg")))
+        jpeg = path.with_suffix(".jpg")
         wide = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in values.items()}
-        return Snapshot(iteration, **wide, picture=None if jpeg is None else np.ascontiguousarray(jpeg[..., ::-1]),
-                        frame=frame)
+        return Snapshot(iteration, **wide, picture=read_rgb(jpeg) if jpeg.is_file() else None, frame=frame)
     except Exception as error:  # safetensors raises its own kinds
         have = ", ".join(map(str, iterations(run))) or "none"
         raise DatasetError(f"a readable snapshot at '{path}'", f"{type(error).__name__}: {error}",

@@ -7,8 +7,8 @@ from typing import Collection, Optional, Sequence
 import cv2
 import numpy as np
 
+from ..image_io import read_rgb, write_jpeg
 from . import bundle
-from .crop import read_rgb, write_jpeg
 from .face import JAW, LIPS, OVAL, RIGID
 
 TINTS = np.float32([[255, 90, 60], [60, 120, 255], [40, 200, 90]])

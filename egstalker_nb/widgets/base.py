@@ -6,15 +6,17 @@ import json
 import os
 from functools import cached_property, wraps
 from html import escape
-from typing import Any, Callable, Optional, Sequence
+from pathlib import Path
+from typing import Any, Callable, Literal, Optional, Sequence
 
-import cv2
 import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
+from .. import player
 from ..errors import EgsError
+from ..image_io import encode_jpeg, encode_png
 from ..plots import STYLES
 from ..progress import in_notebook
 
@@ -123,7 +125,14 @@ def encode(picture: np.ndarray, format: str = "jpeg") -> bytes:
     """A picture [H, W, 3] (uint8, or float 0...1) as the bytes of a JPEG or PNG."""
     if picture.dtype != np.uint8:
         picture = (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
-    return cv2.imencode(f".{format.replace('jpeg', 'jpg')}", picture[..., ::-1])[1].tobytes()
+    return {"jpeg": encode_jpeg, "png": encode_png}[format](picture)
+
+
+def media(path: Path, kind: Literal["video", "audio"]) -> ipywidgets.Widget:
+    """A player of a file, see `player.html`: in an output, where the notebook finds files beside it."""
+    shown = {"output_type": "display_data", "metadata": {},
+             "data": {"text/html": player.html(path, kind), "text/plain": str(path)}}
+    return ipywidgets.Output(outputs=(shown,))
 
 
 def image(picture: np.ndarray, width: Optional[int] = 384, format: str = "jpeg") -> ipywidgets.Image:
