@@ -11,12 +11,23 @@ import warnings
 from dataclasses import dataclass
 from fractions import Fraction
 
-import numpy as np
-
 from .errors import InputError
-from .media import EXACT_COLOURS, decode, open_media, picture_stream, picture_zero, require_av
+from .media import (
+    alpha_decoder,
+    decode,
+    first_frame,
+    has_decoder,
+    has_only_decoding_times,
+    moving_pictures,
+    open_media,
+    picture_stream,
+    require_av,
+)
+from .video_color import ALPHA_BACKGROUND, FrameConverter, check_color, has_alpha, hdr_format, orientation
 
 FPS = 25.0
+__all__ = ["ALPHA_BACKGROUND", "FPS", "VideoInfo", "probe", "read_frames"]
+
 _SEEK_MARGIN = 0.5  # seconds; a seek lands on a key frame by decoding time, which precedes presentation
 
 
@@ -31,6 +42,10 @@ class VideoInfo:
         duration: seconds from the first frame's start to the last frame's end.
         has_audio: whether there is a sound stream.
         rotation: degrees counter-clockwise that the stored picture is turned by to be shown (0, 90, 180, 270).
+        hdr: "HLG" or "PQ" for HDR video (`read_frames` gives it tone-mapped), None for SDR.
+        alpha: whether something of the first frame is transparent. A clip whose first frame is opaque counts as
+            without alpha, as most files in formats with alpha hold none (the whole clip would have to be decoded to
+            know); `read_frames` follows the alpha of every frame in either case.
     """
 
     width: int
@@ -40,6 +55,8 @@ class VideoInfo:
     duration: float
     has_audio: bool
     rotation: int
+    hdr: str | None
+    alpha: bool
 
     def frames_at(self, fps=FPS):
         """Number of frames `read_frames(path, fps)` yields from an undamaged file."""
@@ -48,10 +65,24 @@ class VideoInfo:
 
 def _require_picture(container, path):
     stream = picture_stream(container)
+    if stream is None and moving_pictures(container):
+        raise InputError("a video in a codec that FFmpeg knows", f"{path} in an unknown one",
+                         "Convert it to MP4 (H.264) with the program that made it.")
     if stream is None:
         raise InputError("a video", f"{path} without a picture stream", "Give a video file, not a sound file.")
     stream.thread_type = "AUTO"
     return stream
+
+
+def _checked_first_frame(path):
+    """The clip's first frame, whose time is the zero and whose size and colour tags hold for the clip."""
+    with open_media(path) as container:
+        stream = _require_picture(container, path)
+        frame = first_frame(path)
+        if frame is None:
+            raise _no_frames(path)
+        check_color(frame, stream, path)
+    return frame
 
 
 def probe(path):
@@ -63,79 +94,86 @@ def probe(path):
     Returns:
         VideoInfo, counted from the packets that are really there (a truncated file counts short).
 
-    Errors: InputError if the file is missing, not a video, or no frame of it can be decoded.
+    Errors: InputError if the file is missing, not a video, no frame of it can be decoded, or its colours
+    cannot be read (see `read_frames`).
     """
+    first = _checked_first_frame(path)
     with open_media(path) as container:
         stream = _require_picture(container, path)
-        first = next(decode(container, stream), None)
-        if first is None:
-            raise _no_frames(path)
-        height, width = _to_rgb(first, stream.sample_aspect_ratio).shape[:2]
-        turns, _ = _orientation(first)
+        nominal, aspect = _nominal_interval(stream), stream.sample_aspect_ratio
         has_audio = bool(container.streams.audio)
-    with open_media(path) as container:
-        stream = _require_picture(container, path)
-        nominal = _nominal_interval(stream)
         # AVI packets may have a decoding time only.
         spans = [((p.dts if p.pts is None else p.pts) * p.time_base, (p.duration or 0) * p.time_base)
                  for p in container.demux(stream) if p.size and not p.is_discard and (p.pts, p.dts) != (None, None)]
     if not spans:
         raise _no_frames(path)
+    image = FrameConverter(first, aspect)(first, alpha=True)
+    transparent = bool(has_alpha(first) and image[..., 3].min() < 255)
     last, length = max(spans)
     duration = float(last - min(spans)[0]) + (float(length) or nominal)
-    return VideoInfo(width, height, len(spans) / duration, len(spans), duration, has_audio, turns * 90)
+    return VideoInfo(image.shape[1], image.shape[0], len(spans) / duration, len(spans), duration, has_audio,
+                     orientation(first)[0] * 90, hdr_format(first), transparent)
 
 
-def read_frames(path, fps=FPS, start=0):
+def read_frames(path, fps=FPS, start=0, stop=None, alpha=False):
     """Frames of a clip, resampled to a constant rate by presentation time.
 
     Output frame i is the source frame shown at i / fps seconds, where a source frame counts as shown from
     half a source interval (at most 21 ms) before its time: for constant rates from 24 on this is the nearest
     frame, and a long-held frame of a variable-rate clip is still held. Rotation metadata and pixel aspect are
-    applied. Memory does not grow with the length of the clip.
+    applied, interlaced video is deinterlaced, and a frame of another size than the first is scaled to it. Memory
+    does not grow with the length of the clip.
+
+    Colours: RGB is BT.709 SDR. HDR (HLG, PQ) is tone-mapped by BT.2390, BT.2020 and P3 primaries are converted (see
+    `tone_map`). Hidden colours of transparent pixels never show: by default a plain grey, `ALPHA_BACKGROUND`, does.
 
     Args:
         path: a video file.
         fps: output frames per second, above 0.
         start: index of the first output frame to yield; the clip is entered at the key frame before it.
+        stop: index of the frame to end before; None: the end of the clip.
+        alpha: True to yield alpha as a fourth channel.
 
     Returns:
-        iterator of uint8 [H, W, 3] RGB. A frame that the resampling repeats is a new array each time. Nothing is
-        yielded when `start` is at or beyond the end.
+        iterator of uint8 [H, W, 3] RGB; with `alpha=True` uint8 [H, W, 4], RGB and straight (not premultiplied)
+        alpha, 255 throughout where the video has none. A frame that the resampling repeats is a new array each
+        time. Nothing is yielded when `start` is at or beyond the end.
 
-    Errors: InputError if the file is missing, not a video, or no frame can be decoded. A truncated or
-    damaged file gives what can be read, and a UserWarning that says how much is missing.
+    Errors: InputError if the file is missing, not a video, in an unknown codec, in colours that no decoder shows
+    (Dolby Vision profile 5, ICtCp), or no frame can be decoded. A truncated or damaged file gives what can be
+    read, and a UserWarning that says how much is missing; so does alpha that this build of FFmpeg cannot decode.
     """
     if not fps > 0 or start < 0:
         raise InputError("fps above 0 and start at least 0", f"fps={fps}, start={start}", "Correct the arguments.")
-    with open_media(path) as container:
-        _require_picture(container, path)
-    return _resampled(path, float(fps), int(start))
+    end = math.inf if stop is None else int(stop)
+    return _resampled(path, float(fps), int(start), end, alpha, _checked_first_frame(path))
 
 
-def _resampled(path, fps, start):
-    zero = picture_zero(path)
-    if zero is None:
-        raise _no_frames(path)
-    damage, index, shown = [], start, None
+def _resampled(path, fps, start, stop, alpha, first):
+    zero, damage, index, shown = float(first.time), [], start, None
     with open_media(path) as container:
         stream = _require_picture(container, path)
-        nominal, aspect = _nominal_interval(stream), stream.sample_aspect_ratio
+        nominal, convert = _nominal_interval(stream), FrameConverter(first, stream.sample_aspect_ratio)
+        _warn_if_alpha_is_lost(stream, path)
         announced = stream.duration * stream.time_base if stream.duration else None
         lookahead = min(nominal / 2, 0.021) - 1e-6
-        for frame in _from(container, stream, path, zero, start / fps, damage):
+        frames = _from(container, stream, path, zero, start / fps, damage)
+        for frame in _deinterlaced(frames) if first.interlaced_frame else frames:
             time = frame.time - zero
             # `shown` covers every output time until the new frame takes over.
-            while shown is not None and index / fps + lookahead < time:
-                yield _to_rgb(shown, aspect)
+            while shown is not None and index < stop and index / fps + lookahead < time:
+                yield convert(shown, alpha)
                 index += 1
+            if index >= stop:
+                _warn_if_damaged(path, damage, 0.0, None, nominal)
+                return
             shown = frame
     if shown is None:
         raise _no_frames(path)
     length = float(shown.duration * shown.time_base) if shown.duration else nominal
     end = float(shown.time) - zero + length
-    while index < max(1, math.floor(end * fps + 0.5)):
-        yield _to_rgb(shown, aspect)
+    while index < min(stop, max(1, math.floor(end * fps + 0.5))):
+        yield convert(shown, alpha)
         index += 1
     _warn_if_damaged(path, damage, end, announced, nominal)
 
@@ -143,13 +181,15 @@ def _resampled(path, fps, start):
 def _from(container, stream, path, zero, seconds, damage):
     """Decoded frames in presentation order, starting at or before `seconds` after the zero."""
     av = require_av()
-    if seconds > _SEEK_MARGIN:
+    # Without presentation times only counting from the first frame tells when a frame is shown.
+    if seconds > _SEEK_MARGIN and not has_only_decoding_times(container):
         target = int((zero + seconds - _SEEK_MARGIN) / stream.time_base)
         with contextlib.suppress(av.FFmpegError):
             container.seek(target, stream=stream, backward=True)
             frames = _timed(decode(container, stream, damage))
             first = next(frames, None)
-            if first is not None and first.time - zero <= seconds:
+            # Two frames early at least: deinterlacing looks at the one before.
+            if first is not None and first.time - zero <= seconds - 2 * _nominal_interval(stream):
                 yield from itertools.chain([first], frames)
                 return
         # No index, or the seek overshot: decode from the beginning instead.
@@ -158,6 +198,32 @@ def _from(container, stream, path, zero, seconds, damage):
             yield from _timed(decode(fresh, _require_picture(fresh, path), damage))
         return
     yield from _timed(decode(container, stream, damage))
+
+
+def _deinterlaced(frames):
+    """Frames whose fields were taken at two moments, as whole pictures (FFmpeg's bwdif); the others unchanged."""
+    av = require_av()
+    graph = None
+    for frame in frames:
+        if graph is None:
+            graph = av.filter.Graph()
+            source = graph.add("buffer", video_size=f"{frame.width}x{frame.height}", pix_fmt=frame.format.name,
+                               time_base=str(frame.time_base), pixel_aspect="1/1",
+                               colorspace=str(int(frame.colorspace)), range=str(int(frame.color_range)))
+            filter_ = graph.add("bwdif", mode="send_frame", parity="auto", deint="interlaced")
+            graph.link_nodes(source, filter_, graph.add("buffersink")).configure()
+        graph.push(frame)
+        yield from _ready(graph)
+    if graph is not None:
+        graph.push(None)
+        yield from _ready(graph)
+
+
+def _ready(graph):
+    av = require_av()
+    with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
+        while True:
+            yield graph.pull()
 
 
 def _timed(frames):
@@ -176,8 +242,16 @@ def _nominal_interval(stream):
 
 
 def _no_frames(path):
-    return InputError("a video with at least one frame", f"{path} with none that can be decoded",
-                      "The file is damaged or cut off: copy or record it again.")
+    return InputError("a video with at least one frame", f"{path} with none that can be decoded and has a time",
+                      "If the file is damaged or cut off, copy or record it again; if it is a raw stream (.h264), "
+                      "which stores no times, convert it to MP4.")
+
+
+def _warn_if_alpha_is_lost(stream, path):
+    name = alpha_decoder(stream)
+    if name is not None and not has_decoder(name):
+        warnings.warn(f"{path} has transparency, which is not read: this build of FFmpeg has no {name}. Hidden colours "
+                      "may appear; convert it to ProRes 4444.", stacklevel=3)
 
 
 def _warn_if_damaged(path, damage, end, announced, nominal):
@@ -186,37 +260,5 @@ def _warn_if_damaged(path, damage, end, announced, nominal):
         warnings.warn(f"{path} ends after {end:.2f} s, but announces {float(announced):.2f} s: the file is cut off. "
                       "Copy it again to use all of it.", stacklevel=3)
     elif damage:
-        warnings.warn(f"{path} has {len(damage)} damaged packets; their frames are missing and the frames before "
-                      "them are held instead.", stacklevel=3)
-
-
-def _orientation(frame):
-    """(quarter turns counter-clockwise, mirrored first) from the frame's display matrix."""
-    av = require_av()
-    data = next((d for d in frame.side_data if d.type is av.sidedata.sidedata.Type.DISPLAYMATRIX), None)
-    if data is None:
-        return 0, False
-    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].astype(float)
-    mirrored = a * d - b * c < 0
-    if mirrored:
-        a, b = -a, -b
-    return round(math.degrees(math.atan2(-b, a)) / 90) % 4, mirrored
-
-
-def _to_rgb(frame, aspect):
-    """One decoded frame as contiguous uint8 [H, W, 3] RGB, as shown: turned, and with square pixels.
-
-    `aspect` is the stored pixels' width over height, None or 0 if unknown.
-    """
-    from av.video.reformatter import Colorspace, Interpolation
-
-    # Untagged high-definition video is BT.709 by convention; FFmpeg would take BT.601.
-    untagged = int(frame.colorspace) == 2
-    space = Colorspace.ITU709 if untagged and frame.height >= 720 else None
-    width = round(frame.width * float(aspect)) if aspect else frame.width
-    image = frame.reformat(width=max(1, width), format="rgb24", src_colorspace=space,
-                           interpolation=Interpolation.BICUBIC | EXACT_COLOURS).to_ndarray()
-    turns, mirrored = _orientation(frame)
-    if mirrored:
-        image = image[:, ::-1]
-    return np.ascontiguousarray(np.rot90(image, turns))
+        warnings.warn(f"{path} has damaged packets; their frames are missing and the frames before them are held "
+                      "instead.", stacklevel=3)
