@@ -6,14 +6,16 @@ DeepSpeech logits. What the channels are is the encoder's business (see `encoder
 
 import contextlib
 import math
+import warnings
 import wave as wavefile
 from pathlib import Path
 
 import numpy as np
 
+from .downmix import Downmix
 from .errors import InputError
 from .files import check_target
-from .media import decode, open_media, picture_stream, picture_zero, replacing, require_av
+from .media import audio_stream, decode, open_media, picture_stream, picture_zero, replacing, require_av
 
 SAMPLE_RATE = 16_000
 FPS = 25
@@ -21,37 +23,51 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 SAMPLES_PER_STEP = SAMPLE_RATE // 50
 STEPS = 16
 BANDS = 29
+MAX_CHANNELS = 64  # that FFmpeg's resampler takes
 
 _GAP = 0.04  # seconds a packet's time may differ from the running count before the sound is placed anew
 
 
-def load_audio(path):
+def load_audio(path, track=None):
     """Read the sound of any media file as mono at 16 kHz.
 
-    All channels are averaged. The sound of a video is put on the zero of its picture (see `video`): its head
-    is cut or padded with silence when the streams start at different times, and gaps become silence.
+    All channels are averaged, but for those that would spoil the average: opposite phase, silence, noise, or what is
+    not the centre of 5.1 (see `downmix`). The sound of a video is put on the zero of its picture (see `video`): its
+    head is cut or padded with silence when the streams start at different times, and gaps become silence.
 
     Args:
         path: WAV, MP3, FLAC, M4A, OGG, ... or a video with sound.
+        track: which audio track, 1 for the first. None: the one that the file flags as default, else the first.
 
     Returns:
         float32 [samples], -1..1, at least one sample.
 
-    Errors: InputError if the file is missing, not a media file, has no sound stream, or no sample of it can
-    be decoded (or all of it lies before the picture).
+    Warns: UserWarning that says which track was taken of several, and which channels were left out.
+
+    Errors: InputError if the file is missing, not a media file, has no such audio track, or no sample of it can be
+    decoded (or all of it lies before the picture).
     """
     path = Path(path)
-    ready = _read_plain_wav(path)
+    ready = _read_plain_wav(path) if track in (None, 1) else None
     if ready is not None:
         return ready
     with open_media(path) as container:
-        if not container.streams.audio:
-            raise InputError("a file with sound", f"{path} without a sound stream", "Give a file that has sound.")
-        has_picture = picture_stream(container) is not None
+        stream, note = audio_stream(container, path, track)
+        channels = stream.codec_context.layout.nb_channels
+        if channels > MAX_CHANNELS:
+            raise InputError(f"sound of at most {MAX_CHANNELS} channels", f"{path} with {channels}",
+                             "Export the channel with the voice as a WAV file of its own.")
+        index, has_picture = stream.index, picture_stream(container) is not None
     zero = picture_zero(path) if has_picture else None
-    samples = _placed(list(_segments(path)), zero)
+    downmix = Downmix()
+    samples = _placed(list(_segments(path, index, downmix)), zero)
     if len(samples) == 0:
         raise InputError("a sound with at least one sample", f"{path} with none", "Give a file that is not empty.")
+    left_out = downmix.choose()
+    if left_out:
+        samples = _placed(list(_segments(path, index, downmix)), zero)
+    for sentence in filter(None, (note, *left_out)):
+        warnings.warn(f"'{path}' {sentence}", stacklevel=1)  # from here: once for a file, whoever reads it
     return np.clip(samples, -1.0, 1.0)
 
 
@@ -71,11 +87,11 @@ def _read_plain_wav(path):
     return np.frombuffer(data[:len(data) // 2 * 2], "<i2").astype(np.float32) / 32768.0
 
 
-def _segments(path):
-    """Yield (start in seconds, [float32 arrays at 16 kHz]) for each unbroken stretch of a file's sound."""
+def _segments(path, index, downmix):
+    """Yield (start in seconds, [float32 arrays at 16 kHz]) for each unbroken stretch of one stream's sound."""
     av = require_av()
     with open_media(path) as container:
-        stream = container.streams.audio[0]
+        stream = container.streams[index]
         limit = math.inf if container.duration is None else container.duration / av.time_base + 1
         resampler = layout = begin = expected = None
         chunks = []
@@ -84,21 +100,31 @@ def _segments(path):
             jump = expected is not None and abs(time - expected) > _GAP and abs(time - (begin or 0.0)) <= limit
             if jump or layout != (frame.sample_rate, frame.layout.name, frame.format.name):
                 if resampler is not None:
-                    yield begin, chunks + _resample(resampler, None)
+                    yield begin, chunks + resampler.mono(None)
                 layout = (frame.sample_rate, frame.layout.name, frame.format.name)
-                resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=SAMPLE_RATE)
+                resampler = _Resampler(frame.layout, downmix)
                 begin, chunks, expected = time, [], time
             # The resampler would fill or drop by these times itself; placement is done here.
             frame.pts = None
-            chunks += _resample(resampler, frame)
+            chunks += resampler.mono(frame)
             expected += frame.samples / frame.sample_rate
         if resampler is not None:
-            yield begin, chunks + _resample(resampler, None)
+            yield begin, chunks + resampler.mono(None)
 
 
-def _resample(resampler, frame):
-    # Averaged here: FFmpeg's own mix to mono adds float channels up and would exceed 1.
-    return [f.to_ndarray().mean(axis=0, dtype=np.float32) for f in resampler.resample(frame)]
+class _Resampler:
+    """Frames of one layout to mono at 16 kHz."""
+
+    def __init__(self, layout, downmix):
+        self.layout, self.downmix = layout.name, downmix
+        self.names = [channel.name for channel in layout.channels]
+        # Packed samples: PyAV reads beyond the pointers of planar frames of 8 channels or more, and crashes.
+        self.resampler = require_av().AudioResampler(format="flt", layout=layout, rate=SAMPLE_RATE)
+
+    def mono(self, frame):
+        # Averaged here: FFmpeg's own mix to mono adds float channels up and would exceed 1.
+        return [self.downmix.mono(f.to_ndarray().reshape(-1, len(self.names)), self.layout, self.names)
+                for f in self.resampler.resample(frame)]
 
 
 def _placed(segments, zero):

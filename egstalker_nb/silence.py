@@ -55,3 +55,15 @@ def passages(wave: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
         else:
             speech[begin:end] = True
     return silent, speech
+
+
+def silent_note(loudest: float, what: str) -> str:
+    """What to tell who drives a head by a sound in which nothing can be heard; "" for any other sound.
+
+    Args:
+        loudest: dB of full scale of its loudest frame, see `loudness`. what: names it.
+    """
+    if loudest >= INAUDIBLE_DB:
+        return ""
+    return (f"Nothing can be heard in {what} (below {INAUDIBLE_DB:.0f} dBFS throughout): the mouth stays shut. Check "
+            "the recording or the microphone.")

@@ -1,4 +1,5 @@
 """Protects the encoder interface, and speech recognisers as encoders: a tiny random one, saved to disk."""
+import copy
 import functools
 import json
 import sys
@@ -105,12 +106,13 @@ def test_features_of_unknown_origin_are_asked_for(spec):
 
 
 def test_a_head_is_driven_by_its_own_encoder(folder, tiny_dataset, tmp_path):
-    """No option says which: the run's manifest does."""
+    """No option says which: the clip that it was trained on does."""
     save_wav(tmp_path / "speech.wav", noise(0.6))
     for name in (folder, "logmel"):
         encoder = load_encoder(name)
-        run = SimpleNamespace(dataset=tiny_dataset, manifest={"encoder": json.loads(json.dumps(encoder.spec))})
-        script = audio_script(run, tmp_path / "speech.wav")
+        ds = copy.copy(tiny_dataset)
+        ds.encoder = json.loads(json.dumps(encoder.spec))
+        script = audio_script(SimpleNamespace(ds=ds, w2c=ds.w2c), tmp_path / "speech.wav")
         np.testing.assert_array_equal(script.features, encoder.features(load_audio(tmp_path / "speech.wav")))
 
 

@@ -15,10 +15,14 @@ RIDGE = 1.0         # penalty per frame, inputs having unit variance
 SURE = 0.3          # mean correlation below which nothing is said
 CHANCE = 3.75       # over the root of the frames: the mean correlation that 1 of 20 unrelated mouths reaches
 SMALLEST = 1.0      # steps, a smaller offset is not worth a change
+AGREE = 1.5         # steps by which both halves of a clip may differ from each other and from the whole
 
 
 def sound_offset(wave: np.ndarray, mouth: np.ndarray, aperture: np.ndarray) -> tuple[float, float]:
     """How late the sound is, judged by how well phones tell the mouth's shape at each shift.
+
+    In a few seconds a wrong shift can correlate best by chance. So an offset counts only if each half of the clip,
+    judged alone by the threshold of its own length, gives the one of the whole, within 30 ms (`AGREE`).
 
     Args:
         wave: [samples] float32, 16 kHz. mouth: [N, D] shapes (see `lower_face`). aperture: [N].
@@ -30,16 +34,34 @@ def sound_offset(wave: np.ndarray, mouth: np.ndarray, aperture: np.ndarray) -> t
     centred = mouth - mouth.mean(0)
     modes = np.linalg.svd(centred, full_matrices=False)[2][:SHAPES]
     shapes = np.column_stack([aperture, centred @ modes.T]).astype(np.float64)
-    shapes = (shapes - shapes.mean(0)) / np.maximum(shapes.std(0), 1e-9)
-    heard = phones.steps(wave)
+    heard, frames = phones.steps(wave), len(shapes)
+    late, told = _estimate(heard, shapes, 0, frames)
+    if late is None or abs(late) < SMALLEST:
+        return 0.0, told
+    halves = [_estimate(heard, shapes, *half)[0] for half in ((0, frames // 2), (frames // 2, frames))]
+    if None in halves or np.ptp([late, *halves]) > AGREE:
+        return 0.0, told
+    return late * SAMPLES_PER_STEP / 16_000, told
+
+
+def _estimate(heard: np.ndarray, shapes: np.ndarray, first: int, last: int) -> tuple[float | None, float]:
+    """Steps by which the sound of frames [first, last) is late, None where that cannot be said; the correlation.
+
+    Args:
+        heard: [T, 29] phones of the whole sound. shapes: [N, K] float64 of all frames.
+    """
+    part = shapes[first:last]
+    if not len(part):
+        return None, 0.0
+    part = (part - part.mean(0)) / np.maximum(part.std(0), 1e-9)
     shifts = np.arange(FIRST, LAST + 1)
-    found = np.array([_told(heard, shapes, shift) for shift in shifts])
+    found = np.array([_told(heard, part, 2 * first + shift) for shift in shifts])
     best = int(found.argmax())
-    if found[best] < max(SURE, CHANCE / len(shapes) ** 0.5) or best in (0, len(shifts) - 1):
-        return 0.0, float(found[best])
+    if found[best] < max(SURE, CHANCE / len(part) ** 0.5) or best in (0, len(shifts) - 1):
+        return None, float(found[best])
     before, at, after = found[best - 1:best + 2]
     late = shifts[best] + 0.5 * (before - after) / min(before - 2 * at + after, -1e-9) - LEAD
-    return (float(late) * SAMPLES_PER_STEP / 16_000 if abs(late) >= SMALLEST else 0.0), float(at)
+    return float(late), float(at)
 
 
 def _told(heard: np.ndarray, shapes: np.ndarray, shift: int) -> float:

@@ -1,0 +1,103 @@
+"""From several audio channels to one: which channels are averaged, and which would spoil the average.
+
+All channels are averaged, except where the whole sound says otherwise, in this order:
+
+1. Channels that stay at one level (hum, noise, silence) while another rises and falls as speech does are left out, and
+   so are channels 20 dB or more below the loudest of the rest.
+2. Of more than two channels with a centre (5.1, 7.1), the centre alone is used: films put the speech there.
+3. Where averaging what is left loses more than half of the power that unrelated channels would keep, they cancel each
+   other out (opposite phase): the loudest of them is used. Channels with a delay, or one voice each, stay averaged.
+
+All is measured in blocks of 20 ms: levels on the first difference of the samples, so that hum weighs little, and powers
+less the mean of each block, so that DC does not count.
+"""
+from __future__ import annotations
+
+import numpy as np
+
+BLOCK = 320             # samples at 16 kHz, 20 ms
+FLOOR_DB = -80.0        # lower levels of the first difference count as this: silence, and the noise of 16 bits
+LOUD, QUIET = 98, 10    # percentiles of the blocks' levels between which a channel's level varies
+STEADY_DB = 6.0         # a channel that varies by less, and by less than half of another's variation, is no speech
+WEAK_DB = 20.0          # so far below the loudest channel a channel adds nothing
+CANCELLED = 0.5         # share of the power that unrelated channels would keep, below which channels cancel
+
+
+class Downmix:
+    """Averages channels, and measures them meanwhile.
+
+    A sound goes through `mono` twice only if it must: the first time all channels are averaged; if `choose` then finds
+    that some are to be left out, the second time only the others are.
+    """
+
+    def __init__(self) -> None:
+        self._measured: dict[str, _Channels] = {}
+        self._kept: dict[str, list[int]] = {}
+
+    def mono(self, samples: np.ndarray, layout: str, names: list[str]) -> np.ndarray:
+        """Average one piece of a sound.
+
+        Args:
+            samples: [n, C] float32 at 16 kHz. layout: its name, as `5.1`. names: [C] of the channels, as `FL`, `FC`.
+
+        Returns:
+            [n] float32.
+        """
+        if samples.shape[1] == 1:
+            return samples[:, 0]
+        if self._kept:
+            return samples[:, self._kept[layout]].mean(axis=1, dtype=np.float32)
+        self._measured.setdefault(layout, _Channels(names)).add(samples)
+        return samples.mean(axis=1, dtype=np.float32)
+
+    def choose(self) -> list[str]:
+        """Decide which channels are kept; what was decided, as plain sentences. None: the average of all is right."""
+        found = {layout: channels.kept(layout) for layout, channels in self._measured.items()}
+        notes = [note for _, note in found.values() if note]
+        if notes:
+            self._kept = {layout: kept for layout, (kept, _) in found.items()}
+        return notes
+
+
+class _Channels:
+    """What is measured of channels of one layout; grows by 4 bytes a channel and 20 ms."""
+
+    def __init__(self, names: list[str]):
+        self.names = names
+        self._rest = np.zeros((0, len(names)), np.float32)
+        self._powers: list[np.ndarray] = []
+        self._products = np.zeros((len(names), len(names)))
+
+    def add(self, samples: np.ndarray) -> None:
+        joined = np.concatenate([self._rest, samples])
+        whole = len(joined) // BLOCK * BLOCK
+        self._rest = joined[whole:]
+        blocks = joined[:whole].reshape(-1, BLOCK, joined.shape[1]).astype(np.float64)
+        self._powers.append(np.square(np.diff(blocks, axis=1)).mean(axis=1).astype(np.float32))
+        moving = (blocks - blocks.mean(axis=1, keepdims=True)).reshape(-1, joined.shape[1])
+        self._products += moving.T @ moving
+
+    def kept(self, layout: str) -> tuple[list[int], str]:
+        """Numbers of the channels to average, and a sentence about it; no sentence where these are all."""
+        count = len(self.names)
+        levels = 10 * np.log10(np.maximum(np.concatenate(self._powers), 10 ** (FLOOR_DB / 10)))
+        if not len(levels):  # shorter than a block
+            return list(range(count)), ""
+        loud, quiet = np.percentile(levels, LOUD, axis=0), np.percentile(levels, QUIET, axis=0)
+        varies = loud - quiet
+        speaks = varies >= min(STEADY_DB, varies.max() / 2)
+        speaks &= loud > loud[speaks].max() - WEAK_DB
+        kept = [int(i) for i in np.flatnonzero(speaks)]
+        if count > 2 and "FC" in self.names and self.names.index("FC") in kept:
+            return [self.names.index("FC")], (f"has {count} channels ({layout}): only the centre, where speech is, is "
+                                              "used.")
+        part = self._products[np.ix_(kept, kept)]
+        if part.sum() < CANCELLED * np.trace(part):
+            best = max(kept, key=lambda i: loud[i])
+            return [best], (f"has channels that cancel each other out when they are averaged (opposite phase): only "
+                            f"channel {best + 1} of {count} is used.")
+        if len(kept) == count:
+            return kept, ""
+        left = [str(i + 1) for i in range(count) if i not in kept]
+        return kept, (f"has channels without speech (silent, weak, or only noise or hum), which are left out: "
+                      f"{', '.join(left)} of {count}.")
