@@ -8,10 +8,10 @@ import re
 import shutil
 import tempfile
 from dataclasses import dataclass
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any, Iterator, Optional
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from .errors import InputError, MissingPackageError
 from .files import make_folder, writing_to
@@ -24,8 +24,11 @@ PICTURES = {"image/png": "png", "image/jpeg": "jpg"}
 #: what is shown of an output that comes in several forms, best first
 SHOWN = (PLOTLY, "text/html", "image/svg+xml", *PICTURES, "text/markdown", "text/latex", "text/plain")
 MARK = "assets/gallery.css"  # a folder with this file is a gallery, and may be replaced by a new one
+VIDEOS = ("mp4", "webm", "mov")
 ENDINGS = {"jpeg": "jpg", "svg+xml": "svg", "mpeg": "mp3", "x-wav": "wav", "quicktime": "mov"}
 _DATA = re.compile(r'src=(["\'])data:(image|video|audio)/([\w.+-]+);base64,([^"\']+)\1')
+#: what HTML in an output refers to by a path: a file beside the notebook
+_BESIDE = re.compile(r'\b(src|href)=(["\'])(?![a-zA-Z][\w+.-]*:|//|#)([^"\']+)\2')
 _FETCHED = re.compile(r"<(?:script|link|iframe)[^>]*(?:src|href)=[\"'](?:https?:)?//", re.IGNORECASE)
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -189,10 +192,14 @@ def _plot(data: dict, page: Page, root: Path, about: str) -> str:
             f'data-script="{page.link}/plot_{number:02}.js"></div>{still}')
 
 
-def _save(page: Page, root: Path, content: bytes, ending: str) -> str:
+def _save(page: Page, root: Path, content: bytes | Path, ending: str) -> str:
+    """Write the content, or copy the file, under a new name beside the page."""
     folder = root / page.folder
-    name = f"{'video' if ending in ('mp4', 'webm', 'mov') else 'file'}_{len(list(folder.iterdir())) + 1:02}.{ending}"
-    (folder / name).write_bytes(content)
+    name = f"{'video' if ending in VIDEOS else 'file'}_{len(list(folder.iterdir())) + 1:02}.{ending}"
+    if isinstance(content, Path):
+        shutil.copyfile(content, folder / name)
+    else:
+        (folder / name).write_bytes(content)
     return name
 
 
@@ -201,7 +208,21 @@ def _picture(page: Page, name: str, about: str) -> str:
 
 
 def _with_files(html: str, page: Page, root: Path, about: str) -> str:
-    """HTML whose data URLs have become files, so that videos can be sought in and pages open at once."""
+    """HTML whose data URLs have become files, so that videos can be sought in and pages open at once, and with copies
+    of the files that it refers to."""
+    copies: dict[str, str] = {}
+
+    def copied(match: re.Match) -> str:
+        name, _, address = match.groups()
+        file = (page.path.parent / unquote(unescape(address))).resolve()
+        if not file.is_file():
+            return ""  # deleted since: a link would lead to nothing
+        if address not in copies:
+            copies[address] = _save(page, root, file, file.suffix[1:].lower())
+            if copies[address].endswith(VIDEOS):
+                page.videos.append(quote(f"{page.folder}/{copies[address]}"))
+        return f'{name}="{page.link}/{copies[address]}"'
+
     def replaced(match: re.Match) -> str:
         _, kind, ending, content = match.groups()
         name = _save(page, root, base64.b64decode(content), ENDINGS.get(ending, ending))
@@ -210,7 +231,7 @@ def _with_files(html: str, page: Page, root: Path, about: str) -> str:
             list_.append(quote(f"{page.folder}/{name}"))
         return f'src="{page.link}/{name}"'
 
-    html = _DATA.sub(replaced, html)
+    html = _DATA.sub(replaced, _BESIDE.sub(copied, html))
     html = re.sub(r"<video(?![^>]*\bpreload=)", '<video preload="metadata"', html)
     html = re.sub(r"<video(?![^>]*\bcontrols\b)", "<video controls", html)
     words = escape(about)  # put in by functions: in a text that is put in, a backslash would begin a command

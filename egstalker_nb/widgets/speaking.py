@@ -10,11 +10,12 @@ from typing import Callable, Optional
 import ipywidgets
 import numpy as np
 
-from .. import speech
-from ..audio import FPS, SAMPLE_RATE, load_audio, save_wav
+from .. import player, speech
+from ..audio import FPS, SAMPLE_RATE, frames_of, load_audio, save_wav
 from ..files import make_folder
+from ..silence import loudness, silent_note
 from ..tables import Table
-from .base import Panel, choices, slider
+from .base import Panel, choices, media, slider
 from .recorder import Recorder
 from .upload import Upload, clean_name, save_upload
 
@@ -63,15 +64,23 @@ class SpeechIn(Panel):
 
     def build(self) -> ipywidgets.Widget:
         self.line = ipywidgets.HTML()
-        self.player = ipywidgets.Audio(value=b"", format="wav", autoplay=False, loop=False)
+        self.player, self.place = None, ipywidgets.VBox()
         self.recorder = Recorder(self.recorded)
         self.tabs = ipywidgets.Tab([self._file_page(), self.recorder.widget, self._text_page()],
                                    titles=("File", "Record", "Type"))
         self._bring_up_to_date()
-        return ipywidgets.VBox([self.tabs, self.note, self.line, self.player])
+        return ipywidgets.VBox([self.tabs, self.note, self.line, self.place])
 
     def _bring_up_to_date(self) -> None:
-        self.line.value, self.player.value = f"The head says <b>{escape(self.about())}</b>", _wav(self.now()[1])
+        file, wave = self.now()
+        note, old = silent_note(loudness(wave, frames_of(len(wave))).max(), "it"), self.player
+        self.line.value = f"The head says <b>{escape(self.about())}</b>. {escape(note)}"
+        small = 2 * len(wave) <= player.MAX_EMBEDDED  # as 16-bit WAV
+        self.player = (ipywidgets.Audio(value=_wav(wave), format="wav", autoplay=False, loop=False) if small
+                       else media(Path(file), "audio"))
+        self.place.children = [self.player]
+        if old is not None:
+            old.close()
 
     def _file_page(self) -> ipywidgets.Widget:
         self.files = Upload(self.folder, SOUNDS, load_audio, self.use, self.say)
