@@ -1,9 +1,11 @@
-# Needs Python 3.10, 3.11 or 3.12 and make, nothing else. `make help` lists the commands.
+# Needs make and Python 3.10, 3.11 or 3.12, nothing else; a newer Python or uv brings one, from the network. `make help`
+# lists the commands.
 
 PYTHON ?=
 CONFIG ?= production
 UV     ?= uv
 VENV   := .venv
+UVHOME := .uv
 BIN    := $(VENV)/bin
 # pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) apply
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --no-input
@@ -12,32 +14,41 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 # for a new environment, and so does an installation that did not reach its end.
 STAMP  := $(VENV)/.installed-$(shell { cat requirements.lock pyproject.toml; echo '$(CURDIR)'; } | cksum | cut -d ' ' -f 1)
 
-# some systems set NAME to the computer's: only `make run NAME=...` counts
+# some systems set such variables for other ends: only `make run NAME=...` counts
 ifeq ($(origin NAME),environment)
 NAME :=
 endif
+ifeq ($(origin DEVICE),environment)
+DEVICE :=
+endif
 
 # through the environment, so that names with spaces and quotes arrive whole
-export PYTHON VIDEO AUDIO NAME CONFIG
+export PYTHON UV VIDEO AUDIO NAME CONFIG DEVICE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint lab screenshots run gallery lock clean
+.PHONY: help setup gpu demo test check bench lint lab screenshots run gallery lock clean
 
 help:
 	@echo 'make demo     sample clip -> trained head -> talking video, through all six notebooks (quick_test, 256 px)'
-	@echo 'make test     all tests                           (PYTEST_ARGS="-k name" for some)'
+	@echo 'make check    lint and the quick tests, under 90 s: no browser, no notebooks, no long training'
+	@echo 'make test     all tests, under 10 min             (PYTEST_ARGS="-k name" for some)'
 	@echo 'make bench    measure this computer              (VIDEO=clip.mp4 for the preparation of your own clip)'
 	@echo 'make lab      JupyterLab with the notebooks       (LAB_ARGS="--no-browser --port 8889")'
 	@echo 'make screenshots  the notebooks of the demo in a browser, to outputs/screenshots (needs chromium)'
 	@echo 'make run      all notebooks on your video         VIDEO=clip.mp4 [CONFIG=production] [AUDIO=speech.wav] [NAME=me]'
 	@echo 'make gallery  all executed notebooks as a web site in outputs/gallery/, videos playing; works offline'
-	@echo 'make setup    only the environment in .venv/      (PYTHON=/path/to/python3.11 to choose the interpreter)'
+	@echo 'make setup    only the environment in .venv/, and what an NVIDIA card needs (PYTHON=/path/to/python3.11 to choose)'
 	@echo 'make lint     ruff'
 	@echo 'make lock     resolve requirements.lock again     (needs uv)'
 	@echo 'make clean    remove the environment, caches and the demo; your own data/ and outputs/ stay'
-	@echo 'Each of them sets up what it needs first.'
+	@echo 'Each of them sets up what it needs first. DEVICE=cpu keeps demo and run off the NVIDIA card.'
 
-setup: $(STAMP)
+setup: gpu
+
+# Says nothing where there is no NVIDIA card, and one line where it is ready already. What is missing for the card is
+# said in one line, and does not stop the rest.
+gpu: $(STAMP)
+	@$(BIN)/python -m egstalker_nb.cuda_setup
 
 $(STAMP):
 	@found=; for python in "$$PYTHON" python3.11 python3.12 python3.10 python3; do \
@@ -46,10 +57,29 @@ $(STAMP):
 	      2>/dev/null; then found=$$python; break; fi; \
 	  if [ -n "$$PYTHON" ]; then break; fi; \
 	done; \
+	reason=; \
+	if [ -z "$$found" ] && [ -z "$$PYTHON" ]; then \
+	  mkdir -p $(UVHOME); \
+	  uv=$$(command -v "$$UV"); \
+	  for python in python3 python; do \
+	    [ -z "$$uv" ] || break; \
+	    { "$$python" -m pip install --retries 1 --target $(UVHOME) uv || \
+	      { "$$python" -m venv --clear $(UVHOME) && $(UVHOME)/bin/python -m pip install --retries 1 uv; }; \
+	    } >$(UVHOME)/log 2>&1 && uv=$(UVHOME)/bin/uv; \
+	  done; \
+	  if [ -n "$$uv" ]; then \
+	    echo 'No Python 3.10 to 3.12 here: uv brings Python 3.12 (once)'; \
+	    rm -rf $(UVHOME)/python; \
+	    if "$$uv" venv --no-project --python 3.12 --python-preference only-managed $(UVHOME)/python \
+	        >$(UVHOME)/log 2>&1; then found=$(UVHOME)/python/bin/python; \
+	    else reason="; uv could not bring one: $$(echo $$(grep -v '^ *$$' $(UVHOME)/log | tail -n 1))"; fi; \
+	  fi; \
+	fi; \
 	if [ -z "$$found" ]; then \
+	  rm -rf $(UVHOME); \
 	  echo "error: expected Python 3.10, 3.11 or 3.12 with its venv module; found none that runs" \
-	    "($${PYTHON:-tried python3.11, python3.12, python3.10, python3})." \
-	    "Install one (Debian and Ubuntu: also python3-venv), or name it: make setup PYTHON=/path/to/python3.11" >&2; \
+	    "($${PYTHON:-tried python3.11, python3.12, python3.10, python3}$$reason)." \
+	    "Install one (Debian and Ubuntu: also python3-venv) or uv, or name it: make setup PYTHON=/path/to/python3.11" >&2; \
 	  exit 1; \
 	fi; \
 	echo "Setting up $(VENV) with $$("$$found" --version) (once; a few minutes)"; \
@@ -61,13 +91,18 @@ $(STAMP):
 	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(STAMP)
-	@$(BIN)/egs run data/sample/clip.mp4 --config quick_test --audio data/sample/speech.wav --name demo --size 256
+demo: gpu
+	@$(BIN)/egs run data/sample/clip.mp4 --config quick_test --audio data/sample/speech.wav --name demo --size 256 \
+	  $${DEVICE:+--device "$$DEVICE"}
 
-test: $(STAMP)
+test: gpu
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: $(STAMP)
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -m "not slow and not browser" $(PYTEST_ARGS)
+
+bench: gpu
 	$(BIN)/egs prepare data/sample/clip.mp4 data/bench --size 256
 	$(BIN)/python benchmarks/run.py data/bench --video "$${VIDEO:-data/sample/clip.mp4}" --out benchmarks/results/cpu.json
 	$(BIN)/python benchmarks/report.py
@@ -75,19 +110,20 @@ bench: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 
-lab: $(STAMP)
+lab: gpu
 	$(BIN)/python -m jupyterlab --ServerApp.root_dir=. $(LAB_ARGS) notebooks
 
-screenshots: $(STAMP)
+screenshots: gpu
 	@[ -d outputs/demo/runs/quick_test ] || $(MAKE) demo
 	@$(BIN)/python tests/browser/lab.py outputs/screenshots
 
-run: $(STAMP)
+run: gpu
 	@if [ -z "$$VIDEO" ]; then \
-	  echo 'error: expected VIDEO=clip.mp4; found none. make run VIDEO=clip.mp4 [CONFIG=production] [AUDIO=speech.wav] [NAME=me]' >&2; \
+	  echo 'error: expected VIDEO=clip.mp4; found none. make run VIDEO=clip.mp4 [CONFIG=production] [AUDIO=speech.wav] [NAME=me] [DEVICE=cpu]' >&2; \
 	  exit 2; \
 	fi; \
-	$(BIN)/egs run "$$VIDEO" --config "$$CONFIG" $${AUDIO:+--audio "$$AUDIO"} $${NAME:+--name "$$NAME"}
+	$(BIN)/egs run "$$VIDEO" --config "$$CONFIG" $${AUDIO:+--audio "$$AUDIO"} $${NAME:+--name "$$NAME"} \
+	  $${DEVICE:+--device "$$DEVICE"}
 
 gallery: $(STAMP)
 	@$(BIN)/egs gallery
@@ -102,5 +138,5 @@ lock:
 	mv requirements.lock.new requirements.lock
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache outputs/demo data/demo
+	rm -rf $(VENV) $(UVHOME) build *.egg-info .pytest_cache .ruff_cache outputs/demo data/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

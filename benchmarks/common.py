@@ -18,11 +18,12 @@ import egstalker_nb as egs
 from egstalker_nb.config import FIELDS
 from egstalker_nb.control import cycle
 from egstalker_nb.dataset import Dataset
+from egstalker_nb.device import device_name, drawing_device
 from egstalker_nb.gaussians import make_gaussians
-from egstalker_nb.run import default_device, device_name, git_revision, open_run, versions
+from egstalker_nb.run import git_revision, open_run, versions
 from egstalker_nb.trainer import Trainer
 
-DEVICE = default_device()
+DEVICE = drawing_device()
 SPREAD = 4.0  # standard deviation of N Gaussians times the root of N, head units: as many pairs as in trained heads
 
 

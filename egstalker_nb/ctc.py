@@ -130,7 +130,7 @@ class CtcModel:
             return torch.stack(columns, -1).cpu().numpy()
 
     def _load(self) -> Any:
-        from .run import default_device
+        from .device import default_device
 
         transformers = _require_transformers()
         with _reading(self.folder):

@@ -1,6 +1,7 @@
 """CUDA graphs: hundreds of small kernels launched at once."""
 from __future__ import annotations
 
+import gc
 from typing import Any, Callable
 
 import torch
@@ -64,8 +65,13 @@ class Captured:
         return result
 
     def _record(self) -> None:
-        graph = torch.cuda.CUDAGraph()
-        # other threads may read frames into pinned memory meanwhile
-        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-            self.result = self.function()
+        graph, collecting = torch.cuda.CUDAGraph(), gc.isenabled()
+        gc.disable()  # to free the graph of an earlier run meanwhile is an operation that spoils the recording
+        try:
+            # other threads may read frames into pinned memory meanwhile
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                self.result = self.function()
+        finally:
+            if collecting:
+                gc.enable()
         self.graph = graph

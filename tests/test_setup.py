@@ -126,24 +126,37 @@ def sandbox(tmp_path):
         shutil.copy(ROOT / name, tmp_path)
     tools = tmp_path / "bin"
     tools.mkdir()
-    for tool in ("make", "sh", "cat", "cksum", "cut", "grep", "touch", "rm", "mkdir", "chmod"):
+    for tool in ("make", "sh", "cat", "cksum", "cut", "grep", "tail", "touch", "rm", "mkdir", "chmod"):
         (tools / tool).symlink_to(shutil.which(tool))
     return tmp_path
 
 
 def fake_python(folder: Path, name: str, works: bool) -> None:
-    """An interpreter that logs its calls, and whose venv module makes a stand-in for pip."""
+    """An interpreter that logs its calls, and whose venv module makes a stand-in for pip; it cannot use the GPU."""
     lines = ["#!/bin/sh", f'echo "{name} $*" >> "{folder}/calls"']
     if works:
+        lines += ['[ "$2" != egstalker_nb.cuda_setup ] || { echo "GPU: no g++" >&2; exit 0; }']
         lines += [f'[ "$2" = venv ] || [ "$1" = -c ] || [ "$1" = --version ] || {{ [ ! -e "{folder}/fail" ]; exit; }}',
                   '[ "$2" = venv ] || exit 0',
                   f'rm -rf .venv; mkdir -p .venv/bin; cat "{folder}/bin/{name}" > .venv/bin/python',
                   "chmod +x .venv/bin/python"]
     else:
         lines += ["exit 127"]
-    path = folder / "bin" / name
+    write_script(folder / "bin" / name, lines)
+
+
+def write_script(path: Path, lines: list[str]) -> None:
     path.write_text("\n".join(lines) + "\n")
     path.chmod(0o755)
+
+
+def newer_python(folder: Path, brings: str) -> None:
+    """A Python 3.13, which is refused, whose pip can install a stand-in for uv: `brings` is what that one does."""
+    write_script(folder / "uv", ["#!/bin/sh", f'echo "uv $*" >> "{folder}/calls"', brings])
+    write_script(folder / "bin" / "python3", [
+        "#!/bin/sh", f'echo "python3 $*" >> "{folder}/calls"', '[ "$1" != -c ] || exit 1',
+        'case "$*" in "-m pip install"*" --target .uv uv") mkdir -p .uv/bin && cat uv > .uv/bin/uv && '
+        "chmod +x .uv/bin/uv;; *) exit 1;; esac"])
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -166,7 +179,51 @@ def test_setup_skips_a_python_that_does_not_run_and_installs_once(sandbox):
     assert "python3.12 -m venv --clear .venv" in calls
     assert len(installs(sandbox)) == 3
     assert make(sandbox, "setup").returncode == 0
-    assert (sandbox / "calls").read_text() == ""
+    assert (sandbox / "calls").read_text() == "python3.12 -m egstalker_nb.cuda_setup\n"  # g++ may be there now
+
+
+@pytest.mark.parametrize("where", ["installed", "by pip"])
+def test_uv_brings_a_python_where_none_fits(sandbox, where):
+    """Debian 13 has Python 3.13 only: no wheel of mediapipe, so that setting up would end in a riddle of pip."""
+    fake_python(sandbox, "managed", works=True)
+    newer_python(sandbox, "mkdir -p .uv/python/bin && cat bin/managed > .uv/python/bin/python && "
+                          "chmod +x .uv/python/bin/python")
+    if where == "installed":
+        (sandbox / "uv").rename(sandbox / "bin" / "uv")
+    result = make(sandbox, "setup")
+    assert result.returncode == 0, result.stderr
+    calls = (sandbox / "calls").read_text()
+    assert any(line.startswith("uv venv") and "--python 3.12" in line for line in calls.splitlines())
+    assert ("-m pip install" in calls.split("uv venv")[0]) == (where == "by pip")
+    assert "managed -m venv --clear .venv" in calls and "managed -m pip install" in calls
+
+
+def test_uv_that_cannot_bring_one_says_why(sandbox):
+    """Behind a firewall the error of today, with uv's reason; nothing half-made stays."""
+    newer_python(sandbox, 'echo "error: Failed to download cpython-3.12: connection refused" >&2; exit 2')
+    result = make(sandbox, "setup")
+    assert result.returncode != 0
+    line = next(line for line in result.stderr.splitlines() if line.startswith("error: "))
+    assert "expected Python 3.10, 3.11 or 3.12" in line and "connection refused" in line and "PYTHON=" in line
+    assert not (sandbox / ".venv").exists() and not (sandbox / ".uv").exists()
+
+
+def test_gpu_that_cannot_be_used_does_not_stop_the_rest(sandbox):
+    """Protects the CPU on a machine with a card but without g++: one line, and the set-up is finished."""
+    fake_python(sandbox, "python3.11", works=True)
+    result = make(sandbox, "setup")
+    assert result.returncode == 0 and result.stderr.splitlines() == ["GPU: no g++"]
+
+
+@pytest.mark.parametrize("target", ["demo", "run"])
+def test_device_reaches_the_command(sandbox, target):
+    """`DEVICE=cpu` is what the error about the card offers."""
+    fake_python(sandbox, "python3.11", works=True)
+    make(sandbox, "setup")
+    write_script(sandbox / ".venv" / "bin" / "egs", ["#!/bin/sh", f'echo "egs $*" >> "{sandbox}/calls"'])
+    for given, expected in (["DEVICE=cpu"], True), ([], False):
+        assert make(sandbox, target, "VIDEO=clip.mp4", *given).returncode == 0
+        assert ("--device cpu" in (sandbox / "calls").read_text()) == expected
 
 
 @pytest.mark.parametrize("change", ["half-finished", "new lock", "new pyproject"])
@@ -213,4 +270,4 @@ def test_ci_runs_the_tests():
     """CI must not drift from what a user runs."""
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert "make test" in script.read_text().splitlines()
+    assert "make lint test" in script.read_text().splitlines()

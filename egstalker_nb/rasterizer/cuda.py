@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..cuda_extension import load_extension
+
 TILE = 16  # px, edge of the tiles that gsplat's kernels work in
 SPARE = 1.25  # room for pairs over the number measured, where a caller fixes it from a measurement
 
@@ -67,6 +69,7 @@ def bin_tiles(means2d: Tensor, radii: Tensor, depths: Tensor, width: int, height
 def rasterize_cuda(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, sh_degree, near_plane,
                    far_plane, radius_clip, eps2d, backgrounds, render_mode, absgrad, room):  # fmt: skip
     """`rasterize` on CUDA; arguments are checked there."""
+    load_extension()
     from gsplat import fully_fused_projection, rasterize_to_pixels, spherical_harmonics
 
     lead, cameras, count = means.shape[:-2], viewmats.shape[-3], means.shape[-2]

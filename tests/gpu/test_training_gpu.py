@@ -1,4 +1,7 @@
 """On CUDA: captured graphs compute what plain calls compute, and a run trains, resumes and renders."""
+import gc
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -14,6 +17,22 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUD
 SMALL = dict(iterations=90, coarse_iterations=30, checkpoint_interval=25, eval_interval=50, densify_from_iter=10,
              densify_until_iter=60, densification_interval=10, max_points=600, densify_grad_threshold_coarse=1e-5,
              densify_grad_threshold_fine=1e-5, plane_resolution=[8, 16])
+
+
+def test_recording_outlives_the_garbage_of_an_earlier_one():
+    """Runs refer to themselves in circles, so that the collector frees an earlier run's graph at any moment."""
+    x = torch.zeros(4, device="cuda")
+    earlier = Captured(lambda: x + 1, x.device)
+    new = Captured(lambda: x + len([[] for _ in range(5000)]), x.device)  # more objects than the collector waits for
+    for recorded in False, True:
+        earlier()
+        assert earlier.recorded == recorded
+    new()
+    circle = [earlier.graph]
+    circle.append(circle)
+    earlier.forget()
+    del circle
+    assert float(new().sum()) == 20000 and new.recorded and gc.isenabled()
 
 
 def test_blur_is_that_of_the_cpu():
@@ -49,8 +68,8 @@ def test_recorded_drawings_are_the_plain_drawings(tiny_dataset, tmp_path):
     """Protects videos: same pictures from a recording, for other inputs, and where more pairs come than fit."""
     cfg = egs.load_config("production", **SMALL)
     run = egs.train(tiny_dataset, cfg, tmp_path / "run")
-    renderer, plain = Renderer(run.load_head(), tiny_dataset), Renderer(run.load_head(), tiny_dataset)
-    frames = Frames(tiny_dataset, range(12), renderer.device).paint(renderer.head.torso)
+    renderer, plain = Renderer.from_run(run), Renderer.from_run(run)
+    frames = Frames(tiny_dataset, range(12), renderer.device).for_head(renderer.head)
     for ids in ([0, 1], [2, 3], [4, 5], [6, 7]):
         given = frames.batch(ids)
         inputs = [renderer.head.mouth.codes[given["ids"]], *(given[name] for name in ("eyes", "w2c", "background"))]
@@ -67,16 +86,16 @@ def test_recorded_drawings_are_the_plain_drawings(tiny_dataset, tmp_path):
 
 
 def test_frames_are_the_same_from_everywhere(tiny_dataset):
-    """Protects clips that are too large for the card, before and after there is a torso behind them."""
+    """Protects clips that are too large for the card, before and after there is a head with a torso."""
     torso = Torso.blank(tiny_dataset.size, len(tiny_dataset))
     torso.picture.random_(0, 256)
     torso.fields.normal_(0, 0.1)
     torso.codes.normal_()
-    torso.cuda()
+    head = SimpleNamespace(torso=torso.cuda(), w2c=torch.rand(len(tiny_dataset), 4, 4).cuda())
     places = [Frames(tiny_dataset, range(6), torch.device("cuda"), place) for place in ("device", "host", "disk")]
     for painted in (False, True):
         for frames in places if painted else ():
-            frames.paint(torso)
+            frames.for_head(head)
         for ids in ([0, 3], [5, 1]):
             first, *others = [frames.batch(ids) for frames in places]
             assert ("background" in first) == painted
