@@ -12,6 +12,8 @@ from .encoders import BUILT_IN, DEFAULT_ENCODER
 from .errors import ConfigError, EgsError
 
 SPLITS = ("train", "val", "all")
+FACES = ("largest", "left", "right", "speaking")
+SCENES = ("longest", "all")
 
 
 def settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -43,9 +45,14 @@ def rate_or_name(text: str) -> float | str:
 def prepare(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
-    dataset = egs.prepare(args.video, args.out, size=args.size, features=args.features, encoder=args.encoder)
+    from .preparation.account import in_words
+
+    dataset = egs.prepare(args.video, args.out, size=args.size, features=args.features, encoder=args.encoder,
+                          face=args.face, scenes=args.scenes, track=args.track)
     for warning in dataset.report["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
+    if "account" in dataset.report:  # earlier versions kept none
+        print(in_words(dataset.report["account"]))
     print(dataset)
 
 
@@ -53,7 +60,8 @@ def train(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
     config = egs.load_config(args.config, **settings(args.set))
-    print(egs.train(egs.load_dataset(args.dataset), config, args.run, until=args.until))
+    print(egs.train(egs.load_dataset(args.dataset), config, args.run, until=args.until,
+                    device=args.device))
 
 
 def render(args: argparse.Namespace) -> None:
@@ -61,14 +69,14 @@ def render(args: argparse.Namespace) -> None:
 
     print(egs.render(egs.load_run(args.run), audio=args.audio, features=args.features, out=args.out, poses=args.poses,
                      blink=args.blink, iteration=args.iteration, start=args.start, duration=args.duration,
-                     batch=args.batch, split=args.split, compare=args.compare))
+                     batch=args.batch, split=args.split, compare=args.compare, device=args.device))
 
 
 def export(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
     given = {name: getattr(args, name) for name in ("out", "features", "poses", "blink", "iteration", "start",
-                                                    "duration")}
+                                                    "duration", "device")}
     run = egs.load_run(args.run)
     print(egs.export_ply(run, args.audio, **given) if args.format == "ply" else
           egs.export_frames(run, args.audio, format=args.format, **given))
@@ -77,7 +85,7 @@ def export(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
-    print(egs.evaluate(egs.load_run(args.run), split=args.split))
+    print(egs.evaluate(egs.load_run(args.run), split=args.split, device=args.device))
 
 
 def trim(args: argparse.Namespace) -> None:
@@ -94,7 +102,8 @@ def run(args: argparse.Namespace) -> None:
     if args.encoder is not None:  # notebooks work in another folder
         given["encoder"] = str(Path(args.encoder).resolve()) if Path(args.encoder).is_dir() else args.encoder
     run_notebooks(args.video, args.config, audio=args.audio, name=args.name, out=args.out, size=args.size,
-                  overrides=settings(args.set), **given)
+                  overrides=settings(args.set), device=args.device, face=args.face, scenes=args.scenes,
+                  track=args.track, **given)
 
 
 def gallery(args: argparse.Namespace) -> None:
@@ -103,10 +112,28 @@ def gallery(args: argparse.Namespace) -> None:
     print(export(args.outputs, args.out))
 
 
+def setup_gpu(args: argparse.Namespace) -> None:
+    from .cuda_setup import setup_gpu
+
+    print(setup_gpu() or "no NVIDIA card with its driver here: training and rendering use the CPU")
+
+
 def _add_config(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--config", default="production", help="preset or YAML file")
     sub.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
                      help="settings that replace the file's (last on the line, or before another option)")
+
+
+def _add_device(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--device", help="cpu or cuda; default: the card where there is one")
+
+
+def _add_clip(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--face", default="largest", choices=FACES,
+                     help="whom to take of several people in view (left and right as the viewer sees them)")
+    sub.add_argument("--scenes", default="longest", choices=SCENES,
+                     help="of a video with cuts: its longest shot with a face, or everything")
+    sub.add_argument("--track", type=int, help="number of the audio track, 1 for the first; default: the one flagged")
 
 
 def _add_script(sub: argparse.ArgumentParser, out: str) -> None:
@@ -126,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="command")
 
     def command(function: Any, about: str, *positional: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(function.__name__, help=about, description=about,
+        sub = commands.add_parser(function.__name__.replace("_", "-"), help=about, description=about,
                                   formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         sub.set_defaults(function=function)
         for name in positional:
@@ -138,10 +165,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--features", type=Path, help="ready audio features .npy of the video's own sound")
     sub.add_argument("--encoder", default=DEFAULT_ENCODER,
                      help=f"what hears the sound: {', '.join(BUILT_IN)}, or a CTC model's folder or hub id")
+    _add_clip(sub)
 
     sub = command(train, "Train a head, or go on with what the run folder holds.", "dataset", "run")
     _add_config(sub)
     sub.add_argument("--until", choices=["coarse"], help="stop after this stage")
+    _add_device(sub)
 
     sub = command(render, "Drive a trained head and write a video.", "run")
     sub.add_argument("--audio", type=Path, help="WAV, MP3, FLAC or a video with sound; default: replay --split")
@@ -149,14 +178,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
     sub.add_argument("--split", choices=SPLITS, default="val", help="without --audio: which of the clip's frames")
     sub.add_argument("--compare", action="store_true", help="without --audio: beside the clip's own frames")
+    _add_device(sub)
 
     sub = command(export, "Drive a trained head and write pictures or deformed Gaussians, frame by frame.", "run",
                   "audio")
     sub.add_argument("--format", choices=["png", "jpeg", "ply"], default="png", help="kind of the files")
     _add_script(sub, "the folder to write; default: in the run folder")
+    _add_device(sub)
 
     sub = command(evaluate, "Score a trained head against its clip.", "run")
     sub.add_argument("--split", choices=SPLITS, default="val", help="frames to score")
+    _add_device(sub)
 
     sub = command(trim, "Cut a WAV and its audio features together.", "wav", "features")
     sub.add_argument("--start", type=float, default=0.0, help="seconds")
@@ -172,10 +204,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--name", help="names data/NAME and outputs/NAME; default: the video's name")
     sub.add_argument("--size", type=int, default=512, help="side of the square pictures, px")
     sub.add_argument("--out", type=Path, help="folder of the results; default: outputs/NAME")
+    _add_clip(sub)
+    _add_device(sub)
 
     sub = command(gallery, "Make a web site of all executed notebooks.")
     sub.add_argument("--outputs", type=Path, default=Path("outputs"), help="where runs put OUTPUTS/NAME/notebooks")
     sub.add_argument("--out", type=Path, help="the folder to write; default: OUTPUTS/gallery")
+
+    command(setup_gpu, "Build what drawing on an NVIDIA card needs, once, and check it; no CUDA toolkit is needed.")
     return top
 
 

@@ -14,6 +14,10 @@ class EgsError(Exception):
         super().__init__(f"expected {expected}; found {found}. {fix}")
         self.expected, self.found, self.fix = expected, found, fix
 
+    def __reduce__(self) -> tuple:
+        """As errors of worker processes travel."""
+        return type(self), (self.expected, self.found, self.fix)
+
 
 class InputError(EgsError, ValueError):
     """A file or an argument is not usable (video, sound, features, poses, paths)."""

@@ -131,6 +131,8 @@ def check(*expectations: tuple[str, float, float, float, str]) -> Table:
 #: values of a dataset's report -> unit and meaning; a path into it is written with dots
 REPORT = {
     "num_frames": "frames at 25 per second", "seconds": "length",
+    "account.frames": "frames of the whole video at 25 per second",
+    "account.missing": "frames of it that are not in the dataset, by reason",
     "frames_with_face": "frames in which a face was tracked; poses of the others are interpolated",
     "reprojection_px.rms": "px between tracked rigid landmarks and the rigid head in its pose, root mean square",
     "pose_jitter_deg": "degrees by which the pose trembles from frame to frame",
@@ -147,7 +149,7 @@ REPORT = {
     "sound.silence_share": "share of the sound that is silence",
     "sound.moved_s": "seconds by which the sound was late against the lips, and was moved (negative: early)",
     "other_faces_share": "share of frames with a second face",
-    "cuts": "frames at which a new shot begins", "black_frames": "frames without a picture",
+    "cuts": "frames of the dataset at which a new shot begins", "black_frames": "frames without a picture",
 }
 
 

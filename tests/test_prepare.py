@@ -9,8 +9,21 @@ import egstalker_nb as egs
 from egstalker_nb.audio import frames_of, load_audio
 from egstalker_nb.encoders import DEFAULT_ENCODER, Encoder, load_encoder
 from egstalker_nb.errors import InputError
-from egstalker_nb.preparation import bundle, crop, masks, pipeline, quality, steps, track
-from egstalker_nb.video import read_frames
+from egstalker_nb.preparation import (
+    build,
+    bundle,
+    extract,
+    masks,
+    overlay,
+    parallel,
+    pipeline,
+    quality,
+    scan,
+    source,
+    steps,
+    track,
+)
+from egstalker_nb.video import VideoInfo, read_frames
 from egstalker_nb.video_writer import write_video
 
 # ---- the sample, tracked for real
@@ -79,13 +92,17 @@ def test_a_finished_dataset_is_returned_at_once(sample_dataset, sample_clip, mon
     def never(*args, **kwargs):
         raise AssertionError("a finished dataset was worked on again")
 
-    monkeypatch.setattr(pipeline, "_build", never)
+    monkeypatch.setattr(pipeline, "build", never)
     monkeypatch.setattr(pipeline.sound, "load_audio", never)
     again = egs.prepare(sample_clip, sample_dataset.root, size=sample_dataset.size)
     assert again.hash == sample_dataset.hash
 
 
 # ---- resuming
+
+#: the work of the steps before the plate
+DONE_BEFORE = ((scan, "scan_chunk"), (track, "track_chunk"), (build, "_pose"), (extract, "extract_chunk"))
+
 
 class Interruption(Exception):
     """Stands for Ctrl-C, which would end pytest itself."""
@@ -125,14 +142,15 @@ def contents(root):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owner, name, calls, most_left", [
     # where it is interrupted, at which call, and how many calls at most are left for the second attempt
-    (track._FaceFinder, "__call__", 6, 5),
+    (scan.FaceFinder, "__call__", 6, 5),
     (track.FaceTracker, "__call__", 40, 35),
-    (crop, "write_jpeg", 30, 25 + 2),
+    (extract, "write_jpeg", 30, 25),
     (masks, "split", 30, 25),
-    (pipeline.sound, "save_wav", 1, 1),
-    (pipeline.overlay, "write_sheet", 1, 1),
+    (build.sound, "save_wav", 1, 1),
+    (overlay, "write_sheet", 1, 1),
 ])
 def test_interrupted_work_continues_with_the_same_result(short_clip, uninterrupted, small_chunks, tmp_path, monkeypatch,
                                                           owner, name, calls, most_left):
@@ -156,21 +174,22 @@ def test_interrupted_work_continues_with_the_same_result(short_clip, uninterrupt
     assert contents(resumed.root) == contents(uninterrupted.root)
 
 
+@pytest.mark.slow
 def test_steps_before_an_interruption_are_not_done_again(short_clip, uninterrupted, small_chunks, tmp_path,
                                                           monkeypatch):
     def interrupt(*args):
         raise Interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.plate, "write_plate", interrupt)
+        patch.setattr(build, "_plate", interrupt)
         with pytest.raises(Interruption):
             egs.prepare(short_clip, tmp_path / "ds", size=64)
-    for owner, name in ((track, "scan"), (track, "track"), (crop, "write_frames"), (pipeline.pose, "solve_pose"),
-                        (masks, "write_masks")):
+    for owner, name in DONE_BEFORE:
         monkeypatch.setattr(owner, name, interrupt)
     assert contents(egs.prepare(short_clip, tmp_path / "ds", size=64).root) == contents(uninterrupted.root)
 
 
+@pytest.mark.slow
 def test_another_size_on_an_unfinished_folder_keeps_the_tracking_and_redoes_the_rest(short_clip, uninterrupted,
                                                                                        small_chunks, tmp_path,
                                                                                        monkeypatch):
@@ -178,7 +197,7 @@ def test_another_size_on_an_unfinished_folder_keeps_the_tracking_and_redoes_the_
         raise Interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.plate, "write_plate", interrupt)
+        patch.setattr(build, "_plate", interrupt)
         with pytest.raises(Interruption):
             egs.prepare(short_clip, tmp_path / "ds", size=80)
     monkeypatch.setattr(track, "track", interrupt)
@@ -211,6 +230,7 @@ class Loudness(Encoder):
                          lambda wave: np.full((-(-len(wave) // 320), 29), version, np.float32))
 
 
+@pytest.mark.slow
 def test_the_dataset_knows_its_encoder_and_another_one_redoes_only_the_sound(short_clip, uninterrupted, small_chunks,
                                                                               tmp_path, monkeypatch):
     def interrupt(*args):
@@ -218,12 +238,11 @@ def test_the_dataset_knows_its_encoder_and_another_one_redoes_only_the_sound(sho
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "load_encoder", lambda name: Loudness())
-        patch.setattr(pipeline.overlay, "write_sheet", interrupt)
+        patch.setattr(overlay, "write_sheet", interrupt)
         with pytest.raises(Interruption):
             egs.prepare(short_clip, tmp_path / "ds", size=64, encoder="loudness")
     assert np.load(tmp_path / "ds" / "features.npy")[20, 0, 0] == 1
-    for owner, name in ((track, "scan"), (track, "track"), (crop, "write_frames"), (pipeline.pose, "solve_pose"),
-                        (masks, "write_masks"), (pipeline.plate, "write_plate")):
+    for owner, name in (*DONE_BEFORE, (build, "_plate")):
         monkeypatch.setattr(owner, name, interrupt)
     ds = egs.prepare(short_clip, tmp_path / "ds", size=64)
     assert ds.encoder == load_encoder(DEFAULT_ENCODER).spec
@@ -253,9 +272,9 @@ class Lives:
     def __init__(self, count, size):
         self.count, self.size, self.now, self.most = count, size, 0, 0
 
-    def frames(self, path, fps=25.0, start=0):
-        for i in range(start, self.count):
-            image = np.full((self.size, self.size, 3), i % 200, np.uint8)
+    def frames(self, path, fps=25.0, start=0, stop=None, alpha=False):
+        for i in range(start, self.count if stop is None else min(stop, self.count)):
+            image = np.full((self.size, self.size, 3), abs(i % 200 - 100), np.uint8)
             self.now += 1
             self.most = max(self.most, self.now)
             weakref.finalize(image, self.gone)
@@ -265,12 +284,13 @@ class Lives:
         self.now -= 1
 
 
+@pytest.mark.slow
 def test_long_clips_do_not_pile_up_frames(monkeypatch, tmp_path, sample_dataset):
     lives, points = Lives(600, 64), sample_dataset.landmarks[0] / 2
 
     class Finder:
         def __call__(self, image):
-            boxes = np.full((track.MAX_FACES, 5), np.nan, np.float32)
+            boxes = np.full((scan.MAX_FACES, 5), np.nan, np.float32)
             boxes[0] = (20, 15, 44, 45, 0.9)
             return boxes
 
@@ -284,32 +304,18 @@ def test_long_clips_do_not_pile_up_frames(monkeypatch, tmp_path, sample_dataset)
         def close(self):
             pass
 
-    class Person:
-        """Stands for MediaPipe: everything in the middle is person."""
-
-        class solutions:
-            class selfie_segmentation:
-                class SelfieSegmentation:
-                    def __init__(self, model_selection):
-                        pass
-
-                    def process(self, image):
-                        self.segmentation_mask = np.pad(np.ones((128, 128), np.float32), 64)
-                        return self
-
-                    def close(self):
-                        pass
-
-    for owner, name, fake in ((track, "read_frames", lives.frames), (steps, "read_frames", lives.frames),
-                              (track, "_FaceFinder", Finder), (track, "FaceTracker", Tracker),
-                              (crop, "require_mediapipe", lambda: Person)):
+    for owner, name, fake in ((scan, "read_frames", lives.frames), (source, "read_frames", lives.frames),
+                              (scan, "face_finder", Finder), (track, "FaceTracker", Tracker),
+                              (extract, "find_person", lambda image: np.pad(np.full((128, 128), 255, np.uint8), 64)),
+                              (parallel, "processes_for", lambda frames: 1)):
         monkeypatch.setattr(owner, name, fake)
     wave = np.random.default_rng(0).normal(0, 0.1, 600 * 640).astype(np.float32)
     encoder = load_encoder("logmel")
-    settings = {"version": 1, "video": "made up", "size": 64, "features": None, "focal": None,
-                "encoder": encoder.spec}
+    settings = {"version": 1, "video": "made up", "size": 64, "features": None, "focal": None, "face": "largest",
+                "scenes": "longest", "track": None, "encoder": encoder.spec}
     (tmp_path / "ds").mkdir()
-    pipeline._build(tmp_path / "long.mp4", tmp_path / "ds", settings, wave, encoder, 600)
+    info = VideoInfo(64, 64, 25.0, 600, 24.0, True, 0, None, False)
+    build.build(build.Clip(tmp_path / "long.mp4", info, wave, [], encoder), tmp_path / "ds", settings)
     assert egs.load_dataset(tmp_path / "ds").num_frames == 600
     # two or three in the reader and the loop, eight in front of the writers, two being written
     assert 0 < lives.most <= 16

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from egstalker_nb.preparation import crop, face, masks, plate, quality, track
-from egstalker_nb.preparation.steps import Step, Workspace, write_npz
+from egstalker_nb.preparation import crop, face, masks, people, plate, quality, scan, shots
+from egstalker_nb.preparation.steps import Workspace
 
 
 def drawn_face(size=256, centre=(128, 120), height=110, mouth=0.0):
@@ -104,14 +104,10 @@ def portrait():
 
 
 @pytest.fixture(scope="module")
-def portrait_mask(portrait, tmp_path_factory):
+def portrait_mask(portrait):
     image, person, points, _ = portrait
-    folder = tmp_path_factory.mktemp("portrait")
-    crop.write_jpeg(folder / "000000.jpg", image)
-    write_npz(folder / "00000.npz", person=np.round(person[None] * 255).astype(np.uint8))
-    store = masks.PersonStore(Step(folder, "k"), 1)
-    colours = masks.learn_colours(folder, store, points[None, :, :2].astype(float))
-    return masks.split(image, store.steady(0), points[:, :2].astype(float), colours)
+    points = points[:, :2].astype(float)
+    return masks.split(image, person, points, masks.learn_colours([(image, person, points)]))
 
 
 def test_masks_sum_to_255_and_are_soft(portrait_mask):
@@ -161,7 +157,7 @@ def test_plate_shows_what_was_uncovered_and_fills_the_rest():
         image = (truth + rng.normal(0, 3, truth.shape)).clip(0, 255).astype(np.uint8)
         image[mask[..., 0] > 0] = 255
         total.add(image, mask)
-    result, uncovered = total.result()
+    result, uncovered = plate.clean_plate([total.sums()])
     assert np.abs(result[:, :18].astype(int) - truth[:, :18]).max() <= 3
     hidden = 32 * 21 / 64**2
     assert 1 - hidden - 0.1 < uncovered <= 1 - hidden + 0.01
@@ -181,25 +177,88 @@ def test_plate_memory_does_not_grow():
 # ---- which face, cuts, sound
 
 def boxes_of(*faces):
-    result = np.full((track.MAX_FACES, 5), np.nan, np.float32)
+    result = np.full((scan.MAX_FACES, 5), np.nan, np.float32)
     result[:len(faces)] = faces
     return result
 
 
+def square(x, side=100, y=60):
+    return x, y, x + side, y + side, 0.9
+
+
 def test_the_large_face_is_followed_and_the_other_counted():
-    clip = np.stack([boxes_of((300, 50, 340, 90, 0.95), (50 + i, 60, 170 + i, 180, 0.8)) for i in range(10)])
-    main, others = track.main_face(clip)
+    clip = np.stack([boxes_of(square(300, 40), square(50 + i, 120)) for i in range(10)])
+    main = people.choose(people.find_people(clip), "largest")
     np.testing.assert_allclose(main[:, 0], 50 + np.arange(10))
-    assert (others == 1).all()
-    alone, none = track.main_face(clip[:, 1:2])
-    assert (none == 0).all() and not np.isnan(alone).any()
+    assert (people.count_others(clip, main) == 1).all()
+    [alone] = people.find_people(clip[:, 1:2])
+    assert (people.count_others(clip[:, 1:2], alone) == 0).all() and not np.isnan(alone).any()
 
 
-def test_cuts_are_found_and_movement_is_none():
-    change = np.full(60, 0.01)
-    change[20:30] = 0.05
-    change[40] = 0.3
-    np.testing.assert_array_equal(quality.find_cuts(change), [40])
+@pytest.mark.parametrize("order", [1, -1])
+def test_left_and_right_are_as_the_viewer_sees_them(order):
+    """In whatever order the detector names them, and however large they are; a small face far behind is not meant."""
+    clip = np.stack([boxes_of(*[square(200 + i % 3, 100), square(420, 130), square(5, 12)][::order])
+                     for i in range(20)])
+    found = people.find_people(clip)
+    assert len(found) == 3
+    assert people.choose(found, "left")[0, 0] == 200 and people.choose(found, "right")[0, 0] == 420
+    assert people.choose(found, "largest")[0, 0] == 420
+
+
+def test_who_was_away_is_recognised_and_never_replaced_by_another():
+    clip = [boxes_of(square(100), square(400)) for _ in range(15)]
+    clip += [boxes_of(square(400)) for _ in range(30)]       # the left one is away, longer than a track lives
+    clip += [boxes_of(square(400), square(110)) for _ in range(15)]
+    found = people.find_people(np.stack(clip))
+    assert len(found) == 2
+    left = people.choose(found, "left")
+    assert np.isnan(left[15:45, 0]).all() and (left[:15, 0] == 100).all() and (left[45:, 0] == 110).all()
+
+
+# ---- shots
+
+def thumbs(*colours):
+    """One thumbnail for each grey value, [N, 16, 16, 3] uint8."""
+    return np.broadcast_to(np.uint8(colours)[:, None, None, None], (len(colours), 16, 16, 3))
+
+
+def test_cuts_are_found_and_movement_and_flashes_are_none():
+    values = np.full(80, 100)
+    values[20:30] += np.arange(10) * 6        # a lamp that brightens
+    values[30:] += 54
+    values[40:] -= 90                         # a cut
+    values[60:62] = 255                       # a flash
+    np.testing.assert_array_equal(shots.find_cuts(thumbs(*values)), [40])
+    assert len(shots.find_cuts(thumbs(5))) == 0
+
+
+@pytest.mark.parametrize("cuts, seen, expected", [
+    ([], [(0, 100)], (0, 100)),
+    ([30], [(0, 100)], (30, 100)),            # the longest
+    ([30], [(0, 30)], (0, 30)),               # that shows a face
+    ([10, 50, 90], [(0, 100)], (10, 50)),     # of two equally long the first
+    ([30], [], (30, 100)),
+])
+def test_the_longest_shot_that_shows_a_face_is_chosen(cuts, seen, expected):
+    face = np.zeros(100, bool)
+    for first, last in seen:
+        face[first:last] = True
+    found = shots.find_shots(np.array(cuts, int), 100)
+    assert [i for shot in found for i in shot] == list(range(100))
+    assert shots.choose_shot(found, face, "longest") == range(*expected)
+    assert shots.choose_shot(found, face, "all") == range(100)
+
+
+@pytest.mark.parametrize("first, last", [(0, 50), (1, 50), (7, 23), (5, 6), (6, 8), (49, 50)])
+def test_a_part_of_a_scan_takes_faces_from_its_own_frames(first, last):
+    boxes = np.stack([boxes_of(square(10 * m)) for m in range(10)])
+    whole = scan.Scan(boxes, np.arange(50) // 5, thumbs(*range(50)), 640, 480)
+    part = whole.part(first, last)
+    assert part.num_frames == len(part.at) == last - first and (part.thumbs[:, 0, 0, 0] == range(first, last)).all()
+    own = [m for m in range(10) if first <= 5 * m < last]
+    shown = {int(x) // 10 for x in part.boxes[part.at, 0, 0]}
+    assert shown == set(own) if own else len(shown) == 1
 
 
 def test_angles_have_the_stated_signs():
@@ -229,8 +288,10 @@ GOOD = {
                     "depth": [12, 12]},
     "face_height_px": 280.0, "face_height_source_px": 300.0, "face_outside_share": 0.0, "uncovered_background": 0.4,
     "person_share": 0.5, "mouth_movement": {"mean": 0.04, "range": 0.08}, "blinks": 5,
-    "sound": {"level_dbfs": -20.0, "silence_share": 0.2, "moved_s": 0.0},
+    "sound": {"level_dbfs": -20.0, "silence_share": 0.2, "moved_s": 0.0, "notes": []}, "face": "largest",
     "other_faces_share": 0.0, "cuts": [], "black_frames": 0,
+    "account": {"video_frames": 500, "video_fps": 25.0, "frames": 500, "kept": 500, "used": [0, 500],
+                "missing": {"could not be decoded": 0, "in another shot": 0}, "other_shots": []},
 }
 
 
@@ -250,6 +311,9 @@ def test_a_good_clip_has_no_warnings():
     (("uncovered_background",), 0.01, "background"),
     (("source", "notes"), ["cut off"], "damaged"),
     (("cuts",), [100], "4.0 s"),
+    (("account", "missing", "could not be decoded"), 30, "30 of 500 frames"),
+    (("account", "other_shots"), [[500, 600]], "20.0 to 24.0 s"),
+    (("sound", "notes"), ["the second track was taken"], "second track"),
     (("black_frames",), 12, "12 frames are black"),
     (("sound", "level_dbfs"), -70.0, "silent"),
     (("sound", "silence_share"), 0.8, "80%"),
@@ -275,7 +339,7 @@ def test_a_finished_step_is_not_done_again_unless_its_settings_change(tmp_path):
     def run(first, second):
         work = Workspace(tmp_path)
         work.run("a", lambda step: done.append("a"), {"x": first})
-        work.run("b", lambda step: done.append("b"), {"y": second}, needs=["a"], clears="pictures")
+        work.run("b", lambda step: done.append("b"), {"y": second}, needs=["a"], clears=["pictures"])
 
     run(1, 1)
     (tmp_path / "pictures" / "0.png").write_bytes(b"old")

@@ -17,6 +17,7 @@ from egstalker_nb.preparation import quality
 from egstalker_nb.preparation.face import LIPS
 from egstalker_nb.preparation.pipeline import check_video
 from egstalker_nb.tables import report as report_table
+from egstalker_nb.widgets.clip import STEPS
 from egstalker_nb.widgets.explorer import LAYERS, envelope, moments
 from egstalker_nb.widgets.upload import clean_name, save_upload
 
@@ -138,7 +139,7 @@ def test_a_failing_check_names_the_upload_and_not_its_temporary_file(tmp_path):
 
 def test_preparation_lists_steps_and_opens_a_finished_folder_at_once(sample_clip, sample_dataset, tmp_path):
     job = widgets.Preparation(sample_clip, tmp_path / "new", size=128)
-    assert [state for _, _, state, _ in job.steps()] == ["waiting"] * 7
+    assert [state for _, _, state, _ in job.steps()] == ["waiting"] * len(STEPS)
     done = tmp_path / "new" / ".work" / "scan"
     done.mkdir(parents=True)
     (done / "done.json").write_text(json.dumps({"key": "k", "seconds": 1.5}))
@@ -152,9 +153,9 @@ def test_preparation_lists_steps_and_opens_a_finished_folder_at_once(sample_clip
 
 def test_preparation_can_be_stopped_between_steps(sample_clip, tmp_path, monkeypatch):
     """Some steps show no progress: without a look at the button a stop would wait for the next that does."""
-    from egstalker_nb.preparation import track
+    from egstalker_nb.preparation import scan
 
-    monkeypatch.setattr(track, "scan", lambda *_: job.stop())
+    monkeypatch.setattr(scan, "scan", lambda *_: job.stop())
     job = widgets.Preparation(sample_clip, tmp_path / "new", size=128)
     job.start()
     job.wait(60)
@@ -166,7 +167,7 @@ def test_preparation_can_be_stopped_between_steps(sample_clip, tmp_path, monkeyp
 def test_lights_say_what_the_warnings_say():
     lights = widgets.Lights(GOOD)
     assert lights.verdict == "good" and [c.name for c in lights.concerns] == [
-        "length", "face", "view", "picture", "timing", "sound", "mouth", "pose"]
+        "length", "frames", "face", "view", "picture", "timing", "sound", "mouth", "pose"]
     bad = copy.deepcopy(GOOD)
     bad["seconds"], bad["sound"]["moved_s"], bad["other_faces_share"] = 2.0, -0.08, 0.5
     found = {c.name: c for c in quality.concerns(bad)}
@@ -182,12 +183,13 @@ def test_lights_are_told_apart_by_sign_and_word():
     html, text = widgets.Lights(bad)._repr_html_(), str(widgets.Lights(bad))
     for words in ("\u25cf good", "\u25b2 look", "\u25a0 act"):
         assert words in html and words in text
-    assert "lasts only 2.0 s" in html and "act on 1 of 8" in html
+    assert "lasts only 2.0 s" in html and f"act on 1 of {len(quality.CONCERNS)}" in html
 
 
 def test_lights_of_an_old_report_say_what_is_not_known():
     lights = widgets.Lights({"num_frames": 12, "seconds": 20.0, "warnings": []})
-    assert lights.verdict == "unknown" and [c.level for c in lights.concerns] == ["good"] + ["unknown"] * 7
+    unknown = ["unknown"] * (len(quality.CONCERNS) - 1)
+    assert lights.verdict == "unknown" and [c.level for c in lights.concerns] == ["good", *unknown]
     assert "not measured" in str(lights)
 
 

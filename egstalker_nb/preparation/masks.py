@@ -6,16 +6,12 @@ hair that hangs below that line, less cloth that reaches above it: both are reco
 """
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Iterable
 
 import cv2
 import numpy as np
 
-from ..progress import Progress
-from . import steps
-from .crop import read_rgb, write_png
 from .face import CHIN, FOREHEAD, JAW, OVAL
-from .steps import Step, Writers, missing_chunks, read_npz, write_npz
 
 #: at 512 px: softness of the border between head and torso (standard deviation, px)
 FEATHER = 2.5
@@ -31,8 +27,6 @@ LEAVE_LOBE = 3
 GUIDE_SIDE, GUIDE_RADIUS, GUIDE_EDGE = 256, 4, 1e-3
 #: side at which hair is recognised, px
 HAIR_SIDE = 256
-#: frames from which hair and skin colours are learned
-COLOUR_FRAMES = 24
 #: bins of lightness and of the two colour axes
 BINS = (16, 32, 32)
 
@@ -222,96 +216,52 @@ def beside_chin(points: np.ndarray, size: int) -> np.ndarray:
     return np.abs(x[None] + y[:, None]) / np.float32(height)
 
 
-def split(image: np.ndarray, person: np.ndarray, points: np.ndarray, colours: Colours) -> np.ndarray:
+def split(image: np.ndarray, person: np.ndarray, points: np.ndarray, colours: Colours,
+          exact: bool = False) -> np.ndarray:
     """Head, torso and background of one frame.
 
     Args:
-        image: [S, S, 3] uint8. person: [256, 256] float32 0..1. points: [478, 2] px. colours: of the clip.
+        image: [S, S, 3] uint8. points: [478, 2] px. colours: of the clip.
+        person: float32 0..1, [256, 256] as the network sees it, or [S, S] where it is `exact` (the video's own alpha).
 
     Returns:
         [S, S, 3] uint8: head, torso, background; the sum is 255 everywhere.
     """
     size = image.shape[0]
     face = fill(points[OVAL], size)
-    person = refine_person(image, person, face)
+    if not exact:
+        person = refine_person(image, person, face)
     side = min(size, HAIR_SIDE)
     small = [cv2.resize(x, (side, side), interpolation=cv2.INTER_AREA) for x in (image, person, face)]
     part = cv2.resize(head_part(*small, points * (side / size), colours), (size, size))
     # along the jaw the border follows the landmarks at full resolution
     jaw = cv2.GaussianBlur(face, (0, 0), FEATHER * size / 512)
-    whole = np.round(person * 255)
-    head = np.round(whole * np.maximum(part, jaw))
-    return np.dstack([head, whole - head, 255 - whole]).astype(np.uint8)
+    whole = np.rint(person * 255).astype(np.uint8)
+    head = np.rint(whole * np.minimum(np.maximum(part, jaw), 1)).astype(np.uint8)
+    return cv2.merge([head, whole - head, 255 - whole])
 
 
-def learn_colours(frames: Path, person: "PersonStore", points: np.ndarray) -> Colours:
-    """Hair, skin and clothes of the clip, from frames spread over it."""
-    samples = []
-    for i in np.unique(np.linspace(0, len(points) - 1, COLOUR_FRAMES).astype(int)):
-        image = read_rgb(frames / f"{i:06d}.jpg")
-        size = image.shape[0]
-        face = fill(points[i][OVAL], size)
-        _, down, height = face_axes(points[i])
-        reach = _disc(2 * max(1, int(0.04 * height)) + 1)
-        sure = refine_person(image, person.steady(i), face) > 0.95
-        above = fill(head_polygon(points[i], size), size) > 0.5
-        aside = beside_chin(points[i], size)
-        hair = sure & above & (fill(head_polygon(points[i], size, LEAVE_LOBE), size) > 0.5) \
-            & (cv2.dilate(face, reach) < 0.5)
-        # skin is the face and, with its shadows, the neck under the chin
-        neck = sure & ~above & (aside < 0.15)
-        cloth = sure & (fill(head_polygon(points[i] + 0.12 * height * down, size), size) < 0.5)
-        samples.append((Colours.bins(image), hair, (cv2.erode(face, reach) > 0.5) | neck, cloth))
-    return Colours(samples)
-
-
-class PersonStore:
-    """The stored person masks, one chunk in memory at a time."""
-
-    def __init__(self, step: Step, num_frames: int):
-        self.step, self.num_frames = step, num_frames
-        self._loaded: dict[int, np.ndarray] = {}
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        """[256, 256] float32 0..1; numbers beyond either end give the nearest frame."""
-        i = min(max(i, 0), self.num_frames - 1)
-        number = i // steps.CHUNK
-        if number not in self._loaded:
-            # neighbours of a chunk's first and last frame lie in the next one: two are kept
-            for old in [k for k in self._loaded if abs(k - number) > 1]:
-                del self._loaded[old]
-            self._loaded[number] = read_npz(self.step.chunk(number))["person"]
-        return self._loaded[number][i % steps.CHUNK].astype(np.float32) / 255
-
-    def steady(self, i: int) -> np.ndarray:
-        """Mask i averaged with its neighbours in time."""
-        return (self[i - 1] + 2 * self[i] + self[i + 1]) / 4
-
-
-def write_masks(step: Step, folder: Path, frames: Path, person: PersonStore, landmarks: np.ndarray) -> None:
-    """Write every frame's mask as PNG, and per chunk the mean share of head, torso and background.
+def learn_colours(samples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Colours:
+    """Hair, skin and clothes of the clip.
 
     Args:
-        step: where partial work is kept. folder: of the masks. frames: folder of the frames.
-        landmarks: [N, 478, 3] px without gaps.
+        samples: of frames spread over it: picture [S, S, 3] uint8, person mask [256, 256] float32 0..1 and landmarks
+            [478, 2] px.
     """
-    points = smooth_in_time(landmarks[..., :2].astype(np.float64))
-    todo = missing_chunks(step, len(points))
-    if not todo:
-        return
-    colours = learn_colours(frames, person, points)
-    done = len(points) - sum(len(ids) for _, ids in todo)
+    return Colours([_surely(*sample) for sample in samples])
 
-    def work(i: int, mask: np.ndarray) -> None:
-        result = split(read_rgb(frames / f"{i:06d}.jpg"), mask, points[i], colours)
-        write_png(folder / f"{i:06d}.png", result)
-        shares[i] = result.mean(axis=(0, 1)) / 255
 
-    with Progress(len(points), "mask head and torso", "frame", initial=done) as bar, Writers() as writers:
-        for number, ids in todo:
-            shares: dict[int, np.ndarray] = {}
-            for i in ids:
-                writers.submit(work, i, person.steady(i))
-                bar.update()
-            writers.finish()
-            write_npz(step.chunk(number), shares=np.float32([shares[i] for i in ids]))
+def _surely(image: np.ndarray, person: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Colour bins of a frame, and where there is surely hair, skin and cloth: [S, S] each."""
+    size = image.shape[0]
+    face = fill(points[OVAL], size)
+    _, down, height = face_axes(points)
+    reach = _disc(2 * max(1, int(0.04 * height)) + 1)
+    sure = refine_person(image, person, face) > 0.95
+    above = fill(head_polygon(points, size), size) > 0.5
+    aside = beside_chin(points, size)
+    hair = sure & above & (fill(head_polygon(points, size, LEAVE_LOBE), size) > 0.5) & (cv2.dilate(face, reach) < 0.5)
+    # skin is the face and, with its shadows, the neck under the chin
+    neck = sure & ~above & (aside < 0.15)
+    cloth = sure & (fill(head_polygon(points + 0.12 * height * down, size), size) < 0.5)
+    return Colours.bins(image), hair, (cv2.erode(face, reach) > 0.5) | neck, cloth

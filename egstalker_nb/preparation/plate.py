@@ -1,52 +1,60 @@
 """The clean background: the mean of each pixel's uncovered moments, the never-seen rest filled in."""
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Iterable
 
 import cv2
 import numpy as np
 
-from ..progress import progress
-from .crop import read_rgb, write_png
-from .steps import Step, write_npz
-
 #: at 512 px: how far from the person a pixel must be to count as clean (hair tips, motion blur)
 CLEAN_GAP = 9
 #: a pixel counts as seen when it was uncovered in at least this share of the frames: fewer may be mask errors
-LEAST_SHARE, LEAST_SHARE_NEAR = 0.01, 0.05
+MIN_SHARE, MIN_SHARE_NEAR = 0.01, 0.05
 
 
 class PlateSum:
-    """Running mean of uncovered pixels; memory does not grow with the number of frames."""
+    """Sums of uncovered pixels; memory does not grow with the number of frames, and sums of parts can be joined.
+
+    Args:
+        size: picture size S.
+    """
 
     def __init__(self, size: int):
         # pixels well away from the person, and those nearer: used only where nothing better was seen
         self.totals = np.zeros((2, size, size, 3), np.float32)
-        self.counts = np.zeros((2, size, size), np.float32)
+        self.counts = np.zeros((2, size, size), np.uint32)
         self.frames = 0
         gap = 2 * max(1, round(CLEAN_GAP * size / 512)) + 1
         self._reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
 
     def add(self, image: np.ndarray, mask: np.ndarray) -> None:
-        """image [S, S, 3] uint8, mask [S, S, 3] uint8 (head, torso, background)."""
+        """image [S, S, 3] uint8, mask [S, S, 3] uint8 (head, torso, background); at most 65,000 frames, so that the
+        sums stay exact."""
         near = (mask[..., 2] >= 250).astype(np.uint8)
         clean = cv2.erode(near, self._reach, borderType=cv2.BORDER_CONSTANT, borderValue=1)
-        picture = image.astype(np.float32)
         for k, use in enumerate((clean, near)):
-            cv2.accumulate(picture, self.totals[k], use)
+            cv2.accumulate(image, self.totals[k], use)
             self.counts[k] += use
         self.frames += 1
 
-    def result(self) -> tuple[np.ndarray, float]:
-        """The plate [S, S, 3] uint8 and the share of it that was seen, 0..1."""
-        clean, near = (self.counts[k] >= max(1.0, share * self.frames)
-                       for k, share in enumerate((LEAST_SHARE, LEAST_SHARE_NEAR)))
-        seen = clean | near
-        if not seen.any():
-            return np.full((*seen.shape, 3), 128, np.uint8), 0.0
-        mean = self.totals / np.maximum(self.counts, 1)[..., None]
-        plate = np.where(clean[..., None], mean[0], mean[1])
-        return fill_unseen(np.clip(np.round(plate), 0, 255).astype(np.uint8), seen), float(seen.mean())
+    def sums(self) -> dict[str, np.ndarray]:
+        """What `clean_plate` joins: totals [2, S, S, 3] and counts [2, S, S], uint32."""
+        return {"totals": self.totals.astype(np.uint32), "counts": self.counts, "frames": np.int64(self.frames)}
+
+
+def clean_plate(parts: Iterable[dict[str, np.ndarray]]) -> tuple[np.ndarray, float]:
+    """The plate [S, S, 3] uint8 and the share of it that was seen, 0..1, from the sums of some `PlateSum`s."""
+    totals = counts = frames = 0
+    for part in parts:
+        totals, counts = totals + part["totals"].astype(np.uint64), counts + part["counts"].astype(np.uint64)
+        frames += int(part["frames"])
+    clean, near = (counts[k] >= max(1.0, share * frames) for k, share in enumerate((MIN_SHARE, MIN_SHARE_NEAR)))
+    seen = clean | near
+    if not seen.any():
+        return np.full((*seen.shape, 3), 128, np.uint8), 0.0
+    mean = totals / np.maximum(counts, 1)[..., None]
+    plate = np.where(clean[..., None], mean[0], mean[1])
+    return fill_unseen(np.clip(np.round(plate), 0, 255).astype(np.uint8), seen), float(seen.mean())
 
 
 def fill_unseen(plate: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -81,15 +89,3 @@ def fill_unseen(plate: np.ndarray, seen: np.ndarray) -> np.ndarray:
         share = np.minimum(weight, 1)[..., None]
         filled = colour + (1 - share) * above
     return np.where(seen[..., None], plate, np.clip(np.round(filled), 0, 255)).astype(np.uint8)
-
-
-def write_plate(step: Step, root: Path, num_frames: int) -> None:
-    """Write `background.png` and the uncovered share, from the frames and masks of a dataset folder."""
-    total = None
-    for i in progress(range(num_frames), "clean background"):
-        image = read_rgb(root / "frames" / f"{i:06d}.jpg")
-        total = total or PlateSum(image.shape[0])
-        total.add(image, read_rgb(root / "masks" / f"{i:06d}.png"))
-    plate, uncovered = total.result()
-    write_png(root / "background.png", plate)
-    write_npz(step.folder / "plate.npz", uncovered=np.float32(uncovered))

@@ -7,12 +7,12 @@ from typing import Callable, Iterable
 import numpy as np
 
 from ..silence import INAUDIBLE_DB, QUIET_DB, block_power, speech_level
+from .account import in_words
 from .face import CHIN, FOREHEAD, OVAL
-from .track import Scan, main_face
+from .scan import Scan
+from .shots import find_cuts
 
 FPS = 25.0
-#: mean colour change of a 16 x 16 thumbnail that counts as a cut, if it also stands out from its surroundings
-CUT, CUT_RATIO = 0.08, 5.0
 BLACK = 0.03
 SILENT_DBFS = -45.0
 #: face height in the video (px) that is too small, and enlargement that is too much
@@ -21,17 +21,7 @@ SHORT = 4.0                     # seconds
 MISSING, SHARE = 0.02, 0.05     # of the frames: without a face; with any other fault
 SIDE, TURN = 25.0, 45.0         # degrees: the usual view, and the strongest turn
 MOSTLY_SILENT, STILL_MOUTH = 0.6, 0.015
-
-
-def find_cuts(change: np.ndarray) -> np.ndarray:
-    """Numbers of the frames that begin a new shot.
-
-    Args:
-        change: [N] mean colour change to the frame before, 0..1.
-    """
-    padded = np.pad(change, 5, mode="reflect" if len(change) > 5 else "edge")
-    around = np.median(np.lib.stride_tricks.sliding_window_view(padded, 11), axis=1)
-    return np.flatnonzero((change > CUT) & (change > CUT_RATIO * (around + 1e-3)))
+SPEAKS = 0.25                   # correlation of a mouth with what the sound says of it, of somebody who speaks
 
 
 def euler(w2c: np.ndarray) -> np.ndarray:
@@ -59,16 +49,17 @@ def loudness(wave: np.ndarray) -> dict[str, float]:
     return {"level_dbfs": round(level, 1), "silence_share": round(float(silent.mean()), 3)}
 
 
-def measure(seen: Scan, landmarks: np.ndarray, found: np.ndarray, w2c: np.ndarray, reprojection: np.ndarray,
-            crop: tuple[int, int, int], size: int, aperture: np.ndarray, blink: np.ndarray, wave: np.ndarray,
-            uncovered: float, person_share: float, late: float) -> dict:
+def measure(seen: Scan, others: np.ndarray, tracking: dict[str, np.ndarray], crop: tuple[int, int, int], size: int,
+            wave: np.ndarray, uncovered: float, person_share: float, late: float) -> dict:
     """All measures of the report, JSON-able.
 
     Args:
-        seen: first pass. landmarks: [N, 478, 3] px of the crop. found: [N] bool. w2c: [N, 4, 4].
-        reprojection: [N] px. crop: source px. size: S. aperture, blink: [N]. wave: 16 kHz mono.
-        uncovered, person_share: 0..1. late: see `offset.sound_offset`.
+        seen: first pass, of the frames used. others: [M] further faces at each detection. tracking: landmarks
+            [N, 478, 3] px of the square, found [N] bool, w2c [N, 4, 4], reprojection [N] px, aperture and blink [N].
+        crop: source px. size: S. wave: 16 kHz mono. uncovered, person_share: 0..1. late: see `offset.sound_offset`.
     """
+    landmarks, found, w2c, reprojection, aperture, blink = (tracking[name] for name in (
+        "landmarks", "found", "w2c", "reprojection", "aperture", "blink"))
     angles, place = euler(w2c), w2c[:, :3, 3].astype(np.float64)
     seen_angles, seen_place = angles[found], place[found]
     wobble = np.diff(angles, n=2, axis=0) if len(angles) > 2 else np.zeros((1, 3))
@@ -76,7 +67,6 @@ def measure(seen: Scan, landmarks: np.ndarray, found: np.ndarray, w2c: np.ndarra
     face = np.linalg.norm(points[:, FOREHEAD] - points[:, CHIN], axis=-1)
     border = points[:, OVAL]
     outside = ((border < 0) | (border > size)).any(axis=(1, 2))
-    _, others = main_face(seen.boxes)
     return {
         "num_frames": int(len(found)), "seconds": round(len(found) / FPS, 2),
         "source": {"width": seen.width, "height": seen.height, "notes": seen.notes},
@@ -96,7 +86,7 @@ def measure(seen: Scan, landmarks: np.ndarray, found: np.ndarray, w2c: np.ndarra
         "blinks": int(((blink[1:] > 0.6) & (blink[:-1] <= 0.6)).sum()),
         "sound": {**loudness(wave), "moved_s": _round(late)},
         "other_faces_share": _round((others > 0).mean()),
-        "cuts": [int(c) for c in find_cuts(seen.change)],
+        "cuts": [int(c) for c in find_cuts(seen.thumbs)],
         "black_frames": int((seen.brightness < BLACK).sum()),
     }
 
@@ -182,8 +172,15 @@ def _faces(r: dict) -> Iterable[Fault]:
         yield Fault("act", f"The face is cut by the border of the picture in {r['face_outside_share']:.0%} of the "
                     "frames. Use a clip that shows the whole head with some space around it.")
     if r["other_faces_share"] > SHARE:
-        yield Fault("act", f"More than one face is in view in {r['other_faces_share']:.0%} of the clip; the largest "
-                    "one is used. Cut the clip so that only one person is visible.")
+        yield Fault("act", f"More than one face is in view in {r['other_faces_share']:.0%} of the clip; the "
+                    f"{r['face']} one is used. Choose with face='left', 'right', 'largest' or 'speaking', or cut the "
+                    "clip so that only one person is visible.")
+
+
+    if max(r.get("follows", [1.0])) < SPEAKS:
+        yield Fault("look", "None of the mouths in view clearly follows the sound (correlations "
+                    f"{', '.join(f'{value:.2f}' for value in r['follows'])}). Look whether the right person was taken, "
+                    "and choose with face='left' or 'right' if not.")
 
 
 def _view(r: dict) -> Iterable[Fault]:
@@ -198,13 +195,30 @@ def _view(r: dict) -> Iterable[Fault]:
         yield Fault("look", "Almost no background is ever visible around the head; it is made up. Use a wider view.")
 
 
+def _frames(r: dict) -> Iterable[Fault]:
+    account = r["account"]
+    lost = account["missing"]["could not be decoded"]
+    if lost:
+        yield Fault("look", f"{lost} of {account['frames']} frames could not be decoded and are missing. Copy or "
+                    "record the file again to use all of it.")
+    if account["other_shots"]:
+        used, shots = account["used"], account["other_shots"]
+        others = ", ".join(_span(*shot) for shot in shots[:5]) + (" ..." if len(shots) > 5 else "")
+        yield Fault("look", f"The video has {len(shots) + 1} shots; the longest that shows a face is used "
+                    f"({_span(*used)}). Left out: {others}. Cut the video there to prepare another one.")
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first / FPS:.1f} to {last / FPS:.1f} s"
+
+
 def _picture(r: dict) -> Iterable[Fault]:
     for note in r["source"]["notes"]:
         yield Fault("look", f"The file is damaged: {note}")
     if r["cuts"]:
         times = ", ".join(f"{c / FPS:.1f} s" for c in r["cuts"][:5]) + (" ..." if len(r["cuts"]) > 5 else "")
         yield Fault("act", f"The picture changes abruptly at {times}: one uncut shot is needed, as background, light "
-                    "and distance must stay the same. Cut the clip at these times and use one piece.")
+                    "and distance must stay the same. Prepare it with scenes='longest'.")
     if r["black_frames"]:
         yield Fault("act", f"{r['black_frames']} frames are black. Cut them off.")
 
@@ -217,6 +231,8 @@ def _timing(r: dict) -> Iterable[Fault]:
 
 
 def _sound(r: dict) -> Iterable[Fault]:
+    for note in r["sound"]["notes"]:
+        yield Fault("look", note)
     level, silence = r["sound"]["level_dbfs"], r["sound"]["silence_share"]
     if level < SILENT_DBFS:
         yield Fault("act", f"The sound is silent or nearly so ({level:.0f} dBFS): the mouth cannot learn from it. "
@@ -260,6 +276,7 @@ def _found_timing(r: dict) -> str:
 #: name -> its check, what was measured and what is wanted, as text; the order of the warnings
 CONCERNS: dict[str, tuple[Callable[[dict], Iterable[Fault]], Callable[[dict], str], str]] = {
     "length": (_length, lambda r: f"{r['seconds']:.1f} s", f"at least {SHORT:.0f} s, better a minute or more"),
+    "frames": (_frames, lambda r: in_words(r["account"]), "all of the video, one shot"),
     "face": (_faces, _found_face, f"in all frames, {SMALL_FACE} px or higher, whole and alone"),
     "view": (_view, lambda r: "turned {:.0f} to {:.0f} degrees, {:.0%} of the background seen".format(
         *r["head_motion"]["yaw_deg"], r["uncovered_background"]),

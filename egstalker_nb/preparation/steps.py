@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
@@ -19,7 +18,6 @@ from typing import Callable, Iterable, Iterator
 import numpy as np
 
 from ..progress import listener
-from ..video import read_frames
 
 WORK = ".work"
 #: frames per chunk: what an interruption costs at most. The face tracker starts afresh in each chunk, so that the
@@ -89,13 +87,13 @@ class Workspace:
         self.steps: dict[str, Step] = {}
 
     def run(self, name: str, make: Callable[[Step], None], settings: dict | None = None, needs: Iterable[str] = (),
-            clears: str | None = None) -> Step:
+            clears: Iterable[str] = ()) -> Step:
         """Do a step unless it is done with these very settings.
 
         Args:
             name: the step's folder. make: does the work; called with the Step. settings: JSON-able, what the result
                 depends on. needs: earlier steps that it depends on.
-            clears: a folder of the dataset that the step fills; emptied where the step starts afresh.
+            clears: folders of the dataset that the step fills; emptied where the step starts afresh.
 
         Returns:
             the Step.
@@ -106,10 +104,10 @@ class Workspace:
         if step.done:
             return step
         continued = step.begin()
-        if clears:
+        for filled in clears:
             if not continued:
-                shutil.rmtree(self.root / clears, ignore_errors=True)
-            (self.root / clears).mkdir(exist_ok=True)
+                shutil.rmtree(self.root / filled, ignore_errors=True)
+            (self.root / filled).mkdir(exist_ok=True)
         _announce(f"{name} ...", 0.0)
         start = time.perf_counter()
         make(step)
@@ -139,26 +137,20 @@ def missing_chunks(step: Step, num_frames: int) -> list[tuple[int, range]]:
     return [(k, ids) for k, ids in enumerate(chunks(num_frames)) if not step.chunk(k).is_file()]
 
 
+def read_chunks(step: Step) -> Iterator[dict[str, np.ndarray]]:
+    """The chunks of a step in their order, one in memory at a time."""
+    for path in sorted(step.folder.glob("*.npz")):
+        yield read_npz(path)
+
+
 def joined_chunks(step: Step) -> dict[str, np.ndarray]:
     """All chunks of a step, joined along their first axis."""
-    parts = [read_npz(path) for path in sorted(step.folder.glob("*.npz"))]
+    parts = list(read_chunks(step))
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 
-def quiet_frames(video: Path, start: int) -> Iterator[np.ndarray]:
-    """`read_frames` without its warnings about damage, which the first pass has already reported."""
-    frames = read_frames(video, start=start)
-    while True:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            image = next(frames, None)
-        if image is None:
-            return
-        yield image
-
-
 class Writers:
-    """Two threads that code and write pictures; at most eight pictures wait, so that memory stays flat."""
+    """Two threads that encode and write images; at most eight images wait, so that memory stays flat."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(2)

@@ -31,9 +31,9 @@ SHOTS = (0, 0.25, 0.5, 0.75)  # of the clip, where the four pictures are taken
 SHOT_HEIGHT = 200             # px on the screen
 #: what preparation does in turn; the names are those of the report
 STEPS = {"scan": "faces are found, cuts and damage noticed", "track": "478 landmarks are tracked",
-         "frames": "the square around the head is cut out", "pose": "pose of the head, its mean shape",
-         "masks": "head, torso and background are told apart", "plate": "the background behind the person",
-         "sound": "sound moved in time with the lips, its features"}
+         "pose": "pose of the head, its mean shape",
+         "frames": "the square around the head is cut out; head, torso and background are told apart",
+         "plate": "the background behind the person", "sound": "sound moved in time with the lips, its features"}
 SIGNS = {"done": "\u2713 done", "running": "\u25b6 running", "waiting": "\u00b7 waiting"}
 
 

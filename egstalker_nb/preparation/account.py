@@ -1,0 +1,71 @@
+"""What became of every frame of the video. An account that does not add up is an error."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import DatasetError, InputError
+from ..video import VideoInfo
+from .scan import Scan
+
+#: frames (1 s) by which a file may fall short of its packets without a word from the decoder: pictures before the
+#: first key frame, or a last one that was cut
+SHORTFALL = 25
+
+
+def check_read(video: Path, expected: int, scanned: Scan) -> None:
+    """Refuse a video of which much less was read than its packets promise, with no damage to explain it.
+
+    Raises:
+        InputError: as above.
+    """
+    if expected - scanned.num_frames > SHORTFALL and not scanned.notes:
+        raise InputError(f"{expected} frames at 25 fps, as the packets of {video} say", f"{scanned.num_frames} that "
+                         "can be decoded, and no damage", "Convert the file to MP4 (H.264) and prepare that.")
+
+
+def open_account(info: VideoInfo, scanned: Scan, shots: list[range], used: range) -> dict[str, Any]:
+    """The account: frames of the video, frames kept, and why each missing one is missing. JSON-able.
+
+    Args:
+        info: of the video. scanned: the whole video. shots: see `find_shots`. used: frames that became the dataset.
+
+    Returns:
+        video_frames and video_fps: as stored; frames: on the 25 fps timeline; kept; missing: reason -> frames;
+        used: first and last + 1 of the timeline; other_shots: the same of those left out.
+    """
+    frames = max(info.frames_at(), scanned.num_frames)
+    return {"video_frames": info.num_frames, "video_fps": round(info.fps, 3), "frames": frames, "kept": len(used),
+            "missing": {"could not be decoded": frames - scanned.num_frames,
+                        "in another shot": scanned.num_frames - len(used)},
+            "used": [used.start, used.stop],
+            "other_shots": [[shot.start, shot.stop] for shot in shots if shot.start not in used]}
+
+
+def check_account(account: dict[str, Any], root: Path, arrays: dict[str, int]) -> None:
+    """Compare the account with what lies in the dataset folder.
+
+    Args:
+        arrays: name -> number of frames that it covers.
+
+    Raises:
+        DatasetError: frames are missing without a reason, or files or arrays do not cover the frames kept.
+    """
+    kept = account["kept"]
+    found = {"kept and missing frames": kept + sum(account["missing"].values()) - account["frames"] + kept, **arrays}
+    for folder, suffix in (("frames", ".jpg"), ("masks", ".png")):
+        wanted = {f"{i:06d}{suffix}" for i in range(kept)}
+        found[f"{folder}/"] = len(wanted & {path.name for path in (root / folder).iterdir()})
+    wrong = {name: count for name, count in found.items() if count != kept}
+    if wrong:
+        raise DatasetError(f"{kept} frames everywhere in '{root}'",
+                           ", ".join(f"{count} in {name}" for name, count in wrong.items()),
+                           "Delete the folder and prepare the clip again.")
+
+
+def in_words(account: dict[str, Any]) -> str:
+    """The account as one sentence."""
+    missing = "; ".join(f"{count} {reason}" for reason, count in account["missing"].items() if count)
+    resampled = (f" ({account['video_frames']} in the file at {account['video_fps']:g} fps)"
+                 if account["video_frames"] != account["frames"] else "")
+    return f"{account['kept']} of {account['frames']} frames kept{resampled}{'; ' + missing if missing else ''}"

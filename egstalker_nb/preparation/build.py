@@ -1,0 +1,185 @@
+"""All steps from a video to a dataset folder, each done once."""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import audio as sound
+from ..audio import FPS, SAMPLES_PER_FRAME
+from ..dataset import FORMAT
+from ..encoders import Encoder
+from ..errors import InputError
+from ..expression import lower_face, motion
+from ..image_io import write_png
+from ..metrics import aperture
+from ..video import VideoInfo
+from . import account, extract, face, masks, offset, overlay, people, plate, pose, quality, scan, track
+from .crop import Crop, choose_crop, cut, to_crop
+from .parallel import Crew
+from .shots import choose_shot, find_cuts, find_shots
+from .source import Source
+from .speaking import find_speaker
+from .steps import Step, Workspace, joined_chunks, read_chunks, read_npz, write_json, write_npz
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is prepared.
+
+    Attributes:
+        video: the file. info: what `probe` found in it. wave: its sound, [samples] float32 16 kHz, on the picture's
+            zero. notes: what was said when the sound was read. features: an encoder, or a file of features.
+    """
+
+    video: Path
+    info: VideoInfo
+    wave: np.ndarray
+    notes: list[str]
+    features: str | Path | Encoder
+
+
+def build(clip: Clip, root: Path, settings: dict[str, Any]) -> None:
+    """Do all steps that are not yet done, and write the dataset.
+
+    Args:
+        root: the dataset folder, opened. settings: JSON-able, all that the result depends on.
+
+    Raises:
+        InputError: no usable face, or a video that cannot be read. DatasetError: frames are missing at the end.
+    """
+    work, size, expected = Workspace(root), settings["size"], clip.info.frames_at()
+    with Crew(expected) as crew:
+        scanned = scan.load_scan(work.run("scan", lambda step: scan.scan(step, clip.video, expected, crew),
+                                          {"version": settings["version"], "video": settings["video"]}))
+        account.check_read(clip.video, expected, scanned)
+        shots = find_shots(find_cuts(scanned.thumbs), scanned.num_frames)
+        shot = choose_shot(shots, scanned.face_seen, settings["scenes"])
+        seen, source = scanned.part(shot.start, shot.stop), Source(clip.video, shot.start, len(shot), clip.info.alpha)
+        main, others = _person(work, source, seen, settings["face"], clip.wave, crew)
+        used = {"shot": [shot.start, shot.stop], "face": settings["face"]}
+        tracked = work.run("track", lambda step: track.track(step, source, seen, main, others, crew), used, ["scan"])
+        raw = joined_chunks(tracked)
+        if not raw["found"].any():
+            raise InputError("a face in the clip", "none that could be tracked",
+                             "Use a clip that shows one person's face from the front, well lit and not too small.")
+        square = choose_crop(raw["landmarks"], raw["found"], seen.width, seen.height)
+        landmarks = face.fill_gaps(to_crop(raw["landmarks"], square, size), raw["found"])
+        posed = work.run("pose", lambda step: _pose(step, landmarks, raw["found"], size, settings["focal"]),
+                         {"size": size, "focal": settings["focal"]}, ["track"])
+        framed = work.run("frames", lambda step: _frames(step, tracked, source, root, square, landmarks, size, crew),
+                          {"size": size}, ["track"], clears=("frames", "masks"))
+    plated = work.run("plate", lambda step: _plate(step, framed, root), needs=["frames"])
+    poses = read_npz(posed.folder / "pose.npz")
+    focal, opening = float(poses.pop("focal")), aperture(landmarks)
+    mouth = lower_face(motion(landmarks, poses["w2c"], poses["mean_face"], focal, size))
+    heard = work.run("sound", lambda step: _sound(step, root, clip, shot, mouth, opening),
+                     {"features": settings["features"], "encoder": settings["encoder"], "track": settings["track"]},
+                     ["pose"])
+    tracking = {"landmarks": landmarks, "found": raw["found"], **poses,
+                "blink": face.blink_curve(landmarks, raw["found"]), "aperture": opening,
+                "lip_rect": face.rectangles(landmarks, face.LIPS, face.LIP_MARGIN, size),
+                "eye_rect": face.rectangles(landmarks, face.EYE_REGION, face.EYE_MARGIN, size)}
+    write_npz(root / "tracking.npz", **tracking)
+    report = quality.measure(
+        seen, others, tracking, square, size, sound.load_audio(root / "audio.wav"),
+        uncovered=float(read_npz(plated.folder / "plate.npz")["uncovered"]),
+        person_share=1 - float(np.mean([part["shares"][:, 2].mean() for part in read_chunks(framed)])),
+        late=float(read_npz(heard.folder / "sound.npz")["late"]))
+    report["source"] |= {"hdr": clip.info.hdr, "alpha": clip.info.alpha}
+    report["sound"]["notes"], report["face"] = clip.notes, settings["face"]
+    if "speaker" in work.steps:
+        report["follows"] = read_npz(work.steps["speaker"].folder / "speaker.npz")["follows"].round(3).tolist()
+    report["account"] = account.open_account(clip.info, scanned, shots, shot)
+    account.check_account(report["account"], root, {
+        "tracking.npz": len(landmarks), "features.npy": len(np.load(root / "features.npy", mmap_mode="r"))})
+    _finish(root, clip, settings, report, tracking, square, focal, work)
+
+
+def _finish(root: Path, clip: Clip, settings: dict[str, Any], report: dict[str, Any], tracking: dict[str, np.ndarray],
+            square: Crop, focal: float, work: Workspace) -> None:
+    """Write the report and, last of all, the file that says that the dataset is finished."""
+    report["warnings"] = quality.find_problems(report)
+    report["seconds_per_step"] = {name: step.seconds for name, step in work.steps.items()}
+    (root / "report").mkdir(exist_ok=True)
+    overlay.write_sheet(root, tracking, focal)
+    overlay.write_curves(root, tracking, quality.euler(tracking["w2c"]), sound.load_audio(root / "audio.wav"))
+    write_json(root / "report.json", report)
+    n = report["account"]["kept"]
+    write_json(root / "dataset.json", {
+        "format": FORMAT, "source": clip.video.name, "fps": FPS, "size": settings["size"], "num_frames": n,
+        "crop": list(square), "focal": focal, "encoder": settings["encoder"], "num_train": max(1, n * 10 // 11),
+        "settings": {name: value for name, value in settings.items() if name != "encoder"}})
+    work.remove()
+
+
+def _person(work: Workspace, source: Source, seen: scan.Scan, which: people.Face, wave: np.ndarray, crew: Crew
+            ) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes [M, 4] of the person that the dataset is about, and how many others there are [M]."""
+    found = people.find_people(seen.boxes)
+    if not found:
+        raise InputError("a face in the clip", "none in any frame",
+                         "Use a clip that shows one person's face from the front, well lit and not too small.")
+    if which == "speaking":
+        candidates = people.prominent(found)
+        heard = work.run("speaker", lambda step: find_speaker(step, source, seen, candidates, wave, crew),
+                         {"shot": [source.first, source.num_frames]}, ["scan"])
+        main = candidates[int(read_npz(heard.folder / "speaker.npz")["speaker"])]
+    else:
+        main = people.choose(found, which)
+    return main, people.count_others(seen.boxes, main)
+
+
+def _pose(step: Step, landmarks: np.ndarray, found: np.ndarray, size: int, focal: float | None) -> None:
+    result = pose.solve_pose(landmarks, found, size, focal)
+    write_npz(step.folder / "pose.npz", w2c=result.w2c, mean_face=result.mean_face, reprojection=result.reprojection,
+              focal=np.float64(result.focal))
+
+
+def _frames(step: Step, tracked: Step, source: Source, root: Path, square: Crop, landmarks: np.ndarray, size: int,
+            crew: Crew) -> None:
+    """Write frames and masks, with the colours of hair, skin and clothes learned first."""
+    points = masks.smooth_in_time(landmarks[..., :2].astype(np.float64))
+    samples = ((cut(image, square, size), points[i]) for i, image in track.load_samples(tracked, source.num_frames))
+    colours = masks.learn_colours((image, extract.find_person(image).astype(np.float32) / 255, at)
+                                  for image, at in samples)
+    extract.extract(step, source, root, square, size, points, colours, crew)
+
+
+def _plate(step: Step, framed: Step, root: Path) -> None:
+    """Write `background.png`, and the share of it that was seen."""
+    image, uncovered = plate.clean_plate(read_chunks(framed))
+    write_png(root / "background.png", image)
+    write_npz(step.folder / "plate.npz", uncovered=np.float32(uncovered))
+
+
+def _sound(step: Step, root: Path, clip: Clip, shot: range, mouth: np.ndarray, opening: np.ndarray) -> None:
+    """Write audio.wav, in time with the picture and of its length, and features.npy, from an encoder or a file.
+
+    Features from a file stay beside the sound that they were made from.
+    """
+    late = 0.0
+    if isinstance(clip.features, Encoder):
+        late, _ = offset.sound_offset(_of_shot(clip.wave, shot), mouth, opening)
+        wave = _of_shot(offset.moved_earlier(clip.wave, late), shot)
+        windows = clip.features.features(wave, len(shot))
+    else:
+        wave = _of_shot(clip.wave, shot)
+        windows = sound.load_features(clip.features, clip.wave)[shot.start:shot.stop]
+    if len(windows) < len(shot):
+        # one frame shorter is within rounding: the last window is held
+        windows = np.concatenate([windows, np.repeat(windows[-1:], len(shot) - len(windows), axis=0)])
+    temporary = root / ".features.npy"
+    np.save(temporary, windows)
+    os.replace(temporary, root / "features.npy")
+    write_npz(step.folder / "sound.npz", late=np.float64(late))
+    sound.save_wav(root / "audio.wav", wave)
+
+
+def _of_shot(wave: np.ndarray, shot: range) -> np.ndarray:
+    """The samples of its frames, padded with silence where the sound is shorter."""
+    part = wave[shot.start * SAMPLES_PER_FRAME:shot.stop * SAMPLES_PER_FRAME]
+    return np.pad(part, (0, len(shot) * SAMPLES_PER_FRAME - len(part)))

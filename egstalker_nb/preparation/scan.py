@@ -1,0 +1,162 @@
+"""The first pass over a video: where faces are, what each frame looks like at a glance, what is damaged."""
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Callable
+
+import cv2
+import numpy as np
+
+from ..errors import InputError
+from ..progress import Progress
+from ..video import read_frames
+from . import steps
+from .nets import QuietNet, require_mediapipe
+from .parallel import Crew
+from .steps import Step, chunks, read_chunks, write_npz
+
+#: a face detector looks at every fifth frame
+STRIDE = 5
+#: longest picture side that the detector is given, px
+DETECT_SIDE = 640
+MAX_FACES = 4
+#: side of the thumbnails on which cuts and black frames are seen
+THUMB = 16
+
+
+@dataclass
+class Scan:
+    """What the first pass found.
+
+    Attributes:
+        boxes: [M, MAX_FACES, 5] float32, faces in some frames: x0, y0, x1, y1 (source px), score; NaN where none.
+        at: [N] int, the row of `boxes` that stands for each frame.
+        thumbs: [N, THUMB, THUMB, 3] uint8. width, height: source px. notes: what the reader said about damage.
+    """
+
+    boxes: np.ndarray
+    at: np.ndarray
+    thumbs: np.ndarray
+    width: int
+    height: int
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.thumbs)
+
+    @property
+    def brightness(self) -> np.ndarray:
+        """[N] float32, 0..1."""
+        return self.thumbs.mean(axis=(1, 2, 3), dtype=np.float32) / 255
+
+    @property
+    def face_seen(self) -> np.ndarray:
+        """[N] bool, a face was detected in or near each frame."""
+        return ~np.isnan(self.boxes[self.at, 0, 0])
+
+    def part(self, first: int, last: int) -> "Scan":
+        """What was found in frames [first, last). A frame stands for detections of this part only."""
+        low, high = -(-first // STRIDE), (last - 1) // STRIDE
+        if low > high:  # a part without a detection of its own
+            low = high
+        at = np.clip(self.at[first:last], low, high) - low
+        return Scan(self.boxes[low:high + 1], at, self.thumbs[first:last], self.width, self.height, self.notes)
+
+
+def scan(step: Step, video: Path, expected: int, crew: Crew) -> None:
+    """Write the chunks that `load_scan` reads. The last one goes on to the end of the file, wherever that is.
+
+    Args:
+        step: where to write. video: the clip. expected: how many frames it has by its packets.
+    """
+    parts = chunks(expected)
+    tasks = [(step.chunk(k), video, ids.start, None if k == len(parts) - 1 else ids.stop)
+             for k, ids in enumerate(parts) if not step.chunk(k).is_file()]
+    done = sum(len(ids) for k, ids in enumerate(parts) if step.chunk(k).is_file())
+    with Progress(expected, "find face", "frame", initial=done) as bar:
+        crew.run(scan_chunk, tasks, bar)
+
+
+def scan_chunk(path: Path, video: Path, start: int, stop: int | None, tick: Callable[[], None]) -> None:
+    """Look at frames start ... stop - 1 (None: to the end) and write what was found."""
+    finder, boxes, thumbs = face_finder(), [], []
+    height, width = 0, 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        for i, image in enumerate(read_frames(video, start=start, stop=stop), start):
+            thumbs.append(cv2.resize(image, (THUMB, THUMB), interpolation=cv2.INTER_AREA))
+            if i % STRIDE == 0:
+                boxes.append(finder(image))
+            height, width = image.shape[:2]
+            tick()
+    notes = sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)})
+    write_npz(path, boxes=np.float32(boxes).reshape(-1, MAX_FACES, 5),
+              thumbs=np.uint8(thumbs).reshape(-1, THUMB, THUMB, 3), shape=np.int32([height, width]),
+              notes=np.array(notes, dtype=str))
+
+
+def load_scan(step: Step) -> Scan:
+    """Join the chunks of the first pass.
+
+    Raises:
+        InputError: no frame, or frames are missing between others.
+    """
+    parts = list(read_chunks(step))
+    lengths = [len(part["thumbs"]) for part in parts]
+    last = max((k for k, length in enumerate(lengths) if length), default=-1)
+    if last < 0 or any(length != steps.CHUNK for length in lengths[:last]):
+        raise InputError("a video whose frames can be read one after the other", f"{lengths} frames in its parts of "
+                         f"{steps.CHUNK}", "The file is damaged: copy or record it again, or convert it to MP4.")
+    boxes, thumbs = (np.concatenate([part[name] for part in parts]) for name in ("boxes", "thumbs"))
+    height, width = parts[0]["shape"]
+    notes = sorted({str(note) for part in parts for note in part["notes"]})
+    return Scan(boxes, np.arange(len(thumbs)) // STRIDE, thumbs, int(width), int(height), notes)
+
+
+class FaceFinder:
+    """Boxes of all faces in one picture, from the near and the far detector together."""
+
+    def __init__(self) -> None:
+        detection = require_mediapipe().solutions.face_detection
+        self._models = [QuietNet(detection.FaceDetection, model_selection=m, min_detection_confidence=0.5)
+                        for m in (0, 1)]
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """[H, W, 3] uint8 -> [MAX_FACES, 5] float32, best first, NaN where there is none."""
+        height, width = image.shape[:2]
+        scale = min(1.0, DETECT_SIDE / max(height, width))
+        if scale < 1:
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        rows = []
+        for model in self._models:
+            for found in model.process(image).detections or ():
+                box = found.location_data.relative_bounding_box
+                rows.append((box.xmin * width, box.ymin * height, (box.xmin + box.width) * width,
+                             (box.ymin + box.height) * height, found.score[0]))
+        result = np.full((MAX_FACES, 5), np.nan, np.float32)
+        kept: list[tuple] = []
+        for row in sorted(rows, key=lambda r: -r[4]):
+            if all(overlap(row, other) < 0.3 for other in kept):
+                kept.append(row)
+        result[:len(kept[:MAX_FACES])] = kept[:MAX_FACES] or np.zeros((0, 5))
+        return result
+
+
+@lru_cache(1)
+def face_finder() -> FaceFinder:
+    """One for each process."""
+    return FaceFinder()
+
+
+def overlap(a, b) -> float:
+    """Intersection over union of two boxes (x0, y0, x1, y1, ...)."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)

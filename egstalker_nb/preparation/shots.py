@@ -1,0 +1,56 @@
+"""Where a video cuts from one shot to the next, and which shot becomes the dataset."""
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+Scenes = Literal["longest", "all"]
+
+#: mean colour change of a 16 x 16 thumbnail that counts as a cut, if it also stands out from its surroundings
+CUT, CUT_RATIO = 0.08, 5.0
+#: frames of a flash at most: what follows looks like what was before, so that it is no new shot
+FLASH = 5
+
+
+def change(thumbs: np.ndarray) -> np.ndarray:
+    """Mean colour change to the frame before, 0..1; of the first frame 0. Thumbnails [N, T, T, 3] uint8 -> [N]."""
+    difference = np.abs(np.diff(thumbs.astype(np.float32), axis=0)).mean(axis=(1, 2, 3)) / 255
+    return np.concatenate([[0.0], difference]).astype(np.float32)
+
+
+def find_cuts(thumbs: np.ndarray) -> np.ndarray:
+    """Numbers of the frames that begin a new shot; a flash begins none.
+
+    Args:
+        thumbs: [N, T, T, 3] uint8, N at least 1.
+    """
+    changes = change(thumbs)
+    padded = np.pad(changes, 5, mode="reflect" if len(changes) > 5 else "edge")
+    around = np.median(np.lib.stride_tricks.sliding_window_view(padded, 11), axis=1)
+    cuts = np.flatnonzero((changes > CUT) & (changes > CUT_RATIO * (around + 1e-3)))
+    kept: list[int] = []
+    for cut in cuts:
+        if kept and cut - kept[-1] <= FLASH and change(thumbs[[kept[-1] - 1, cut]])[1] < CUT:
+            kept.pop()
+        else:
+            kept.append(int(cut))
+    return np.array(kept, int)
+
+
+def find_shots(cuts: np.ndarray, num_frames: int) -> list[range]:
+    """The frames of each shot."""
+    edges = [0, *cuts.tolist(), num_frames]
+    return [range(a, b) for a, b in zip(edges, edges[1:])]
+
+
+def choose_shot(shots: list[range], seen: np.ndarray, scenes: Scenes) -> range:
+    """The frames that become the dataset.
+
+    Args:
+        shots: see `find_shots`. seen: [N] bool, a face was detected in or near each frame.
+        scenes: `longest` takes the shot with most frames that show a face, `all` everything.
+    """
+    if scenes == "all":
+        return range(shots[0].start, shots[-1].stop)
+    return max(shots, key=lambda shot: (int(seen[shot.start:shot.stop].sum()), len(shot)))

@@ -1,0 +1,45 @@
+"""The part of a video that becomes a dataset, frame by frame."""
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+
+from ..errors import InputError
+from ..video import read_frames
+
+
+@dataclass(frozen=True)
+class Source:
+    """Frames of a video on its 25 fps timeline.
+
+    Attributes:
+        video: the file. first: the timeline's frame that is frame 0 here. num_frames: N.
+        alpha: the video has a transparent background.
+    """
+
+    video: Path
+    first: int
+    num_frames: int
+    alpha: bool = False
+
+    def frames(self, start: int, stop: int, alpha: bool = False) -> Iterator[np.ndarray]:
+        """Frames start ... stop - 1, [H, W, 3] uint8 RGB; with `alpha` [H, W, 4].
+
+        Without the reader's warnings about damage, which the first pass has already reported.
+
+        Raises:
+            InputError: the file ends before; the first pass has seen more of it.
+        """
+        images = read_frames(self.video, start=self.first + start, stop=self.first + stop, alpha=alpha)
+        for i in range(start, stop):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                image = next(images, None)
+            if image is None:
+                raise InputError(f"frame {self.first + i} of {self.video}, which was there when it was first read",
+                                 "none", "Do not change the file while it is prepared; run it again.")
+            yield image

@@ -1,0 +1,285 @@
+"""Every frame of a clip arrives in its dataset, in its place: any length, any interruption, any number of processes."""
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import egstalker_nb as egs
+from egstalker_nb.audio import load_audio
+from egstalker_nb.errors import DatasetError, InputError
+from egstalker_nb.preparation import account, build, extract, parallel, scan, steps, track
+from egstalker_nb.video import read_frames
+from egstalker_nb.video_writer import write_video
+
+SIDE, BITS, CELL = 64, 10, 6
+
+
+def numbered(i, shade=120):
+    """A frame [64, 64, 3] that shows its number as ten dark or bright cells along the top."""
+    image = np.full((SIDE, SIDE, 3), shade, np.uint8)
+    for bit in range(BITS):
+        image[:8, 2 + bit * CELL:2 + (bit + 1) * CELL] = 90 + 60 * (i >> bit & 1)
+    return image
+
+
+def number_of(image):
+    cells = [image[2:6, 4 + bit * CELL:6 + bit * CELL].mean() > 120 for bit in range(BITS)]
+    return sum(1 << bit for bit, on in enumerate(cells) if on)
+
+
+def make_video(path, count):
+    wave = np.random.default_rng(0).normal(0, 0.1, count * 640).astype(np.float32)
+    return write_video(path, (numbered(i) for i in range(count)), wave)
+
+
+@pytest.fixture(scope="module")
+def video_of(tmp_path_factory):
+    """count -> a video of so many numbered frames, made once."""
+    folder, made = tmp_path_factory.mktemp("videos"), {}
+
+    def get(count):
+        if count not in made:
+            made[count] = make_video(folder / f"{count}.mp4", count)
+        return made[count]
+
+    return get
+
+
+@pytest.fixture
+def no_nets(monkeypatch, sample_dataset):
+    """In place of MediaPipe: a face that nods with the frame's number, and a person in the middle."""
+    face = sample_dataset.landmarks[0] * SIDE / sample_dataset.size
+
+    class Finder:
+        def __call__(self, image):
+            boxes = np.full((scan.MAX_FACES, 5), np.nan, np.float32)
+            boxes[0] = (20, 15, 44, 45, 0.9)
+            return boxes
+
+    class Tracker:
+        def __init__(self, faces):
+            pass
+
+        def __call__(self, image, roi, box):
+            return face + np.float32([0, 0.02 * (number_of(image) % 7), 0])
+
+        def close(self):
+            pass
+
+    def find_person(image):
+        return np.pad(np.full((128, 128), 255 - number_of(image) % 5, np.uint8), 64)
+
+    for owner, name, fake in ((scan, "face_finder", Finder), (track, "FaceTracker", Tracker),
+                              (extract, "find_person", find_person)):
+        monkeypatch.setattr(owner, name, fake)
+
+
+def prepared(video, root):
+    return egs.prepare(video, root, size=SIDE, encoder="logmel")
+
+
+def contents(ds):
+    """Every file of a dataset but the report, as digests; arrays by their values."""
+    found = {}
+    for path in sorted(p for p in ds.root.rglob("*") if p.is_file() and p.name != "report.json"):
+        name = str(path.relative_to(ds.root))
+        if path.suffix == ".npz":
+            with np.load(path) as file:
+                found.update({f"{name}/{k}": hashlib.sha256(file[k].tobytes()).hexdigest() for k in file.files})
+        else:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def check_whole(ds, count):
+    assert ds.num_frames == count == len(ds.features) == len(ds.landmarks)
+    assert len(ds.audio()) == count * 640
+    assert [number_of(ds.frame(i)) for i in range(count)] == list(range(count))
+    assert ds.report["account"]["frames"] == ds.report["account"]["kept"] == count
+    assert not any(ds.report["account"]["missing"].values())
+
+
+# ---- lengths
+
+@pytest.mark.parametrize("count", [1, 249, 250, 251, 499, 500, 501, 750])
+def test_no_frame_is_lost_at_any_length(video_of, no_nets, monkeypatch, tmp_path, count):
+    """Clips of exactly 10 s were refused, and every multiple of it lost its last 10 s."""
+    monkeypatch.setattr(parallel, "MIN_FRAMES", 10**9)
+    check_whole(prepared(video_of(count), tmp_path / "ds"), count)
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 19, 20, 21, 30])
+def test_chunks_give_what_one_chunk_gives(video_of, no_nets, monkeypatch, tmp_path, count):
+    whole = contents(prepared(video_of(count), tmp_path / "whole"))
+    monkeypatch.setattr(steps, "CHUNK", 10)
+    assert contents(prepared(video_of(count), tmp_path / "chunks")) == whole
+
+
+# ---- interruptions
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 20, 30])
+@pytest.mark.parametrize("after", [True, False])
+def test_work_that_was_killed_at_any_edge_of_a_chunk_continues_with_the_same_result(
+        video_of, no_nets, monkeypatch, tmp_path, count, after):
+    """Killed before or after each file that a step writes, and continued to the next."""
+    monkeypatch.setattr(steps, "CHUNK", 10)
+    video, real = video_of(count), steps.write_npz
+    whole = contents(prepared(video, tmp_path / "whole"))
+    written = set()
+
+    def write_and_die(path, **arrays):
+        name = str(path)
+        if after:
+            real(path, **arrays)
+        if name not in written:
+            written.add(name)
+            raise Killed(name)
+        if not after:
+            real(path, **arrays)
+
+    for module in (scan, track, extract, build):
+        monkeypatch.setattr(module, "write_npz", write_and_die)
+    kills = 0
+    while True:
+        try:
+            ds = prepared(video, tmp_path / "ds")
+            break
+        except Killed:
+            kills += 1
+            assert not (tmp_path / "ds" / "dataset.json").exists()
+    chunks = -(-count // 10)
+    assert kills == 3 * chunks + 4  # scan, track and frames by chunk; pose, plate, sound and tracking.npz
+    assert contents(ds) == whole
+    check_whole(ds, count)
+
+
+# ---- processes
+
+@pytest.fixture(scope="module")
+def short_clip(sample_clip, tmp_path_factory):
+    """The sample's first 80 frames with their sound."""
+    frames = list(read_frames(sample_clip, stop=80))
+    return write_video(tmp_path_factory.mktemp("short") / "short.mp4", frames, load_audio(sample_clip)[:80 * 640])
+
+
+def test_processes_give_what_one_process_gives(short_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "CHUNK", 30)
+    alone = contents(egs.prepare(short_clip, tmp_path / "alone", size=64))
+    monkeypatch.setattr(parallel, "processes_for", lambda frames: 2)
+    assert contents(egs.prepare(short_clip, tmp_path / "two", size=64)) == alone
+
+
+SCRIPT = """
+import sys
+import egstalker_nb as egs
+from egstalker_nb.preparation import parallel, steps
+parallel.processes_for = lambda frames: 2
+steps.CHUNK = 30
+egs.prepare(sys.argv[1], sys.argv[2], size=64)
+"""
+
+
+def test_a_killed_script_leaves_no_process_behind_and_is_continued(short_clip, tmp_path):
+    """At the top level of a script, without a guard: processes must not run it again."""
+    psutil = pytest.importorskip("psutil")
+    script, root = tmp_path / "script.py", tmp_path / "ds"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(short_clip), str(root)]
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not list(root.glob(".work/track/*.npz")):
+        assert first.poll() is None, "ended before it could be killed"
+        time.sleep(0.02)
+    children = psutil.Process(first.pid).children(recursive=True)
+    assert len(children) >= 2
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    gone, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+    assert not (root / "dataset.json").exists()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    assert egs.load_dataset(root).num_frames == 80
+
+
+def failing(number, tick):
+    tick()
+    if number == 1:
+        raise InputError("a number", "one", "Choose another.")
+    return number
+
+
+def test_an_error_in_a_process_arrives_as_it_was_raised(monkeypatch):
+    from egstalker_nb.progress import Progress
+
+    monkeypatch.setattr(parallel, "processes_for", lambda frames: 2)
+    with parallel.Crew(1000) as crew, Progress(4, "test") as bar:
+        assert crew.run(failing, [(0,), (2,), (3,)], bar) == [0, 2, 3]
+        assert bar.done == 3
+        with pytest.raises(InputError, match="expected a number; found one. Choose another.") as caught:
+            crew.run(failing, [(0,), (1,), (2,)], bar)
+        assert caught.value.fix == "Choose another."
+
+
+# ---- the account
+
+def test_an_account_that_does_not_add_up_is_an_error(video_of, no_nets, tmp_path, monkeypatch):
+    ds = prepared(video_of(20), tmp_path / "ds")
+    good = ds.report["account"]
+    account.check_account(good, ds.root, {"tracking.npz": 20})
+    with pytest.raises(DatasetError, match="18 in kept and missing"):
+        account.check_account({**good, "frames": 22}, ds.root, {})
+    with pytest.raises(DatasetError, match="19 in tracking.npz"):
+        account.check_account(good, ds.root, {"tracking.npz": 19})
+    (ds.root / "masks" / "000007.png").unlink()
+    with pytest.raises(DatasetError, match="19 in masks/"):
+        account.check_account(good, ds.root, {})
+
+
+def test_a_pass_that_loses_frames_without_a_reason_is_an_error(video_of, no_nets, tmp_path, monkeypatch):
+    real = scan.read_frames
+
+    def short(video, start=0, stop=None):
+        return real(video, start=start, stop=20 if stop is None else stop)
+
+    monkeypatch.setattr(scan, "read_frames", short)
+    with pytest.raises(InputError, match="(?s)60 frames.*20 that can be decoded"):
+        prepared(video_of(60), tmp_path / "ds")
+    assert not (tmp_path / "ds").exists()
+
+
+def test_a_file_that_was_cut_off_is_used_as_far_as_it_goes_and_the_account_says_so(no_nets, tmp_path):
+    whole = make_video(tmp_path / "whole.mp4", 100)
+    data = whole.read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(data[:int(0.8 * len(data))])  # the index comes first (faststart): the end of the pictures is gone
+    ds = prepared(cut, tmp_path / "ds")
+    found = ds.report["account"]
+    assert 20 < ds.num_frames < 100 and found["kept"] == ds.num_frames
+    assert found["frames"] == found["kept"] + sum(found["missing"].values())
+    whole = ds.num_frames - 2  # of the last picture only a part is there
+    assert [number_of(ds.frame(i)) for i in range(whole)] == list(range(whole))
+    assert any("cut off" in warning for warning in ds.report["warnings"])
+
+
+def test_the_account_in_words():
+    text = account.in_words({"video_frames": 300, "video_fps": 29.97, "frames": 250, "kept": 200,
+                             "missing": {"could not be decoded": 0, "in another shot": 50}})
+    assert text == "200 of 250 frames kept (300 in the file at 29.97 fps); 50 in another shot"
+
+
+def test_a_finished_dataset_of_an_earlier_version_is_returned_as_it_is(video_of, no_nets, tmp_path):
+    ds = prepared(video_of(20), tmp_path / "ds")
+    record = json.loads((ds.root / "dataset.json").read_text())
+    record["settings"] = {k: v for k, v in record["settings"].items() if k not in ("face", "scenes", "track")}
+    record["settings"]["version"] = 2
+    (ds.root / "dataset.json").write_text(json.dumps(record))
+    assert prepared(video_of(20), ds.root).num_frames == 20
