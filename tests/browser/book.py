@@ -3,12 +3,18 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from pathlib import Path
 from typing import Any, Callable
 
 SIZES = {1280: (1280, 900), 1920: (1920, 1080)}
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 TALLEST = 16000  # px of one picture; Chromium's largest texture is 16384
+PATIENCE = 600  # s of any wait: only a failure takes so long, and a busy machine is many times slower
+# s that a page waits for its kernel before it is helped: the server says idle (or has none), or starts it
+DEAF, SLOW = 20, 120
+ASK = 2  # s between questions to the server
+RENDER_LOOKS = 60  # looks at panels, half a second apart, before what is wrong with them counts
 # console errors of JupyterLab itself, each with its reason; everything else fails a test
 HARMLESS: dict[str, str] = {}
 
@@ -18,10 +24,15 @@ class Book:
 
     Attributes:
         page: Playwright's. complaints: errors on the browser's console, and uncaught ones.
+
+    Args:
+        kernels: asks the server for its kernels, as `/api/kernels` lists them.
+        report: what the server thinks, in words, for the message of a wait in vain.
     """
 
-    def __init__(self, page: Any):
-        self.page, self.complaints = page, []
+    def __init__(self, page: Any, kernels: Callable[[], list[dict[str, Any]]] = list,
+                 report: Callable[[], str] = lambda: ""):
+        self.page, self.complaints, self._kernels, self._report = page, [], kernels, report
         page.on("console", lambda m: self._hear(m.text, m.location.get("url", "")) if m.type == "error" else None)
         page.on("pageerror", lambda error: self._hear(f"uncaught {error}", ""))
 
@@ -40,32 +51,86 @@ class Book:
         self.page.wait_for_function("light => document.body.dataset.jpThemeLight === light",
                                     arg=str(name == "light").lower())
 
-    def wait_idle(self, seconds: float = 180) -> None:
-        """Until the kernel is there and no cell runs."""
-        self.wait(lambda: not self.page.evaluate("() => eyes.busy()"), seconds, "an idle kernel")
+    def wait_ready(self) -> None:
+        """Until the kernel of a notebook just opened is idle; where it does not get there, do what a reader would.
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 60, what: str = "a condition") -> Any:
-        """Until `condition()` is true; the page lives on meanwhile. Returns its value."""
-        end = time.monotonic() + seconds
+        A kernel that starts slowly is waited for. Where the server has an idle kernel and the page does not know it,
+        the message was lost: reconnect, reload the page, or restart the kernel, and warn with what was wrong.
+        """
+        asked = time.monotonic()
+        remedies = [("reconnected to the kernel", self._reconnect), ("reloaded the page", self._reload),
+                    ("restarted the kernel", self._restart)]
+        known, since = None, time.monotonic()
+
+        def ready() -> bool:
+            nonlocal known, since, asked
+            if not self.page.evaluate("() => eyes.busy()"):
+                return True
+            if time.monotonic() - asked < ASK:
+                return False
+            asked = time.monotonic()
+            states = [kernel["execution_state"] for kernel in self._kernels()]
+            if states != known:
+                known, since = states, time.monotonic()
+            if remedies and time.monotonic() - since > (DEAF if set(states) <= {"idle"} else SLOW):
+                name, remedy = remedies.pop(0)
+                warnings.warn(f"{name}: {self.state()}", stacklevel=2)
+                remedy()
+                self.complaints.clear()  # about the connection that was given up
+                since = time.monotonic()
+            return False
+
+        self.wait(ready, "an idle kernel", pause=200)
+
+    def _reconnect(self) -> None:
+        """Kernel > Reconnect to Kernel."""
+        self.page.evaluate("() => { eyes.session()?.kernel?.reconnect().catch(() => null); }")
+
+    def _reload(self) -> None:
+        self.page.reload()
+        self.wait_loaded()
+
+    def _restart(self) -> None:
+        """Kernel > Restart Kernel."""
+        self.page.evaluate("() => { eyes.session()?.kernel?.restart().catch(() => null); }")
+
+    def wait_loaded(self) -> None:
+        """Until JupyterLab shows the notebook."""
+        self.page.wait_for_function("() => window.eyes?.notebook()?.model")
+
+    def wait_idle(self) -> None:
+        """Until no cell runs or waits to run."""
+        self.wait(lambda: not self.page.evaluate("() => eyes.busy()"), "an idle kernel")
+
+    def wait(self, condition: Callable[[], Any], what: str = "a condition", pause: float = 50) -> Any:
+        """Until `condition()` is true, asked every `pause` ms; the page lives on meanwhile. Returns its value.
+
+        Raises:
+            AssertionError: in vain, with what page and server say.
+        """
+        end = time.monotonic() + PATIENCE
         while True:
             value = condition()
             if value:
                 return value
             if time.monotonic() > end:
-                raise AssertionError(f"waited {seconds} s for {what} in vain; console: {self.complaints}")
-            self.page.wait_for_timeout(50)
+                raise AssertionError(f"waited {PATIENCE} s for {what} in vain\n{self.state()}")
+            self.page.wait_for_timeout(pause)
+
+    def state(self) -> str:
+        """What the page and the server think of the kernel: for messages."""
+        return f"page: {self.page.evaluate('() => eyes.state()')}\nconsole: {self.complaints}\n{self._report()}"
 
     # ---- running ----
 
     def start_all(self) -> None:
-        """Run all cells, without waiting for them."""
-        self.page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
-        self.wait(lambda: self.page.evaluate("() => eyes.busy()"), 60, "cells to start")
+        """Run all cells, without waiting for them; the notebook is busy from now on."""
+        self.page.evaluate("() => eyes.runAll()")
 
-    def run_all(self, seconds: float = 300) -> None:
+    def run_all(self) -> None:
         """Run all cells to their end, or to the first that fails."""
         self.start_all()
-        self.wait_idle(seconds)
+        self.wait_idle()
 
     def cells(self) -> list[dict[str, Any]]:
         """kind, source, count and outputs of all cells."""
@@ -90,9 +155,15 @@ class Book:
         return self.page.locator(f".jp-Notebook-cell[data-windowed-list-index='{number}'] .jp-OutputArea").first
 
     def faults(self) -> list[str]:
-        """What is wrong with the panels: not rendered, or wider than there is room."""
+        """What is wrong with the panels, and stays so: not rendered, or wider than there is room."""
         self.show_all()
-        return self.page.evaluate("() => eyes.faults()")
+        found: list[str] = []
+        for _ in range(RENDER_LOOKS):  # the kernel is idle before the browser has drawn what it said
+            found = self.page.evaluate("() => eyes.faults()")
+            if not found:
+                break
+            self.page.wait_for_timeout(500)
+        return found
 
     def pale(self) -> list[str]:
         """Texts in panels that are hard to read in the theme that is on."""
@@ -135,10 +206,6 @@ class Book:
             self.wait(lambda: handle.get_attribute("aria-valuenow") != before, what="the slider to move")  # noqa: B023
 
     # ---- keeping ----
-
-    def shutdown(self) -> None:
-        """End the notebook's kernel."""
-        self.page.evaluate("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.shutdown().then(() => null)")
 
     def screenshot(self, path: Path, width: int = 1280, whole: bool = True) -> None:
         """The notebook as PNG: all of it (to 16000 px), or what fits on the screen."""

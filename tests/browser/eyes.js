@@ -1,13 +1,26 @@
 // What the driver sees of a notebook in JupyterLab; lab.py puts it into every page.
 window.eyes = {
   notebook: () => window.jupyterapp?.shell.currentWidget?.content,
-  kernel: () => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status,
+  session: () => window.jupyterapp.shell.currentWidget?.sessionContext?.session,
+  kernel: () => eyes.session()?.kernel?.status,
   cells: () => eyes.notebook().model.sharedModel.cells.map((c) => ({
     kind: c.cell_type, source: c.source, count: c.execution_count ?? null,
     outputs: c.cell_type === "code" ? c.outputs : [] })),
 
+  runs: 0,  // commands to run cells that did not come to their end yet
+  runAll() {
+    eyes.runs += 1;
+    const ended = () => { eyes.runs -= 1; };
+    window.jupyterapp.commands.execute("notebook:run-all-cells").then(ended, ended);
+  },
   // the kernel's own state says too little: callbacks of widgets make it idle while a cell waits
-  busy: () => eyes.kernel() !== "idle" || eyes.notebook().widgets.some((w) => w.model.executionState === "running"),
+  busy: () => eyes.runs > 0 || eyes.kernel() !== "idle" ||
+    eyes.notebook().widgets.some((w) => w.model.executionState === "running"),
+  // for messages: what the page thinks of its kernel, which cells run, and what asks for an answer
+  state: () => JSON.stringify({
+    kernel: eyes.kernel() ?? "none", connection: eyes.session()?.kernel?.connectionStatus ?? "none", runs: eyes.runs,
+    running: eyes.notebook()?.widgets.flatMap((w, k) => (w.model.executionState === "running" ? [k] : [])),
+    dialogs: [...document.querySelectorAll(".jp-Dialog")].map((e) => e.innerText) }),
   ran: () => eyes.cells().every((c) => c.kind !== "code" || c.count || !c.source.trim()),
 
   // height of a window in which the whole notebook can be seen, px
@@ -20,7 +33,8 @@ window.eyes = {
   // until nothing changed its size for ten frames
   async settled() {
     const sizes = () => [...document.querySelectorAll(".jp-Notebook-cell")].map((e) => e.offsetHeight).join();
-    for (let before = "", same = 0; same < 10; before = sizes()) {
+    const end = performance.now() + 60_000;  // something that never rests must not hang the tests
+    for (let before = "", same = 0; same < 10 && performance.now() < end; before = sizes()) {
       await new Promise(requestAnimationFrame);
       same = before === sizes() ? same + 1 : 0;
     }

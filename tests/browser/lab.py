@@ -4,6 +4,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -12,13 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 
 import psutil
-from book import SIZES, THEMES, Book
+from book import PATIENCE, SIZES, THEMES, Book
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -26,7 +28,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 # no sandbox: it does not start for root in containers; the pages are our own. Nothing leaves the machine.
 BROWSER_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
                 "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
-INSTALL_SECONDS, START_SECONDS, END_SECONDS = 300, 60, 15
+INSTALL_SECONDS, END_SECONDS, LOG_LINES = 300, 15, 40
 
 
 class NoBrowser(Exception):
@@ -105,28 +107,57 @@ class Lab:
         self._stack.close()
 
     @contextmanager
-    def open(self, path: str, theme: str = "light", width: int = 1280) -> Iterator[Book]:
-        """A notebook in simple mode, with its kernel; both are gone at the end."""
+    def open(self, path: str, theme: str = "light", width: int = 1280,
+             sockets: Optional[Callable[[Any], None]] = None) -> Iterator[Book]:
+        """A notebook in simple mode, with its kernel; both are gone at the end.
+
+        Args:
+            sockets: gets Playwright's WebSocketRoute of each connection to a kernel, to spoil it.
+        """
         from playwright.sync_api import expect
 
         wide, high = SIZES[width]
         context = self.browser.new_context(viewport={"width": wide, "height": high}, reduced_motion="reduce")
         try:
+            context.set_default_timeout(PATIENCE * 1000)
             context.add_init_script(path=HERE / "eyes.js")
             page = context.new_page()
-            page.set_default_timeout(60_000)
-            book = Book(page)
+            if sockets:
+                page.route_web_socket(re.compile("/channels"), sockets)
+            book = Book(page, self.kernels, self.report)
             page.goto(f"{self.url}/doc/tree/{path}?token={self.token}&reset")
-            page.wait_for_function("() => eyes.notebook()?.model")
+            book.wait_loaded()
             book.theme(theme)  # JupyterLab remembers the last one
-            book.wait_idle()
-            expect(page.locator(".jp-Notebook-cell").first).to_be_visible(timeout=60_000)
+            book.wait_ready()
+            expect(page.locator(".jp-Notebook-cell").first).to_be_visible(timeout=PATIENCE * 1000)
             yield book
         finally:
-            try:
-                book.shutdown()
-            finally:
-                context.close()
+            context.close()
+            for session in self.api("sessions"):
+                self.api(f"sessions/{session['id']}", "DELETE")
+
+    def api(self, path: str, method: str = "GET") -> Any:
+        """The answer of the server's REST interface below /api/."""
+        headers = {"Authorization": f"token {self.token}"}
+        request = urllib.request.Request(f"{self.url}/api/{path}", method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.loads(answer.read() or "null")
+
+    def kernels(self) -> list[dict[str, Any]]:
+        """The server's kernels: their execution_state, connections and last_activity.
+
+        The server answers with an error while it registers a new kernel; such an answer is told as a state.
+        """
+        try:
+            return self.api("kernels")
+        except OSError as error:
+            return [{"execution_state": f"no answer: {error}"}]
+
+    def report(self) -> str:
+        """What the server thinks: its kernels and the end of its log."""
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        kernels = map(json.dumps, self.kernels())
+        return "\n".join([f"load: {os.getloadavg()}", "the server's kernels:", *kernels, "its log:", *lines])
 
 
 @contextmanager
@@ -178,13 +209,13 @@ def _settings(folder: Path, plugin: str, values: dict[str, Any]) -> None:
 
 def _address(process: subprocess.Popen, home: Path) -> str:
     """Where the server listens; it writes that down as soon as it does."""
-    note, end = home / "runtime" / f"jpserver-{process.pid}.json", time.monotonic() + START_SECONDS
+    note, end = home / "runtime" / f"jpserver-{process.pid}.json", time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         try:
             return json.loads(note.read_text())["url"].rstrip("/")
         except (FileNotFoundError, json.JSONDecodeError):
             time.sleep(0.05)
-    raise RuntimeError(f"JupyterLab did not start within {START_SECONDS} s:\n{(home / 'log.txt').read_text()[-3000:]}")
+    raise RuntimeError(f"JupyterLab did not start within {PATIENCE} s:\n{(home / 'log.txt').read_text()[-3000:]}")
 
 
 def _end(process: subprocess.Popen) -> None:
@@ -206,7 +237,7 @@ def _chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=BROWSER_ARGS,
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=BROWSER_ARGS, timeout=PATIENCE * 1000,
                                              ignore_default_args=["--hide-scrollbars"])  # readers have them
         try:
             yield browser
@@ -246,7 +277,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="egs-notebooks-") as folder, Lab(Path(folder)) as lab:
         for name in NOTEBOOKS:
             with lab.open(write_notebook(name, Path(folder), **values)) as book:
-                book.run_all(600)
+                book.run_all()
                 keep(book, out, name)
                 print(name, *book.errors(), *book.complaints, *book.faults(), sep="\n  ", flush=True)
 

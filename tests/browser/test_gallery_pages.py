@@ -8,7 +8,7 @@ from egstalker_nb import gallery
 
 sync_playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").sync_playwright
 
-from lab import BROWSER_ARGS, NoBrowser, find_browser  # noqa: E402
+from lab import BROWSER_ARGS, PATIENCE, NoBrowser, find_browser  # noqa: E402
 
 PLAY = """async () => {
   const video = document.querySelector("video");
@@ -44,8 +44,9 @@ def test_videos_play_and_plots_are_drawn_offline(site):
     except NoBrowser as reason:
         pytest.skip(str(reason))
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=browser_path, args=BROWSER_ARGS)
+        browser = play.chromium.launch(executable_path=browser_path, args=BROWSER_ARGS, timeout=PATIENCE * 1000)
         page = browser.new_context(offline=True, color_scheme="dark").new_page()
+        page.set_default_timeout(PATIENCE * 1000)
         faults, fetched = [], []
         page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -54,7 +55,7 @@ def test_videos_play_and_plots_are_drawn_offline(site):
         page.get_by_role("link", name="1 · First").click()
         played, sought, width = page.evaluate(PLAY)
         assert played > 0.2 and abs(sought - 0.5) < 0.05 and width > 0
-        page.locator(".plot .main-svg").first.wait_for(timeout=30_000)
+        page.locator(".plot .main-svg").first.wait_for()
         page.get_by_role("button", name="Show all code").click()
         assert page.locator("details.code[open]").count() == 1
         browser.close()

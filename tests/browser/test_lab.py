@@ -10,6 +10,7 @@ from egstalker_nb.pipeline import NOTEBOOKS
 pytest.importorskip("playwright", reason="playwright is not installed: no browser tests")
 pytest.importorskip("jupyterlab", reason="jupyterlab is not installed: no browser tests")
 
+import book as book_module  # noqa: E402
 import lab as driver  # noqa: E402
 from lab import Lab, NoBrowser, find_browser, keep, write_notebook  # noqa: E402
 
@@ -112,37 +113,70 @@ def test_missing_browser_is_explained(monkeypatch):
     driver.find_browser.cache_clear()
 
 
+def write_cells(lab, name, sources):
+    """A notebook of these code cells; its name."""
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in sources]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), lab.folder / name)
+    return name
+
+
+def test_a_lost_status_of_the_kernel_is_recovered(lab, monkeypatch):
+    """The server knows an idle kernel, the page never hears of it: a reader reconnects, so the tests do."""
+    monkeypatch.setattr(book_module, "DEAF", 1)
+    opened = []
+
+    def lose_the_first(socket):
+        opened.append(socket)
+        server = socket.connect_to_server()
+        if len(opened) == 1:
+            server.on_message(lambda message: None)
+
+    with pytest.warns(UserWarning, match='reconnected to the kernel.*\n(.*\n)*.*"execution_state": "idle"'):
+        with lab.open(write_cells(lab, "deaf.ipynb", ["6 * 7"]), sockets=lose_the_first) as book:
+            book.run_all()
+            assert book.cells()[0]["outputs"][0]["data"]["text/plain"] == "42"
+    assert len(opened) > 1 and lab.kernels() == []
+
+
+def test_a_wait_in_vain_says_what_the_server_thinks(lab, monkeypatch):
+    with lab.open(write_cells(lab, "vain.ipynb", ["6 * 7"])) as book:
+        monkeypatch.setattr(book_module, "PATIENCE", 0)
+        with pytest.raises(AssertionError, match="for rain in vain") as error:
+            book.wait(lambda: False, "rain")
+    for part in ('"kernel":"idle"', '"connections": 1', "last_activity", "its log:", "Kernel started"):
+        assert part in str(error.value)
+
+
 def test_parts_of_panels_work_live(lab):
     """What every panel is made of: the widget wins over its picture, and buttons work while a cell waits."""
-    cells = [nbformat.v4.new_code_cell(source.strip()) for source in PARTS]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), lab.folder / "parts.ipynb")
-    with lab.open("parts.ipynb") as book:
+    with lab.open(write_cells(lab, "parts.ipynb", PARTS)) as book:
         book.start_all()
         stop, resume = book.button("Stop"), book.button("Resume")
-        book.wait(lambda: stop.count() and stop.is_enabled(), 120, "the work to start")
+        book.wait(lambda: stop.count() and stop.is_enabled(), "the work to start")
         stop.click()
-        book.wait(resume.is_visible, 120, "the work to stop")
+        book.wait(resume.is_visible, "the work to stop")
         book.wait_idle()
         assert any("KeyboardInterrupt" in error for error in book.errors())
         resume.click()
-        book.wait(book.button("Done").is_visible, 120, "the work to end")
+        book.wait(book.button("Done").is_visible, "the work to end")
         book.run_all()
         assert book.errors() == [] and book.complaints == [] and book.faults() == []
 
         level = book.control("level")
         before = book.look(book.area(level))
-        assert len(before) == 2
+        assert len(before) == 2, "a picture and a chart"
         book.move(level)
-        book.wait(lambda: all(a != b for a, b in zip(before, book.look(book.area(level)))), 120, "picture and chart")
+        book.wait(lambda: all(a != b for a, b in zip(before, book.look(book.area(level)))), "picture and chart")
 
         wipe = book.page.get_by_role("slider", name="wipe between dark and bright")
         drag(book, wipe, 0.25)
-        book.wait(lambda: wipe.get_attribute("aria-valuenow") == "25", 120, "the line to follow the mouse")
+        book.wait(lambda: wipe.get_attribute("aria-valuenow") == "25", "the line to follow the mouse")
         for key, place in (("ArrowRight", "30"), ("ArrowLeft", "25"), ("Home", "0"), ("End", "100")):
             wipe.press(key)
-            book.wait(lambda: wipe.get_attribute("aria-valuenow") == place, 120, f"the line to follow {key}")  # noqa: B023
-        assert book.page.locator(".js-plotly-plot").count() == 2, "a Plot shows its chart, not its picture"
+            book.wait(lambda: wipe.get_attribute("aria-valuenow") == place, f"the line to follow {key}")  # noqa: B023
+        charts = book.page.locator(".js-plotly-plot")
+        book.wait(lambda: charts.count() == 2, "a Plot to show its chart, not its picture")
 
 
 def drag(book, wipe, share):
@@ -174,7 +208,7 @@ def test_notebook_in_a_browser(lab, values, name, request):
         area = book.area(slider)
         before = book.look(area)
         book.move(slider, "ArrowLeft" if SLIDERS[name] in ("snapshot", "iteration") else "ArrowRight")  # from its end
-        book.wait(lambda: book.look(area) != before, 120, "the picture to change")
+        book.wait(lambda: book.look(area) != before, "the picture to change")
         assert book.errors() + book.complaints == []
 
 
@@ -186,15 +220,15 @@ def test_training_is_stopped_and_resumed_by_clicks(lab, values, tmp_path):
     with lab.open(write_notebook("02_coarse_training", lab.folder, **values)) as book:
         book.start_all()
         stop, resume = book.button("Stop"), book.button("Resume")
-        book.wait(lambda: stop.count() and stop.is_enabled() and metrics(run), 120, "the training to start")
+        book.wait(lambda: stop.count() and stop.is_enabled() and metrics(run), "the training to start")
         stop.click()
-        book.wait(resume.is_visible, 120, "the training to stop")
+        book.wait(resume.is_visible, "the training to stop")
         book.wait_idle()
         assert any("KeyboardInterrupt" in error for error in book.errors()), "the waiting cell goes on"
         before, done = book.look(book.area(resume)), book.button("Done")
         resume.click()
-        book.wait(done.is_visible, 120, "the training to end")
-        assert book.look(book.area(done)) != before
+        book.wait(done.is_visible, "the training to end")
+        book.wait(lambda: book.look(book.area(done)) != before, "the chart to change")
         assert [row["iteration"] for row in metrics(run)][-1] == 200
         assert book.complaints == []
 
