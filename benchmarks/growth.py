@@ -65,6 +65,6 @@ def streaming(ds: Dataset) -> list[dict[str, Any]]:
     for place in ("device", "host", "disk") if GPU else ("device", "disk"):
         with tempfile.TemporaryDirectory() as folder:
             trainer = fine_trainer(Stretched(ds, BASE["frames"], SIZE), Path(folder) / "run", BASE["points"])
-            trainer.frames = Frames(trainer.ds, trainer.ds.train_ids, DEVICE, place).paint(trainer.head.torso)
+            trainer.frames = Frames(trainer.ds, trainer.ds.train_ids, DEVICE, place).for_head(trainer.head)
             rows.append({"place": place, "step_ms": round(milliseconds(trainer.train_iteration, 1.0), 3)})
     return rows

@@ -97,10 +97,9 @@ def pieces() -> Iterator[Piece]:
 
 def mouth(run: Run, wave: np.ndarray, name: str) -> np.ndarray:
     """Mouth opening [frames] on the frames of a head driven by a wave; NaN: no face found."""
-    number = run.pick()
+    renderer = Renderer.from_run(run, device=DEVICE)
     with tempfile.TemporaryDirectory() as folder:
-        script = audio_script(run, save_wav(Path(folder) / "speech.wav", wave), poses="cycle")
-    renderer = Renderer(run.load_head(number, DEVICE), run.dataset, deform=number > run.config.coarse_iterations)
+        script = audio_script(renderer, save_wav(Path(folder) / "speech.wav", wave), poses="cycle")
     return metrics.aperture(_tracked(_pictures(renderer, script, name), len(script)))
 
 

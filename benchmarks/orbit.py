@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 from common import DEVICE, facts, given_runs
 
-from egstalker_nb.rendering import replay_script
+from egstalker_nb.rendering import Renderer, replay_script
 from egstalker_nb.run import Run
 from egstalker_nb.tables import Table
 from egstalker_nb.widgets.orbit import PITCH, YAW, ZOOM, Orbit, Viewer
@@ -36,8 +36,8 @@ def moves(frames: int, count: int) -> dict[str, list[dict]]:
 
 def orbit(run: Run, size: int, count: int) -> list[dict]:
     """Milliseconds of each kind of move."""
-    head, rows = run.load_head(device=DEVICE), []
-    panel = Orbit(Viewer(head, run.dataset, size).speak(replay_script(run.dataset, "all")))
+    renderer, rows = Renderer.from_run(run, device=DEVICE), []
+    panel = Orbit(Viewer(renderer, size).speak(replay_script(renderer, "all")))
     view = panel.widget.children[0]  # a panel makes its controls when it is first shown
     for kind, steps in moves(len(panel.viewer.script), count).items():
         panel.show(frame=0, yaw=0.0, pitch=0.0, zoom=1.0)
@@ -48,8 +48,8 @@ def orbit(run: Run, size: int, count: int) -> list[dict]:
             panel.sliders[name].value = value  # draws and encodes before it returns
             times.append(1000 * (time.perf_counter() - began))
         p50, p95 = np.quantile(times, (0.5, 0.95)).round(1)
-        rows.append({"run": run.root.name, "gaussians": len(head), "size": size, "move": kind, "p50_ms": float(p50),
-                     "p95_ms": float(p95), "jpeg_bytes": len(view.picture), "moves": len(times)})
+        rows.append({"run": run.root.name, "gaussians": len(renderer.head), "size": size, "move": kind,
+                     "p50_ms": float(p50), "p95_ms": float(p95), "jpeg_bytes": len(view.picture), "moves": len(times)})
     return rows
 
 

@@ -35,7 +35,7 @@ GPU = DEVICE.type == "cuda"
 def precision(run: egs.Run) -> dict:
     """PSNR of all validation frames with the network in bfloat16 (as rendered) and in float32."""
     ds, head = run.dataset, run.load_head()
-    frames, found = Frames(ds, list(ds.val_ids), DEVICE).paint(head.torso), {}
+    frames, found = Frames(ds, list(ds.val_ids), DEVICE).for_head(head), {}
     for name, grad in (("rendered", False), ("float32", True)):  # gradients keep full precision
         values = []
         for i in ds.val_ids:

@@ -23,9 +23,9 @@ COLUMNS, WIDTH, DPI = 9, 11.0, 80
 ENVELOPE = 160  # samples behind each point of the waveform's outline
 
 
-def drawn(axes: np.ndarray, run: egs.Run, renderer: Renderer, sound: Path, name: str) -> None:
+def drawn(axes: np.ndarray, renderer: Renderer, sound: Path, name: str) -> None:
     """Frames at equal times over the waveform and the mouth's opening."""
-    script = audio_script(run, sound)
+    script = audio_script(renderer, sound)
     pictures = list(_pictures(renderer, script, name))
     seconds = len(pictures) / FPS
     strip, wave, mouth = axes
@@ -59,13 +59,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     run = egs.load_run(args.run, args.dataset)
-    renderer = Renderer(run.load_head(device=DEVICE), run.dataset)
+    renderer = Renderer.from_run(run, device=DEVICE)
     heights = [1.25, 0.35, 0.5] * len(args.sounds)
     figure, _ = plots.subplots(1, 1, WIDTH, 2.6 * len(args.sounds))
     figure.clear()
     axes = figure.subplots(len(heights), 1, gridspec_kw={"height_ratios": heights}).reshape(-1, 3)
     for row, sound, name in zip(axes, args.sounds, args.names or [path.stem for path in args.sounds]):
-        drawn(row, run, renderer, sound, name)
+        drawn(row, renderer, sound, name)
         if args.videos:
             args.videos.mkdir(parents=True, exist_ok=True)
             print(egs.render(run, sound, args.videos / f"{sound.stem}.mp4", device=DEVICE))

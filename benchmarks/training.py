@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 import egstalker_nb as egs
+from egstalker_nb.device import drawing_device
 from egstalker_nb.frames import Frames
 from egstalker_nb.rendering import Renderer
-from egstalker_nb.run import default_device
 
 
 def measure(dataset: Path, preset: str, runs: Path) -> dict:
@@ -18,7 +18,7 @@ def measure(dataset: Path, preset: str, runs: Path) -> dict:
 
     The time is that of `egs.train`: loading frames, training, poses, validation curve, checkpoints.
     """
-    device = default_device()
+    device = drawing_device()
     if device.type == "cuda":
         gc.collect()
         torch.cuda.reset_peak_memory_stats()
@@ -39,8 +39,8 @@ def measure(dataset: Path, preset: str, runs: Path) -> dict:
 
 def speed(run: egs.Run, batches: tuple[int, ...] = (1, 8, 32)) -> dict[str, float]:
     """Frames/s of network, rasteriser and composite on the device, by batch; the device is waited for."""
-    renderer, found = Renderer(run.load_head(), run.dataset), {}
-    frames = Frames(run.dataset, list(run.dataset.val_ids), renderer.device).paint(renderer.head.torso)
+    renderer, found = Renderer.from_run(run), {}
+    frames = Frames(run.dataset, list(run.dataset.val_ids), renderer.device).for_head(renderer.head)
     for batch in batches:
         ids = [list(run.dataset.val_ids)[i % len(run.dataset.val_ids)] for i in range(batch)]
         given = frames.batch(ids)

@@ -15,7 +15,7 @@ _PUBLIC = {
     "prepare": "preparation", "load_dataset": "dataset", "Dataset": "dataset",
     "load_config": "config", "presets": "config", "Config": "config",
     "train": "training", "load_run": "run", "Run": "run",
-    "render": "rendering", "stream": "streaming", "evaluate": "evaluation", "trim": "audio",
+    "render": "rendering", "Renderer": "rendering", "stream": "streaming", "evaluate": "evaluation", "trim": "audio",
     "sync_score": "sync", "export_frames": "export", "export_ply": "export",
     "load_encoder": "encoders", "rasterize": "rasterizer", "compare": "comparison", "EgsError": "errors",
 }

@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 
 from . import plots
 from .config import Config, load_config
+from .device import drawing_device
 from .errors import InputError, TrainingError
 from .figures import offsets, rendered
 from .files import alone_in
 from .progress import Progress
-from .run import Run, default_device, open_run
+from .rendering import Renderer
+from .run import Run, open_run
 from .trainer import COLLAPSE, Trainer
 
 COARSE, FINE = 60, 60   # iterations: to build a head, and at most so many to lose it
@@ -55,7 +57,7 @@ def provoke(run: Run, rate: float = TOO_FAST) -> Collapse:
         InputError: this learning rate does not make it collapse, or somebody else is at it now. DatasetError: the
             dataset is gone or changed.
     """
-    ds, device, cfg = run.dataset, default_device(), collapse_config(rate)
+    ds, device, cfg = run.dataset, drawing_device(), collapse_config(rate)
     fallen = open_run(ds, cfg, run.root / f"collapse_{rate:g}", device)
     with alone_in(fallen.root, "training"):
         return _collapsed(Trainer(ds, cfg, fallen, device), rate)
@@ -74,12 +76,12 @@ def _collapsed(trainer: Trainer, rate: float) -> Collapse:
                     trainer.save()
     except TrainingError as error:
         trainer.head.eval()
-        kept, logits = fallen.load_head(), trainer.head.gaussians["opacities"].detach()
-        pictures = ds.frame(frame), *(rendered(head, ds, [frame], deform)[0]
-                                      for head, deform in ((kept, False), (trainer.head, True)))
-        shown = (logits + offsets(trainer.head, ds, [frame])["opacities"][..., 0]).sigmoid().mean().item()
+        kept, lost = Renderer.from_run(fallen), Renderer(trainer.head, ds)
+        pictures = ds.frame(frame), *(rendered(renderer, [frame])[0] for renderer in (kept, lost))
+        logits = trainer.head.gaussians["opacities"].detach()
+        shown = (logits + offsets(lost, [frame])["opacities"][..., 0]).sigmoid().mean().item()
         return Collapse(fallen, error, fallen.metrics("train"), frame, pictures,
-                        (kept.gaussians["opacities"].sigmoid().mean().item(), shown))
+                        (kept.head.gaussians["opacities"].sigmoid().mean().item(), shown))
     raise InputError("a learning rate at which the head collapses", f"{rate:g}: it did not",
                      f"Take a larger one, for example {TOO_FAST}.")
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Literal, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, Union
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, grey_opening
@@ -11,6 +11,9 @@ from scipy.spatial.transform import Rotation
 from .audio import FPS
 from .dataset import Dataset, load_dataset
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from .rendering import Renderer
 
 ORBIT_YAW, ORBIT_PITCH, ORBIT_SECONDS = 15.0, 6.0, 4.0  # degrees, degrees, seconds a round
 EASE = 5               # frames before and after a turning point in which a motion slows down and speeds up again
@@ -52,20 +55,22 @@ def eased_cycle(num_frames: int, count: int) -> np.ndarray:
 
 
 def middle_frame(ds: Dataset) -> int:
-    """The dataset frame whose pose is nearest to the mean pose, among those with open eyes."""
+    """The dataset frame whose tracked pose is nearest to the mean pose, among those with open eyes: the same frame for
+    every head of the clip."""
     distance = np.linalg.norm((ds.w2c - ds.w2c.mean(0)).reshape(len(ds), -1), axis=1)
     return int(np.argmin(distance + np.where(ds.blink > 0.5, 1e3, 0)))
 
 
-def head_motion(ds: Dataset, poses: Poses, count: int) -> tuple[Optional[np.ndarray], np.ndarray, np.ndarray]:
+def head_motion(renderer: "Renderer", poses: Poses, count: int) -> tuple[Optional[np.ndarray], np.ndarray, np.ndarray]:
     """Where the camera is in each of `count` video frames, and which pose the network is told.
 
     Args:
-        ds: the head's own dataset. poses: `cycle`, `static` or `orbit`; another dataset or its folder, whose motion is
-            transferred; an array (or .npy) [F, 4, 4] of world-to-camera matrices with F >= count. See `render`.
+        renderer: draws the head; gives its clip and the poses that it was trained on. poses: `cycle`, `static` or
+            `orbit`; another dataset or its folder, whose motion is transferred; an array (or .npy) [F, 4, 4] of
+            world-to-camera matrices with F >= count. See `render`.
 
     Returns:
-        source [count] int, the frames of `ds` that are followed, or None; w2c [count, 4, 4] float32; pose
+        source [count] int, the frames of the clip that are followed, or None; w2c [count, 4, 4] float32; pose
         [count, 4, 4] float32, among those of the clip.
 
     Raises:
@@ -73,10 +78,11 @@ def head_motion(ds: Dataset, poses: Poses, count: int) -> tuple[Optional[np.ndar
     """
     poses = opened_poses(poses)
     if isinstance(poses, str):
-        source, w2c = POSE_PATHS[poses](ds, count)
-        return source, w2c, ds.w2c[source] if poses == "orbit" else w2c  # in an orbit the head itself stays still
-    w2c = _transferred(ds, poses, count) if isinstance(poses, Dataset) else _checked_poses(ds, poses, count)
-    return None, w2c, inside_range(ds, w2c)
+        source, w2c = POSE_PATHS[poses](renderer, count)
+        return source, w2c, renderer.w2c[source] if poses == "orbit" else w2c  # in an orbit the head itself stays still
+    given = not isinstance(poses, Dataset)
+    w2c = _checked_poses(renderer, poses, count) if given else _transferred(renderer.w2c, poses, count)
+    return None, w2c, inside_range(renderer.w2c[:renderer.ds.num_train], w2c)
 
 
 def opened_poses(poses: Poses) -> Any:
@@ -131,18 +137,18 @@ def mean_pose(w2c: np.ndarray) -> np.ndarray:
     return _pose(Rotation.from_matrix(w2c[:, :3, :3]).mean(), w2c[:, :3, 3].mean(0, keepdims=True))[0]
 
 
-def _cycle_path(ds: Dataset, count: int) -> tuple[np.ndarray, np.ndarray]:
-    at = eased_cycle(len(ds), count)
-    return np.rint(at).astype(int), _between(ds.w2c, at).astype(np.float32)
+def _cycle_path(renderer: "Renderer", count: int) -> tuple[np.ndarray, np.ndarray]:
+    at = eased_cycle(len(renderer.ds), count)
+    return np.rint(at).astype(int), _between(renderer.w2c, at).astype(np.float32)
 
 
-def _static_path(ds: Dataset, count: int) -> tuple[np.ndarray, np.ndarray]:
-    source = np.full(count, middle_frame(ds))
-    return source, ds.w2c[source]
+def _static_path(renderer: "Renderer", count: int) -> tuple[np.ndarray, np.ndarray]:
+    source = np.full(count, middle_frame(renderer.ds))
+    return source, renderer.w2c[source]
 
 
-def _orbit_path(ds: Dataset, count: int) -> tuple[np.ndarray, np.ndarray]:
-    source, w2c = _static_path(ds, count)
+def _orbit_path(renderer: "Renderer", count: int) -> tuple[np.ndarray, np.ndarray]:
+    source, w2c = _static_path(renderer, count)
     phase = 2 * np.pi * np.arange(count) / (ORBIT_SECONDS * FPS)
     yaw, pitch = np.radians(ORBIT_YAW) * np.sin(phase), np.radians(ORBIT_PITCH) * np.sin(2 * phase)
     turns = Rotation.from_rotvec(np.stack([pitch, yaw, np.zeros(count)], 1)).as_matrix()
@@ -154,13 +160,14 @@ def _orbit_path(ds: Dataset, count: int) -> tuple[np.ndarray, np.ndarray]:
 POSE_PATHS = {"cycle": _cycle_path, "static": _static_path, "orbit": _orbit_path}
 
 
-def _transferred(ds: Dataset, other: Dataset, count: int) -> np.ndarray:
-    """Another head's motion against its own mean pose, in head axes (a nod stays a nod), around this head's mean."""
+def _transferred(own: np.ndarray, other: Dataset, count: int) -> np.ndarray:
+    """Another head's motion against its own mean pose, in head axes (a nod stays a nod), around the mean of this
+    head's own poses [N, 4, 4]."""
     motion = np.linalg.inv(mean_pose(other.w2c)) @ _between(other.w2c, eased_cycle(len(other), count))
-    return (mean_pose(ds.w2c) @ motion).astype(np.float32)
+    return (mean_pose(own) @ motion).astype(np.float32)
 
 
-def _checked_poses(ds: Dataset, given: Any, count: int) -> np.ndarray:
+def _checked_poses(renderer: "Renderer", given: Any, count: int) -> np.ndarray:
     """The first `count` of world-to-camera matrices that a user gave, float32."""
     w2c = _numbers(given, "poses as world-to-camera matrices [F, 4, 4]", (4, 4), count)
     far = np.abs(w2c[:, :3, :3] @ w2c[:, :3, :3].transpose(0, 2, 1) - np.eye(3)).max((1, 2))
@@ -169,10 +176,11 @@ def _checked_poses(ds: Dataset, given: Any, count: int) -> np.ndarray:
     if len(wrong):
         raise InputError("rigid poses: a rotation (determinant +1) and a shift above the row 0 0 0 1",
                          f"frame {wrong[0]}: {w2c[wrong[0]].round(3).tolist()}", "No scale, no mirrored axis.")
-    near = float(np.linalg.norm(ds.mean_face, axis=1).max())
+    near = float(np.linalg.norm(renderer.ds.mean_face, axis=1).max())
     wrong = np.flatnonzero(w2c[:, 2, 3] <= near)
     if len(wrong):
-        raise InputError(f"heads before the camera: w2c[:, 2, 3] above {near:.1f} (this clip: {ds.w2c[0, 2, 3]:.1f})",
+        usual = renderer.w2c[0, 2, 3]
+        raise InputError(f"heads before the camera: w2c[:, 2, 3] above {near:.1f} (this clip: {usual:.1f})",
                          f"{w2c[wrong[0], 2, 3]:.2f} in frame {wrong[0]}",
                          "Give world-to-camera matrices, not camera-to-world; axes x right, y down, z forward.")
     return w2c.astype(np.float32)
@@ -198,14 +206,16 @@ def _numbers(given: Any, what: str, shape: tuple[int, ...], count: int) -> np.nd
     return values
 
 
-def inside_range(ds: Dataset, w2c: np.ndarray) -> np.ndarray:
+def inside_range(known: np.ndarray, w2c: np.ndarray) -> np.ndarray:
     """The poses w2c [F, 4, 4] drawn towards the mean pose until the network has learned them: [F, 4, 4] float32.
 
     Turns and shifts of a clip go together. So what counts is their joint distance from the mean (Mahalanobis), kept
     within what most training frames reach; clamping them one by one leaves combinations that twist the mouth. A
     smooth motion stays smooth.
+
+    Args:
+        known: [N, 4, 4], the poses of the training frames.
     """
-    known = ds.w2c[:ds.num_train]
     mean = mean_pose(known)
     away, learned = _coordinates(mean, w2c), _coordinates(mean, known)
     # a head seen from behind may have turned either way: fading to the mean pose there leaves nothing to jump

@@ -1,18 +1,17 @@
 """A prepared dataset folder: what `prepare` wrote, read lazily frame by frame."""
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
-from .errors import DatasetError
+from .errors import DatasetError, InputError
 from .expression import lower_face, motion, upper_face
+from .image_io import read_rgb
 
 FORMAT = 1
 TRACKING = ("landmarks", "found", "w2c", "blink", "aperture", "lip_rect", "eye_rect", "mean_face", "reprojection")
@@ -24,7 +23,8 @@ class Dataset:
     Attributes:
         root: the folder. size: S, pictures are S x S px. num_frames: N. fps: 25.
         focal: focal length in px; `K` is the [3, 3] float32 intrinsic matrix.
-        w2c: [N, 4, 4] float32 world-to-camera, OpenCV axes; the world is the head's own frame.
+        w2c: [N, 4, 4] float32 world-to-camera, OpenCV axes; the world is the head's own frame. As tracked: a trained
+            head has its own, refined poses of the same frames (`Head.w2c`), and is drawn with those.
         landmarks: [N, 478, 3] float32 px. mean_face: [478, 3] float32 head frame.
         found: [N] bool, a face was tracked. blink: [N] float32, 0 open ... 1 closed.
         aperture: [N] float32, inner lip gap over face height. reprojection: [N] float32 px.
@@ -40,7 +40,7 @@ class Dataset:
         self.size, self.num_frames = int(meta["size"]), int(meta["num_frames"])
         self.fps, self.focal = float(meta["fps"]), float(meta["focal"])
         self.num_train, self.encoder, self.source = int(meta["num_train"]), meta["encoder"], meta["source"]
-        self.features = features
+        self.features, self._tracking = features, tracking
         for name in TRACKING:
             setattr(self, name, tracking[name])
         moved = motion(self.landmarks, self.w2c, self.mean_face, self.focal, self.size)
@@ -71,18 +71,12 @@ class Dataset:
             raise DatasetError("split 'train', 'val' or 'all'", repr(name), "Choose one of the three.")
         return ids[name]
 
-    def with_poses(self, w2c: np.ndarray) -> "Dataset":
-        """The same clip with other head poses, [N, 4, 4] float32 (see `refine_poses`)."""
-        other = copy.copy(self)
-        other.w2c = w2c
-        return other
-
     def _image(self, path: Path) -> np.ndarray:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-        if image is None:
+        try:
+            return read_rgb(path)
+        except InputError as error:
             raise DatasetError(f"a picture at {path}", "none that can be read",
-                               "Prepare the dataset again into a fresh folder.")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                               "Prepare the dataset again into a fresh folder.") from error
 
     def frame(self, i: int) -> np.ndarray:
         """Frame i, [S, S, 3] uint8 RGB."""
@@ -126,10 +120,11 @@ class Dataset:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of what training depends on besides the pictures themselves (12 hex digits)."""
+        """SHA-256 of what was tracked, of the features and of the description: all that training depends on besides the
+        pictures themselves (12 hex digits)."""
         digest = hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode())
         for name in TRACKING:
-            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+            digest.update(np.ascontiguousarray(self._tracking[name]).tobytes())
         digest.update(np.ascontiguousarray(self.features).tobytes())
         return digest.hexdigest()[:12]
 

@@ -12,7 +12,7 @@ from .errors import DatasetError, InputError, MissingPackageError
 from .frames import Frames
 from .progress import Progress
 from .rendering import Renderer
-from .run import Run, default_device
+from .run import Run
 
 #: score -> (unit, what it is)
 SCORES = {
@@ -70,7 +70,6 @@ def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration:
     Raises:
         DatasetError: no checkpoint, dataset gone or changed, empty split.
     """
-    device = torch.device(device) if device is not None else default_device()
     ds, number = run.dataset, run.pick(iteration)
     if batch < 1 or (max_frames is not None and max_frames < 1):
         raise InputError("batch and max_frames of at least 1", f"batch={batch}, max_frames={max_frames}",
@@ -79,7 +78,7 @@ def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration:
     ids = whole[:max_frames]
     if not ids:
         raise DatasetError(f"frames in split '{split}'", "none", "Use a longer clip or another split.")
-    renderer = Renderer(run.load_head(number, device), ds, deform=number > run.config.coarse_iterations)
+    renderer = Renderer.from_run(run, number, device)
     collected: dict[str, list[float]] = {}
     tracker, note = _tracker()
     tracked = []
@@ -108,7 +107,7 @@ def _rendered(renderer: Renderer, ids: list[int], batch: int, collected: dict[st
               ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Render and score the pictures of `ids`, batch by batch."""
     ds, device = renderer.ds, renderer.device
-    frames = Frames(ds, ids, device).paint(renderer.head.torso)
+    frames = Frames(ds, ids, device).for_head(renderer.head)
     plate = torch.from_numpy(ds.plate).to(device).float() / 255
     for begin in range(0, len(ids), batch):
         chunk = ids[begin:begin + batch]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Literal, Optional
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,15 +18,15 @@ from .audio import FPS, save_wav
 from .errors import InputError
 from .files import make_folder, writing_to
 from .gaussians import NAMES, load_ply, save_ply
+from .image_io import encode_jpeg, encode_png
 from .model import Head
 from .progress import Progress
 from .rasterizer import rasterize
 from .rendering import Renderer, Script, audio_script
-from .run import Run, default_device
+from .run import Run
 
 INDEX = "export.json"       # what tells an older export, which may be replaced, from a folder of something else
-JPEG_QUALITY = 95
-FORMATS = {"png": ".png", "jpeg": ".jpg"}
+FORMATS = {"png": (".png", encode_png), "jpeg": (".jpg", encode_jpeg)}
 
 
 @dataclass
@@ -70,11 +69,10 @@ def export_frames(run: Run, audio: str | Path, out: Optional[str | Path] = None,
     if format not in FORMATS:
         raise InputError(f"format as one of {', '.join(FORMATS)}", repr(format), "Choose one of them.")
     plan = _Plan(run, audio, out, format, iteration, device, script)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if format == "jpeg" else []
+    suffix, encode = FORMATS[format]
     with plan.writing() as folder, Progress(len(plan.script), f"export {format}", "frame") as bar:
         for i, picture in enumerate(plan.renderer.pictures(plan.script, batch, bar)):
-            _written(folder / f"frame_{i:06d}{FORMATS[format]}",
-                     cv2.imencode(FORMATS[format], picture[..., ::-1], quality)[1].tobytes())
+            _written(folder / f"frame_{i:06d}{suffix}", encode(picture))
     return plan.result()
 
 
@@ -149,14 +147,14 @@ class _Plan:
                  device: Optional[str | torch.device], script: dict[str, Any]):
         number = run.pick(iteration)
         script = {name: value for name, value in script.items() if value is not None}
-        self.script: Script = audio_script(run, audio, **script)
+        self.renderer = Renderer.from_run(run, number, device)
+        self.script: Script = audio_script(self.renderer, audio, **script)
         name = f"{Path(audio).stem}_{control.label(script.get('poses', 'cycle'))}_{number}_{kind}"
         self.folder = Path(out) if out is not None else run.root / "renders" / name
         _check_free(self.folder)
-        self.head = run.load_head(number, torch.device(device) if device is not None else default_device())
-        self.renderer = Renderer(self.head, run.dataset, deform=number > run.config.coarse_iterations)
-        self.index = {"kind": kind, "fps": FPS, "frames": len(self.script), "size": run.dataset.size,
-                      "gaussians": len(self.head), "iteration": number, "K": run.dataset.K.tolist(),
+        self.head, ds = self.renderer.head, self.renderer.ds
+        self.index = {"kind": kind, "fps": FPS, "frames": len(self.script), "size": ds.size,
+                      "gaussians": len(self.head), "iteration": number, "K": ds.K.tolist(),
                       "w2c": self.script.w2c.tolist()}
 
     @contextmanager

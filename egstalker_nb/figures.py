@@ -15,7 +15,6 @@ from .control import middle_frame
 from .dataset import Dataset
 from .expression import LOWER
 from .frames import Frames
-from .model import Head
 from .preparation.face import LIP_MARGIN, LIPS, rectangles
 from .preparation.quality import euler
 from .rasterizer import rasterize
@@ -99,10 +98,10 @@ def motion(ds: Dataset) -> Figure:
 
 # ---- pictures of a head ----
 
-def rendered(head: Head, ds: Dataset, ids: Sequence[int], deform: bool = True, batch: int = 8) -> np.ndarray:
-    """Frames `ids` of the dataset as the head shows them, [len(ids), S, S, 3] uint8 composites."""
-    renderer, ids = Renderer(head, ds, deform), list(ids)
-    frames, out = Frames(ds, ids, renderer.device, place="disk").paint(head.torso), []
+def rendered(renderer: Renderer, ids: Sequence[int], batch: int = 8) -> np.ndarray:
+    """Frames `ids` of its clip as the head shows them, [len(ids), S, S, 3] uint8 composites."""
+    head, ids = renderer.head, list(ids)
+    frames, out = Frames(renderer.ds, ids, renderer.device, place="disk").for_head(head), []
     for begin in range(0, len(ids), batch):
         given = frames.batch(ids[begin:begin + batch])
         rgb, _ = renderer.batch(head.mouth.codes[given["ids"]], given["eyes"], given["w2c"], given["background"])
@@ -120,19 +119,19 @@ def frames_of(ds: Dataset, ids: Sequence[int]) -> np.ndarray:
     return np.stack([ds.frame(i) for i in ids])
 
 
-def projected(ds: Dataset, i: int, points: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Points [N, 3] of the head frame in frame i: px [N, 2] and depth [N]."""
-    w2c = ds.w2c[i]
+def projected(ds: Dataset, w2c: np.ndarray, points: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Points [N, 3] of the head frame in a frame of pose w2c [4, 4]: px [N, 2] and depth [N]."""
     camera = points.detach().cpu().numpy() @ w2c[:3, :3].T + w2c[:3, 3]
     return ds.focal * camera[:, :2] / camera[:, 2:] + ds.size / 2, camera[:, 2]
 
 
-def gaussians_on_frame(head: Head, ds: Dataset, i: int) -> Figure:
-    """Centres of the Gaussians on frame i in their own colours, as large as they are, and what they render to."""
-    pixels, depth = projected(ds, i, head.gaussians["means"])
+def gaussians_on_frame(renderer: Renderer, i: int) -> Figure:
+    """Centres of the canonical Gaussians on frame i in their own colours, as large as they are, and the rendering."""
+    head, ds = renderer.head, renderer.ds
+    pixels, depth = projected(ds, renderer.w2c[i], head.gaussians["means"])
     colours = (0.5 + 0.2820948 * head.gaussians["sh0"][:, 0].detach().cpu().numpy()).clip(0, 1)
     radius = head.gaussians["scales"].detach().cpu().exp().mean(1).numpy() * ds.focal / depth
-    shown = rendered(head, ds, [i], deform=False)[0]
+    shown = rendered(renderer, [i])[0]
     figure = plots.pictures([ds.frame(i)] * 2 + [np.full_like(shown, 255), shown],
                             [f"frame {i}", "centres", "one standard deviation", "rendered"], edge=2.8)
     figure.axes[1].scatter(*pixels.T - 0.5, s=3, c="#00e0a0", linewidths=0)
@@ -164,42 +163,32 @@ def against_truth(truth: np.ndarray, shown: np.ndarray, names: Sequence[str]) ->
     return figure
 
 
-def views(head: Head, ds: Dataset, degrees: Sequence[float] = (-40, -20, 0, 20, 40)) -> Figure:
+def views(renderer: Renderer, degrees: Sequence[float] = (-40, -20, 0, 20, 40)) -> Figure:
     """The canonical head, without sound and background, from several sides."""
-    i, device = middle_frame(ds), next(head.parameters()).device
+    ds, device, i = renderer.ds, renderer.device, middle_frame(renderer.ds)
     turns = np.stack([cv2.Rodrigues(np.array([0, np.radians(d), 0]))[0] for d in degrees])
-    w2c = np.repeat(ds.w2c[i:i + 1], len(degrees), 0)
+    w2c = np.repeat(renderer.w2c[i:i + 1], len(degrees), 0)
     w2c[:, :3, :3] = w2c[:, :3, :3] @ turns.astype(np.float32)
     n = len(degrees)
     plain = torch.full((n, ds.size, ds.size, 3), LIGHT, device=device)
-    given = Frames(ds, [i], device, place="disk").batch([i])
-    rgb, _ = Renderer(head, ds, deform=False).batch(
-        head.mouth.codes[given["ids"]].expand(n, -1), given["eyes"].expand(n, -1),
-        torch.from_numpy(w2c).to(device), plain)
+    mouth, eyes, _ = renderer.conditions([i] * n)
+    rgb, _ = Renderer(renderer.head, ds, deform=False).batch(mouth, eyes, torch.from_numpy(w2c).to(device), plain)
     return plots.pictures(list(rgb.cpu().numpy()), [f"{d:+g} degrees" if d else "front" for d in degrees], edge=2.1)
 
 
 # ---- what the deformation does ----
 
 @torch.no_grad()
-def offsets(head: Head, ds: Dataset, ids: Sequence[int]) -> dict[str, Tensor]:
+def offsets(renderer: Renderer, ids: Sequence[int]) -> dict[str, Tensor]:
     """The network's offsets of all N Gaussians in frames `ids`: means [B, N, 3] and so on, see `Deformation.decode`."""
-    return head.offsets(*conditions(head, ds, ids))
-
-
-def conditions(head: Head, ds: Dataset, ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """What the network is told of frames `ids`: mouth [B, 8], upper face [B, 7] and camera [B, 4, 4]."""
-    codes, index = head.mouth.codes, torch.as_tensor(list(ids))
-    eyes, w2c = (torch.from_numpy(a)[index].to(codes) for a in (ds.eyes, ds.w2c))
-    return codes[index.to(codes.device)], eyes, w2c
+    return renderer.head.offsets(*renderer.conditions(ids))
 
 
 @torch.no_grad()
-def painted(head: Head, ds: Dataset, i: int, values: Tensor) -> np.ndarray:
+def painted(renderer: Renderer, i: int, values: Tensor) -> np.ndarray:
     """Several values per Gaussian [N, D] as they are seen in frame i: [S, S, D] float32, NaN where there is no head."""
-    device, count = next(head.parameters()).device, values.shape[1]
-    shape, K = head.shapes(None, 1), ds.K.to(device)[None, None]
-    w2c = torch.from_numpy(ds.w2c[i]).to(device)[None, None]
+    head, ds, device, count = renderer.head, renderer.ds, renderer.device, values.shape[1]
+    shape, K, w2c = head.shapes(None, 1), renderer.K[None, None], head.w2c[i][None, None]
     out = np.empty((ds.size, ds.size, count), np.float32)
     for first in range(0, count, 3):  # three at a time, which is what both rasterisers are fastest at
         three = values[:, first:first + 3].to(device)
@@ -211,10 +200,10 @@ def painted(head: Head, ds: Dataset, i: int, values: Tensor) -> np.ndarray:
     return out
 
 
-def paintings(head: Head, ds: Dataset, i: int, named: dict[str, Tensor], unit: str) -> Figure:
+def paintings(renderer: Renderer, i: int, named: dict[str, Tensor], unit: str) -> Figure:
     """Frame i in grey under values per Gaussian ([N] each), one panel and colour scale each."""
-    grey = cv2.cvtColor(ds.frame(i), cv2.COLOR_RGB2GRAY)
-    images = painted(head, ds, i, torch.stack(list(named.values()), 1))
+    grey = cv2.cvtColor(renderer.ds.frame(i), cv2.COLOR_RGB2GRAY)
+    images = painted(renderer, i, torch.stack(list(named.values()), 1))
     figure, axes = plots.subplots(1, len(named), width=3.1 * len(named), height=3.1)
     for k, (axis, (name, values)) in enumerate(zip(axes, named.items())):
         seen = images[..., k][np.isfinite(images[..., k])]
@@ -227,12 +216,12 @@ def paintings(head: Head, ds: Dataset, i: int, named: dict[str, Tensor], unit: s
     return figure
 
 
-def movement(head: Head, ds: Dataset, ids: Sequence[int], i: int) -> Figure:
+def movement(renderer: Renderer, ids: Sequence[int], i: int) -> Figure:
     """How far the network moves, and how strongly it fades, each Gaussian over frames `ids`, painted on frame i."""
-    moved = offsets(head, ds, ids)
+    moved = offsets(renderer, ids)
     named = {"place": moved["means"].std(0).norm(dim=-1), "size": moved["scales"].std(0).mean(-1),
              "opacity": moved["opacities"].std(0).mean(-1), "colour": moved["sh"].std(0).mean(-1)}
-    return paintings(head, ds, i, named, "standard deviation over frames")
+    return paintings(renderer, i, named, "standard deviation over frames")
 
 
 # ---- mouths and sound ----
@@ -269,28 +258,29 @@ def faces_and_mouths(shown: dict[str, np.ndarray], rects: np.ndarray, names: Seq
 
 def lip_rects(ds: Dataset, w2c: np.ndarray) -> np.ndarray:
     """Where the mouth is in any poses w2c [F, 4, 4]: rectangles [F, 4] (x0, y0, x1, y1) in px."""
-    posed, face = ds.with_poses(w2c), torch.from_numpy(ds.mean_face)
-    return rectangles(np.stack([projected(posed, i, face)[0] for i in range(len(w2c))]), LIPS, LIP_MARGIN, ds.size)
+    face = torch.from_numpy(ds.mean_face)
+    return rectangles(np.stack([projected(ds, pose, face)[0] for pose in w2c]), LIPS, LIP_MARGIN, ds.size)
 
 
-def faces_of(head: Head, ds: Dataset, codes: Tensor) -> np.ndarray:
+def faces_of(renderer: Renderer, codes: Tensor) -> np.ndarray:
     """The mean face seen from the front with the mouths of codes [F, 8]: [F, 478, 2] head units, right and down."""
-    faces = np.repeat(ds.mean_face[None, :, :2], len(codes), 0)
-    faces[:, LOWER] += head.mouth.to_shapes(codes).cpu().numpy().reshape(len(codes), len(LOWER), 2)
+    faces = np.repeat(renderer.ds.mean_face[None, :, :2], len(codes), 0)
+    faces[:, LOWER] += renderer.head.mouth.to_shapes(codes).cpu().numpy().reshape(len(codes), len(LOWER), 2)
     return faces
 
 
-def mouth_modes(head: Head, ds: Dataset, count: int = 4) -> Figure:
+def mouth_modes(renderer: Renderer, count: int = 4) -> Figure:
     """The first shapes that a mouth is put together from: outlines of the mean lips and 2 standard deviations away."""
     figure, axes = plots.subplots(1, count, width=3.1 * count, height=2.9)
-    share = head.mouth.spread.square() / head.mouth.spread.square().sum()
+    mouth = renderer.head.mouth
+    share = mouth.spread.square() / mouth.spread.square().sum()
     for k, axis in enumerate(axes):
         codes = torch.outer(share.new_tensor((-2, 0, 2)), torch.eye(len(share)).to(share)[k])
-        for style, face in enumerate(faces_of(head, ds, codes)):
+        for style, face in enumerate(faces_of(renderer, codes)):
             for outline in (LIPS, INNER_LIPS):
                 plots.curve(axis, *face[[*outline, outline[0]]].T, style=style)
         plots.label(axis, "right (head units)", "down (head units)",
-                    f"mode {k + 1}: {share[k]:.0%} of the motion,\nheard with r = {head.mouth.heard_r[k]:.2f}")
+                    f"mode {k + 1}: {share[k]:.0%} of the motion,\nheard with r = {mouth.heard_r[k]:.2f}")
         axis.invert_yaxis()
         axis.set_aspect("equal", "datalim")
     figure.legend(axes[0].lines[::2], ("- 2 std", "mean", "+ 2 std"), loc="outside lower center", ncols=3)

@@ -13,6 +13,7 @@ from .config import Config, first_round, loadable, rounds
 from .control import middle_frame
 from .figures import projected, rendered
 from .regions import REGIONS
+from .rendering import Renderer
 from .run import Run
 
 OLD = "#8a8a8a"             # Gaussians that are there from the start
@@ -168,9 +169,9 @@ def born_on_frame(run: Run, i: Optional[int] = None, iteration: Optional[int] = 
     """
     ds, number = run.dataset, run.pick(iteration)
     i = middle_frame(ds) if i is None else i
-    head, born = run.load_head(number), run.born(number).numpy()
-    pixels, depth = projected(ds, i, head.gaussians["means"])
-    picture = rendered(head, ds, [i], deform=number > run.config.coarse_iterations)[0]
+    renderer, born = Renderer.from_run(run, number), run.born(number).numpy()
+    pixels, depth = projected(ds, renderer.w2c[i], renderer.head.gaussians["means"])
+    picture = rendered(renderer, [i])[0]
     dim = (0.35 * ds.frame(i) + 0.65 * 255).astype(np.uint8)
     old, new = int((born == 0).sum()), int((born > 0).sum())
     figure = plots.pictures([ds.frame(i), dim, dim, picture],

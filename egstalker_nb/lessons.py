@@ -8,43 +8,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset import Dataset
-from .figures import conditions, painted
+from .figures import painted
 from .frames import Frames
 from .losses import Losses
 from .metrics import ssim_map
-from .model import TOKENS, Head
+from .model import TOKENS
+from .rendering import Renderer
 from .timeline import PARTS, attention_of_parts
 
 #: parameters of the Gaussians whose gradients `pulls` gives, and what a reader calls them
 PARAMETERS = {"means": "place", "scales": "size", "opacities": "opacity", "sh0": "colour"}
 
 
-def _seen(head: Head, ds: Dataset, ids: Sequence[int], deform: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def _seen(renderer: Renderer, ids: Sequence[int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Frames `ids` as training sees them: rgb [B, S, S, 3], alpha [B, S, S, 1], and the batch (see `Frames`)."""
-    device = next(head.parameters()).device
-    b = Frames(ds, list(ids), device, place="disk").paint(head.torso).batch(list(ids))
-    rgb, alpha, _ = head.render(head.mouth.codes[b["ids"]], b["eyes"], b["w2c"], ds.K.to(device), ds.size,
-                                b["background"], deform=deform)
+    head, ds = renderer.head, renderer.ds
+    b = Frames(ds, list(ids), renderer.device, place="disk").for_head(head).batch(list(ids))
+    rgb, alpha, _ = head.render(head.mouth.codes[b["ids"]], b["eyes"], b["w2c"], renderer.K, ds.size,
+                                b["background"], deform=renderer.deform)
     return rgb, alpha, b
 
 
-def _losses(head: Head, ds: Dataset, deform: bool) -> Losses:
-    return Losses(head.cfg, "fine" if deform else "coarse", ds.head_box)
+def _losses(renderer: Renderer) -> Losses:
+    return Losses(renderer.head.cfg, "fine" if renderer.deform else "coarse", renderer.ds.head_box)
 
 
 @torch.no_grad()
-def term_maps(head: Head, ds: Dataset, i: int, deform: bool = True) -> dict[str, np.ndarray]:
+def term_maps(renderer: Renderer, i: int) -> dict[str, np.ndarray]:
     """Where each weighted loss term lies in frame i.
 
     Args:
-        head: see `Run.load_head`. deform: the fine stage's terms and picture; False: the coarse stage's.
+        renderer: its `deform` says whose terms and picture, the fine stage's or the coarse stage's.
 
     Returns:
         term -> [S, S] float32, at least 0 but for rounding; the mean over the picture is the term's value.
     """
-    losses = _losses(head, ds, deform)
-    rgb, alpha, b = _seen(head, ds, [i], deform)
+    losses = _losses(renderer)
+    rgb, alpha, b = _seen(renderer, [i])
     near = (rgb - b["frame"]).abs().mean(-1)                                    # [1, S, S]
     x0, y0, x1, y1 = losses.box
     dissimilar = torch.zeros_like(near)
@@ -55,7 +55,7 @@ def term_maps(head: Head, ds: Dataset, i: int, deform: bool = True) -> dict[str,
     return {name: weight * maps[name][0].cpu().numpy() for name, weight in losses.weights.items()}
 
 
-def pulls(head: Head, ds: Dataset, ids: Sequence[int], deform: bool = True) -> dict[str, dict[str, Tensor]]:
+def pulls(renderer: Renderer, ids: Sequence[int]) -> dict[str, dict[str, Tensor]]:
     """How each weighted loss term alone, and the whole loss, would move the Gaussians: gradients over frames `ids`.
 
     Returns:
@@ -63,14 +63,15 @@ def pulls(head: Head, ds: Dataset, ids: Sequence[int], deform: bool = True) -> d
         sum to that of the loss. Of the loss per head unit (means), per e-fold (scales), per logit (opacities) and per
         degree-0 coefficient (sh0).
     """
+    head = renderer.head
     own = copy.copy(head)  # gradients must not stick to the head that was given
     free = torch.nn.ParameterDict({k: v.detach().clone().requires_grad_(True) for k, v in head.gaussians.items()})
     own._modules = {**head._modules, "gaussians": free}
-    losses, parameters = _losses(head, ds, deform), [free[name] for name in PARAMETERS]
-    found = {}
+    losses, parameters = _losses(renderer), [free[name] for name in PARAMETERS]
+    found, free_renderer = {}, Renderer(own, renderer.ds, renderer.deform)
     for name, weights in {**{k: {k: v} for k, v in losses.weights.items()}, "loss": losses.weights}.items():
-        rgb, alpha, b = _seen(own, ds, ids, deform)  # anew for each term: a rasteriser's backward pass runs once
-        part = _losses(head, ds, deform)
+        rgb, alpha, b = _seen(free_renderer, ids)  # anew for each term: a rasteriser's backward pass runs once
+        part = _losses(renderer)
         part.weights = weights
         value, _ = part(rgb, alpha, b["frame"], b["head"], b["lips"])
         gradients = torch.autograd.grad(value, parameters, allow_unused=True)
@@ -83,21 +84,21 @@ def strengths(found: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, float]
     return {term: {p: float(g.norm()) for p, g in by.items()} for term, by in found.items()}
 
 
-def attention_maps(head: Head, ds: Dataset, i: int) -> np.ndarray:
+def attention_maps(renderer: Renderer, i: int) -> np.ndarray:
     """How much each place of the face looks at each token in frame i: [S, S, 4] 0...1 in the order of `TOKENS`, NaN
     where there is no head."""
-    return painted(head, ds, i, head.attention(*conditions(head, ds, [i]))[0])
+    return painted(renderer, i, renderer.head.attention(*renderer.conditions([i]))[0])
 
 
-def attention_by_part(head: Head, ds: Dataset, ids: Sequence[int]) -> np.ndarray:
+def attention_by_part(renderer: Renderer, ids: Sequence[int]) -> np.ndarray:
     """Mean attention of the Gaussians of each part of the face in frames `ids`.
 
     Returns:
         [len(ids), 3, 4] float32 0...1: `PARTS` by `TOKENS`; the four sum to 1.
     """
-    return attention_of_parts(head, *conditions(head, ds, ids)).cpu().numpy()
+    return attention_of_parts(renderer.head, *renderer.conditions(ids)).cpu().numpy()
 
 
-def favourite(head: Head, ds: Dataset, i: int, part: str = "mouth") -> str:
+def favourite(renderer: Renderer, i: int, part: str = "mouth") -> str:
     """The token that a part of the face (see `PARTS`) looks at most in frame i."""
-    return TOKENS[int(attention_by_part(head, ds, [i])[0, PARTS.index(part)].argmax())]
+    return TOKENS[int(attention_by_part(renderer, [i])[0, PARTS.index(part)].argmax())]

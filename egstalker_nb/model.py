@@ -186,24 +186,29 @@ class Deformation(nn.Module):
 class Head(nn.Module):
     """A talking head: canonical Gaussians, their deformation, the mouth's shapes and the torso behind them.
 
-    `gaussians` is a ParameterDict in gsplat's layout (see `make_gaussians`); the world is the head's own frame, so
-    moving the head means moving the camera.
+    The world is the head's own frame, so moving the head means moving the camera.
+
+    Attributes:
+        gaussians: a ParameterDict in gsplat's layout (see `make_gaussians`).
+        w2c: [N, 4, 4] float32 world-to-camera, OpenCV axes: the poses of the dataset's frames that the head was trained
+            on. They begin as tracked (`Dataset.w2c`) and are refined in training; a frame is drawn with these.
     """
 
     def __init__(self, cfg: Config, gaussians: nn.ParameterDict, pose_mean: Tensor, pose_std: Tensor,
-                 mean_face: Tensor, mouth: Mouth, torso: Torso):
+                 mean_face: Tensor, mouth: Mouth, torso: Torso, w2c: Tensor):
         super().__init__()
         self.cfg = cfg
         self.gaussians = gaussians
         self.deformation = Deformation(cfg, pose_mean, pose_std, mean_face)
         self.mouth, self.torso = mouth, torso
+        self.register_buffer("w2c", w2c)
 
     @classmethod
     def blank(cls, cfg: Config, points: int, frames: int, size: int) -> "Head":
         """A head of the right shapes for a checkpoint of `points` Gaussians, trained on `frames` of `size` px."""
         gaussians = make_gaussians(torch.randn(max(points, 4), 3), torch.zeros(max(points, 4), 3), cfg.sh_degree)
         return cls(cfg, gaussians, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM), torch.zeros(478, 3),
-                   Mouth(frames), Torso.blank(size, frames))
+                   Mouth(frames), Torso.blank(size, frames), torch.eye(4).repeat(frames, 1, 1))
 
     def __len__(self) -> int:
         return len(self.gaussians["means"])

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
+from . import player
 from .audio import load_audio
 from .config import load_config
+from .cuda_setup import find_driver
 from .errors import EgsError, InputError, MissingPackageError
 from .files import make_folder
 from .progress import clock
@@ -45,6 +47,7 @@ def run_notebooks(
     out: Optional[str | Path] = None,
     dataset: Optional[str | Path] = None,
     notebook_dir: str | Path = NOTEBOOK_DIR,
+    device: Optional[str] = None,
     **parameters: Any,
 ) -> Path:
     """Run the notebooks headless, each in a fresh kernel of this very Python.
@@ -61,16 +64,21 @@ def run_notebooks(
             video `<config>_<audio>.mp4`. Notebook 05 compares all runs found in `runs/`, this one first.
         dataset: the dataset folder, default `data/<name>`.
         notebook_dir: where the notebooks lie.
+        device: `cpu` hides the cards from the notebooks; default: the card where there is one.
         parameters: more parameters (`size=256`, `overrides={...}`); each goes to every notebook that declares it.
 
     Returns:
         The path of the video that notebook 06 writes.
 
     Raises:
-        InputError: a file is missing, or no notebook declares a parameter.
+        InputError: a file is missing, the card cannot draw, or no notebook declares a parameter.
         ConfigError: the configuration is not usable.
         NotebookError: a notebook failed; the message names notebook, cell and cause.
     """
+    if device != "cpu" and (device or find_driver()):  # importing torch only where there is a card to be checked
+        from .device import drawing_device
+
+        drawing_device(device)
     video = _existing(video, "a video")
     if not probe(video).has_audio:
         raise InputError("a video with sound", f"'{video}' without", "Use a clip in which the person is heard.")
@@ -97,7 +105,7 @@ def run_notebooks(
     start = time.perf_counter()
     saved = out / "notebooks"
     make_folder(saved)
-    with _Monitor() as monitor, _kernel_environment(monitor.progress_file):
+    with _Monitor() as monitor, _kernel_environment(monitor.progress_file, saved, device):
         for i, (path, values) in enumerate(plan, start=1):
             begin = time.perf_counter()
             monitor.write(f"[{i}/{len(plan)}] {path.stem}\n")
@@ -176,9 +184,9 @@ def _last_cell(saved: Path) -> str:
 
 
 @contextmanager
-def _kernel_environment(progress_file: Path) -> Iterator[None]:
-    """Kernels started inside run this Python with this package, show panels' still forms, and keep their newest
-    progress line in a file.
+def _kernel_environment(progress_file: Path, saved: Path, device: Optional[str]) -> Iterator[None]:
+    """Kernels started inside run this Python with this package, show panels' still forms, keep their newest progress
+    line in a file, and know the folder where their notebooks are saved; with the device `cpu` they see no card.
 
     A kernel named python3 in the user's home or in JUPYTER_PATH may belong to another Python, so one of our own is
     put in front of them all.
@@ -192,8 +200,10 @@ def _kernel_environment(progress_file: Path) -> Iterator[None]:
         package = str(Path(__file__).resolve().parents[1])
         new = {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")])),
                "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-               "EGS_PROGRESS_FILE": str(progress_file), "EGS_STATIC": "1",
+               "EGS_PROGRESS_FILE": str(progress_file), "EGS_STATIC": "1", player.FOLDER: str(saved),
                "MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # the caller's own may show no pictures
+        if device == "cpu":
+            new["CUDA_VISIBLE_DEVICES"] = ""
         before = {key: os.environ.get(key) for key in new}
         os.environ.update(new)
         try:

@@ -44,13 +44,13 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, defo
     Validation frames are fitted as well, as by any tracker: six numbers each, against a head that never saw them.
 
     Args:
-        head: trained so far. steps: Gauss-Newton steps, each draws a frame seven times. deform: False in the coarse
-            stage, where the head is the same in all frames.
+        head: trained so far, on `device`; the search begins at its poses. steps: Gauss-Newton steps, each draws a
+            frame seven times. deform: False in the coarse stage, where the head is the same in all frames.
 
     Returns:
         w2c [N, 4, 4] float32.
     """
-    frames, K = Frames(ds, range(len(ds)), device, place="disk").paint(head.torso), ds.K.to(device)
+    frames, K = Frames(ds, range(len(ds)), device, place="disk").for_head(head), ds.K.to(device)
     furthest = torch.tensor(FURTHEST, device=device)
     nudges = torch.cat([torch.zeros(1, 6), NUDGE * torch.eye(6)]).to(device)
 

@@ -1,18 +1,19 @@
 """From a trained run and a sound to a video."""
 from __future__ import annotations
 
-import base64
 import time
+import warnings
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import Iterator, Literal, Optional
+from typing import Iterator, Literal, Optional, Sequence
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import control
+from . import control, player
 from .audio import FPS, SAMPLES_PER_FRAME, load_audio, load_features
 from .control import Blink, Poses
 from .dataset import Dataset
@@ -24,7 +25,8 @@ from .model import Head
 from .mouth import shut_in_silence
 from .progress import Progress
 from .rasterizer.cuda import SPARE
-from .run import Run, default_device
+from .run import Run
+from .silence import loudness, silent_note
 
 
 @dataclass
@@ -81,8 +83,7 @@ class Video:
                 f"rasteriser and composite (device waited for), {self.total_fps:.1f} with reading and encoding")
 
     def _repr_html_(self) -> str:
-        data = base64.b64encode(self.path.read_bytes()).decode()
-        return f'<video controls width="512" src="data:video/mp4;base64,{data}"></video><br><code>{self}</code>'
+        return f"{player.html(self.path)}<br><code>{escape(str(self))}</code>"
 
 
 def render(run: Run, audio: Optional[str | Path] = None, out: Optional[str | Path] = None,
@@ -111,7 +112,6 @@ def render(run: Run, audio: Optional[str | Path] = None, out: Optional[str | Pat
         InputError: unusable sound, features that do not fit the sound or the run, poses or blinks that cannot be
             used, unknown choice. DatasetError: `poses` is a folder without a dataset.
     """
-    device = torch.device(device) if device is not None else default_device()
     if batch < 1:
         raise InputError("batch of at least 1", str(batch), "Choose how many frames are rendered at a time.")
     if compare and audio is not None:
@@ -123,18 +123,17 @@ def render(run: Run, audio: Optional[str | Path] = None, out: Optional[str | Pat
     if audio is None and given:
         raise InputError(f"audio together with {' and '.join(given)}", "no audio",
                          "A replay keeps the clip's own: give a sound, or leave this out.")
-    ds = run.dataset
     number = run.pick(iteration)
+    renderer = Renderer.from_run(run, number, device)
     if audio is None:
-        script, name = replay_script(ds, split, start, duration), f"{split}{'_compare' if compare else ''}"
+        script, name = replay_script(renderer, split, start, duration), f"{split}{'_compare' if compare else ''}"
     else:
-        script = audio_script(run, audio, features, start=start, duration=duration, **given)
+        script = audio_script(renderer, audio, features, start=start, duration=duration, **given)
         name = f"{Path(audio).stem}_{control.label(given.get('poses', 'cycle'))}"
     out = Path(out) if out is not None else run.root / "renders" / f"{name}_{number}.mp4"
     out = check_target(out, ".mp4", audio, features)
     from .video_writer import write_video
 
-    renderer = Renderer(run.load_head(number, device), ds, deform=number > run.config.coarse_iterations)
     began = time.perf_counter()
     with Progress(len(script), f"render {out.name}", "frame") as bar:
         write_video(out, renderer.pictures(script, batch, bar, compare), script.wave, FPS)
@@ -142,27 +141,33 @@ def render(run: Run, audio: Optional[str | Path] = None, out: Optional[str | Pat
     return Video(out, len(script), len(script) / max(renderer.seconds, 1e-9), len(script) / elapsed)
 
 
-def replay_script(ds: Dataset, split: str, start: float = 0.0, duration: Optional[float] = None) -> Script:
-    """The dataset's own frames with its own sound."""
+def replay_script(renderer: "Renderer", split: str, start: float = 0.0, duration: Optional[float] = None) -> Script:
+    """The dataset's own frames with its own sound, in the poses that the head was trained on."""
+    ds = renderer.ds
     ids = np.asarray(ds.split(split))
     first, last = _window(len(ids), start, duration)
     ids = ids[first:last]
     sound = ds.audio()[ids[0] * SAMPLES_PER_FRAME:(ids[-1] + 1) * SAMPLES_PER_FRAME]
-    return Script(None, None, ds.eyes[ids], ds.w2c[ids], ds.w2c[ids], ids, _exactly(sound, len(ids)))
+    w2c = renderer.w2c[ids]
+    return Script(None, None, ds.eyes[ids], w2c, w2c, ids, _exactly(sound, len(ids)))
 
 
-def audio_script(run: Run, audio: str | Path, features: Optional[str | Path] = None, poses: Poses = "cycle",
-                 blink: Blink = "dataset", start: float = 0.0, duration: Optional[float] = None) -> Script:
+def audio_script(renderer: "Renderer", audio: str | Path, features: Optional[str | Path] = None,
+                 poses: Poses = "cycle", blink: Blink = "dataset", start: float = 0.0,
+                 duration: Optional[float] = None) -> Script:
     """Another sound with these poses and blinks, see `render`."""
-    ds, wave = run.dataset, load_audio(audio)
+    wave = load_audio(audio)
     if features is not None:
         windows = load_features(features, wave)
     else:
-        windows = load_encoder(run.manifest["encoder"]).features(wave)
+        windows = load_encoder(renderer.ds.encoder).features(wave)
+    note = silent_note(loudness(wave, len(windows)).max(), f"'{audio}'")
+    if note:
+        warnings.warn(note, stacklevel=1)  # from here: once for a file, whatever is made of it
     first, last = _window(len(windows), start, duration)
     count = last - first
-    source, w2c, pose = control.head_motion(ds, poses, count)
-    eyes = control.eye_motion(ds, blink, count)
+    source, w2c, pose = control.head_motion(renderer, poses, count)
+    eyes = control.eye_motion(renderer.ds, blink, count)
     sound = wave[first * SAMPLES_PER_FRAME:last * SAMPLES_PER_FRAME]
     return Script(windows[first:last], shut_in_silence(wave, len(windows))[first:last], eyes, w2c, pose, source,
                   _exactly(sound, count))
@@ -187,7 +192,8 @@ def _window(total: int, start: float, duration: Optional[float]) -> tuple[int, i
 
 
 class Renderer:
-    """Renders scripts with one head; counts the seconds spent on the device.
+    """Draws one head, in the poses that it was trained on where frames of its clip are followed; counts the seconds
+    spent on the device. `from_run` makes one of a trained run.
 
     Args:
         head: on its device. ds: the clip it was trained on. deform: False for a head of the coarse stage.
@@ -202,6 +208,29 @@ class Renderer:
         self._draw = Captured(self._device_work, self.device)
         self._slot: tuple[Tensor, ...] = ()
         self._room = 0
+
+    @classmethod
+    def from_run(cls, run: Run, iteration: Optional[int] = None,
+                 device: Optional[str | torch.device] = None) -> "Renderer":
+        """Of a checkpoint (default: the newest) on a device (default: CUDA where there is one, else the CPU).
+
+        Raises:
+            DatasetError: no such checkpoint, or a damaged one; the dataset is gone or changed.
+        """
+        number = run.pick(iteration)
+        return cls(run.load_head(number, device), run.dataset, deform=run.config.stage(number) == "fine")
+
+    @property
+    def w2c(self) -> np.ndarray:
+        """The poses of all frames of the clip that the head was trained on, [N, 4, 4] float32, see `Head.w2c`."""
+        return self.head.w2c.cpu().numpy()
+
+    def conditions(self, ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """What the network is told of frames `ids` of the clip: mouth [B, 8], upper face [B, 7] and camera [B, 4, 4],
+        on the device."""
+        index = torch.as_tensor(list(ids), device=self.device)
+        eyes = torch.from_numpy(self.ds.eyes).to(self.device)
+        return self.head.mouth.codes[index], eyes[index], self.head.w2c[index]
 
     @torch.no_grad()
     def batch(self, mouth: Tensor, eyes: Tensor, w2c: Tensor,

@@ -14,6 +14,7 @@ import torch
 from . import checkpoint, snapshots
 from .config import Config, load_config
 from .dataset import Dataset, load_dataset
+from .device import device_name, drawing_device
 from .errors import ConfigError, DatasetError, InputError
 from .files import make_folder
 from .model import Head
@@ -59,7 +60,7 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The dataset it was trained on, with the head poses of the newest checkpoint (see `refine_poses`).
+        """The dataset it was trained on, with poses as tracked; those the head was trained on are its own (`Head.w2c`).
 
         Raises:
             DatasetError: moved away, or no longer the one that was trained on.
@@ -72,8 +73,7 @@ class Run:
         if ds.hash != self.manifest["dataset_hash"]:
             raise DatasetError(f"dataset {self.manifest['dataset_hash']}, which this run was trained on",
                                f"{ds.hash} in '{ds.root}'", "Restore that dataset, or train a new run on this one.")
-        poses = checkpoint.load(self.root, self.iterations[-1], checkpoint.HEAD)["w2c"] if self.iterations else None
-        return ds if poses is None else ds.with_poses(poses.numpy())
+        return ds
 
     def metrics(self, kind: Optional[str] = None) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl, oldest first; `kind`: train, eval, densify or checkpoint."""
@@ -98,31 +98,28 @@ class Run:
         return have[-1] if iteration is None else iteration
 
     def load_head(self, iteration: Optional[int] = None, device: Optional[str | torch.device] = None) -> Head:
-        """The trained head of a checkpoint (default: the newest), ready to render.
+        """The trained head of a checkpoint (default: the newest), with the poses it was trained on; `Renderer.from_run`
+        draws it.
 
         Raises:
-            DatasetError: no such checkpoint, or a damaged one.
+            DatasetError: no such checkpoint, or a damaged one. InputError: the device cannot draw.
         """
+        device = drawing_device(device)
         tensors = checkpoint.load(self.root, self.pick(iteration), checkpoint.HEAD)
         try:
             head = Head.blank(self.config, *(len(tensors[name]) for name in ("gaussians.means", "mouth.codes",
                                                                              "torso.plate")))
             for name in head.gaussians:
                 head.gaussians[name] = torch.nn.Parameter(torch.empty_like(tensors[f"gaussians.{name}"]))
-            head.load_state_dict({k: v for k, v in tensors.items() if k not in ("born", "w2c")})
+            head.load_state_dict({k: v for k, v in tensors.items() if k != "born"})
         except (KeyError, RuntimeError) as error:
             raise DatasetError("a checkpoint of this version that fits config.yaml", str(error),
                                "Train again: another version made it, or its config was edited.") from error
-        return head.to(device or default_device()).eval().requires_grad_(False)
+        return head.to(device).eval().requires_grad_(False)
 
     def born(self, iteration: Optional[int] = None) -> torch.Tensor:
         """The iteration at which each Gaussian of a checkpoint appeared, [N] float32; 0 for a landmark."""
         return checkpoint.load(self.root, self.pick(iteration), checkpoint.HEAD)["born"]
-
-
-def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_run(path: str | Path, dataset: Optional[str | Path] = None) -> Run:
@@ -195,11 +192,6 @@ def versions() -> dict[str, str]:
 
     return {"python": platform.python_version(), "torch": torch.__version__, "gsplat": gsplat.__version__,
             "numpy": numpy.__version__}
-
-
-def device_name(device: torch.device) -> str:
-    """The card's name, or the CPU with its number of threads."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
 
 
 def git_revision() -> str:

@@ -52,10 +52,8 @@ class Renders:
         if run < 0:
             return self.runs[0].dataset.frame(i)
         if run not in self._renderers:
-            r = self.runs[run]
-            # each with its own dataset: poses are refined in training
-            renderer = Renderer(r.load_head(), r.dataset, deform=r.pick() > r.config.coarse_iterations)
-            self._renderers[run] = renderer, replay_script(r.dataset, "all")
+            renderer = Renderer.from_run(self.runs[run])
+            self._renderers[run] = renderer, replay_script(renderer, "all")
         renderer, script = self._renderers[run]
         self.rendered += 1
         return renderer.drawn(script.part(i, i + 1))[0]

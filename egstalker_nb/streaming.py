@@ -5,6 +5,7 @@ nothing. What is kept is bounded: a stream may last for hours.
 """
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from typing import Any, Iterable, Iterator, Optional
 
@@ -20,11 +21,12 @@ from .control import Blink, Poses
 from .dataset import Dataset
 from .encoders import describe, load_encoder
 from .errors import InputError
+from .live_audio import check_rate, mono_16khz
 from .mouth import CLOSING
 from .phones import BACK, BANDS, HOP, SPEECH, WINDOW, level_and_mean, log_power, network, normalised
 from .rendering import Renderer, Script
-from .run import Run, default_device
-from .silence import HANGOVER, INAUDIBLE_DB, QUIET_DB, loudness, speech_level
+from .run import Run
+from .silence import HANGOVER, INAUDIBLE_DB, QUIET_DB, loudness, silent_note, speech_level
 
 #: Seconds of sound that must have come in after a frame's own time before it is drawn; at least 0.163.
 #: What is beyond it the network does without, as at the end of a sound. Opening of the mouth against that of the whole
@@ -36,12 +38,14 @@ MEMORY = 500          # steps (10 s) of a voice that its level and mean are take
 SILENCE_SHARE = 8     # one step in so many counts where no one speaks, so that a pause does not make a noise a voice
 START = 25            # steps (0.5 s) of a new voice after which the clip's own no longer counts
 BLUR_REACH = 6        # frames around one whose silence still closes the mouth: 4 standard deviations
+DEAF = 250            # frames (10 s) of silence from the start on, after which a silent microphone is pointed out
 _AHEAD = round(LOOK_AHEAD * SAMPLE_RATE)
 _SEEN = BACK + STEPS // 2  # steps before a frame's own time that the network is shown
 
 
 def stream(run: Run, chunks: Iterable[np.ndarray], poses: Poses = "cycle", blink: Blink = "dataset",
-           iteration: Optional[int] = None, device: Optional[str | torch.device] = None) -> Iterator[np.ndarray]:
+           iteration: Optional[int] = None, device: Optional[str | torch.device] = None,
+           sample_rate: float = SAMPLE_RATE) -> Iterator[np.ndarray]:
     """Drive a trained head with a sound that is still coming in.
 
     Frame i shows the mouth at i / 25 s. It is yielded once the sound up to `LOOK_AHEAD` (0.2 s) after that has come in:
@@ -52,30 +56,38 @@ def stream(run: Run, chunks: Iterable[np.ndarray], poses: Poses = "cycle", blink
 
     Args:
         run: see `load_run`; its dataset must have been prepared with the encoder `phones`, the default.
-        chunks: float [samples] each, 16 kHz mono, -1...1, any lengths; taken one by one, as frames are asked for.
+        chunks: [samples] or [samples, channels] each, of any lengths; taken one by one, as frames are asked for.
+            Floats of -1...1, or int16 or int32 of their full range. Up to 8 channels are averaged: of channels with
+            opposite phase, give one.
         poses, blink: see `render`. What repeats goes on for ever; an array that ends holds its last row, as a stream
             has no length that could be asked for. Blinks of a rate never repeat.
         iteration: checkpoint, default the newest.
+        sample_rate: samples per second of the chunks, 8,000 to 384,000. Other rates than 16,000 are resampled, which
+            delays frames by at most 40 ms more at 44,100 and 48,000, 80 ms above and 120 ms below.
 
     Yields:
-        [S, S, 3] uint8 at 25 fps; in all `frames_of(samples)`, the last ones when the chunks end. None without sound.
+        [S, S, 3] uint8 at 25 fps; in all `frames_of(samples)` at 16 kHz, the last ones when the chunks end. None
+        without sound. However the sound is cut into chunks, the frames are the same.
+
+    Warns:
+        UserWarning: nothing could be heard for 10 s from the start on, or in the whole sound.
 
     Raises:
-        InputError: another encoder, poses or blinks that cannot be used; while streaming: a chunk that is no sound.
+        InputError: another encoder, poses or blinks that cannot be used, an impossible rate; while streaming: a chunk
+            that is no sound.
         DatasetError: no such checkpoint; `poses` is a folder without a dataset.
     """
     _check_encoder(run.manifest["encoder"])
+    check_rate(sample_rate)
     try:
         chunks = iter(chunks)
     except TypeError as error:
         raise InputError("chunks as an iterable of float32 arrays", type(chunks).__name__,
                          "Give a list or a generator; a whole sound as [wave].") from error
-    ds, number = run.dataset, run.pick(iteration)
-    device = torch.device(device) if device is not None else default_device()
-    motion, listener = Motion(ds, poses, blink), Listener(ds.audio())
-    renderer = Renderer(run.load_head(number, device), ds, deform=number > run.config.coarse_iterations)
-    _warm_up(renderer, ds)
-    return _frames(renderer, motion, listener, chunks)
+    renderer = Renderer.from_run(run, iteration, device)
+    motion, listener = Motion(renderer, poses, blink), Listener(renderer.ds.audio())
+    _warm_up(renderer)
+    return _frames(renderer, motion, listener, mono_16khz(chunks, sample_rate))
 
 
 def _check_encoder(spec: dict[str, Any]) -> None:
@@ -86,41 +98,28 @@ def _check_encoder(spec: dict[str, Any]) -> None:
     load_encoder(spec)  # the same weights, or an error
 
 
-def _warm_up(renderer: Renderer, ds: Dataset) -> None:
+def _warm_up(renderer: Renderer) -> None:
     """Import, compile and record what the first frames would wait for."""
-    still, ear = Motion(ds, "static", "dataset"), Listener(ds.audio())
+    still, ear = Motion(renderer, "static", "dataset"), Listener(renderer.ds.audio())
     heard = next(ear.hear(np.zeros(_AHEAD, np.float32)))
     for _ in range(3 if renderer.device.type == "cuda" else 1):
         renderer.drawn(still.script(0, *heard))
 
 
-def _frames(renderer: Renderer, motion: "Motion", listener: "Listener", chunks: Iterator[Any]) -> Iterator[np.ndarray]:
-    number = 0
-    for count, chunk in enumerate(chunks):
-        for heard in listener.hear(_checked_chunk(chunk, count)):
-            yield renderer.drawn(motion.script(number, *heard))[0]
-            number += 1
-    for heard in listener.finish():
+def _frames(renderer: Renderer, motion: "Motion", listener: "Listener",
+            sound: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    for number, heard in enumerate(_heard(listener, sound)):
+        if number == DEAF and (note := silent_note(listener.loudest, f"the first {DEAF / FPS:.0f} s of the sound")):
+            warnings.warn(note, stacklevel=2)
         yield renderer.drawn(motion.script(number, *heard))[0]
-        number += 1
+    if 0 < listener.frame <= DEAF and (note := silent_note(listener.loudest, "the sound")):
+        warnings.warn(note, stacklevel=2)
 
 
-def _checked_chunk(chunk: Any, number: int) -> np.ndarray:
-    """float32 [samples], finite."""
-    expected = f"chunk {number} as float32 [samples], 16 kHz mono"
-    try:
-        samples = np.asarray(chunk)
-    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on another device
-        raise InputError(expected, repr(chunk)[:80], "Give NumPy arrays.") from error
-    if samples.dtype.kind in "iu":
-        raise InputError(expected, f"{samples.dtype} {list(samples.shape)}",
-                         "Divide 16-bit samples by 32768: chunk.astype(np.float32) / 32768.")
-    if samples.ndim != 1 or samples.dtype.kind != "f":
-        raise InputError(expected, f"{samples.dtype} {list(samples.shape)}",
-                         "Give arrays with one channel; a whole sound as [wave].")
-    if not np.isfinite(samples).all():
-        raise InputError(f"{expected}, finite", "NaN or infinite samples", "Look at what makes the sound.")
-    return samples.astype(np.float32)
+def _heard(listener: "Listener", sound: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, float]]:
+    for samples in sound:
+        yield from listener.hear(samples)
+    yield from listener.finish()
 
 
 class Listener:
@@ -140,6 +139,7 @@ class Listener:
         self._pending: list[np.ndarray] = []
         self._wave, self._begin = np.zeros(0, np.float32), 0  # what is still needed, and the number of its first sample
         self._log, self._hops = torch.zeros(0, BANDS), 0      # newest log-mel power; how many hops there were in all
+        self.loudest = -np.inf                                # dB of the loudest frame so far
         # dB of the frames around the next one, silence before the first; how many frames there were in all
         self._loud, self._judged = deque([-np.inf] * (HANGOVER + BLUR_REACH)), 0
 
@@ -182,8 +182,9 @@ class Listener:
             self._log, self._hops = torch.cat([self._log, new]), hops
         frames = frames_of(until) if over else until // SAMPLES_PER_FRAME
         if frames > self._judged:
-            self._loud.extend(loudness(self._part(self._judged * SAMPLES_PER_FRAME, until), frames - self._judged))
-            self._judged = frames
+            levels = loudness(self._part(self._judged * SAMPLES_PER_FRAME, until), frames - self._judged)
+            self._loud.extend(levels)
+            self.loudest, self._judged = max(self.loudest, float(levels.max())), frames
 
     def _part(self, first: int, last: int) -> np.ndarray:
         return self._wave[first - self._begin:last - self._begin]
@@ -249,11 +250,12 @@ class Voice:
 class Motion:
     """Where the head is and what its eyes do in frame 0, 1, 2, ... without an end; see `head_motion`, `eye_motion`."""
 
-    def __init__(self, ds: Dataset, poses: Poses, blink: Blink):
+    def __init__(self, renderer: Renderer, poses: Poses, blink: Blink):
+        ds = renderer.ds
         poses, blink = control.opened_poses(poses), control.opened_blink(blink)
         self._round = _round_trip(len(ds))
         self._pose_round, count = _length(ds, poses)
-        self._source, self._w2c, self._pose = control.head_motion(ds, poses, count)
+        self._source, self._w2c, self._pose = control.head_motion(renderer, poses, count)
         self._given, self._blinks, after = np.zeros((0, 7), np.float32), None, blink
         if not isinstance(blink, str) and np.ndim(blink) == 0:
             control.eye_motion(ds, blink, 1)  # refuses what is no rate

@@ -17,7 +17,7 @@ from .errors import InputError
 from .preparation.face import NUM_LANDMARKS, RIGID
 from .progress import Progress
 from .rendering import FPS, SAMPLES_PER_FRAME, Renderer, Script, audio_script, replay_script
-from .run import Run, default_device
+from .run import Run
 from .silence import passages
 from .tables import Table, attributes
 
@@ -127,10 +127,9 @@ def sync_score(run: Run, other: Optional[Dataset] = None, device: Optional[str |
         raise InputError("a Dataset as other", repr(other), "Open the folder with egs.load_dataset(folder).")
     if not 0 <= pause < 60:
         raise InputError("a pause of 0 ... 60 s", str(pause), "Use about 2 s, or 0 for none.")
-    device = torch.device(device) if device is not None else default_device()
     ds, number, speaker = run.dataset, run.pick(), other or run.dataset
-    script = _script(run, other)
-    renderer = Renderer(run.load_head(number, device), ds, deform=number > run.config.coarse_iterations)
+    renderer = Renderer.from_run(run, number, device)
+    script = _script(renderer, other)
     name = f"{run.root.name} < {speaker.root.name}"
     landmarks = _tracked(_pictures(renderer, script, name), len(script))
     driven = metrics.aperture(landmarks)
@@ -145,15 +144,15 @@ def sync_score(run: Run, other: Optional[Dataset] = None, device: Optional[str |
         movement=_ratio(_deviation(driven), _deviation(ds.aperture[ds.found])),
         silence=openness(driven, silent, speech) if enough else None,
         silence_own=openness(own, silent, speech) if enough else None,
-        silence_seconds=float(silent.sum() / FPS), pause=_pause_score(run, renderer, other, pause, name),
+        silence_seconds=float(silent.sum() / FPS), pause=_pause_score(renderer, other, pause, name),
         jitter=_jitter(ds, script, landmarks), driven=driven, own=own, silent=silent, wave=script.wave)
 
 
-def _script(run: Run, other: Optional[Dataset], sound: Optional[Path] = None, start: float = 0.0) -> Script:
+def _script(renderer: Renderer, other: Optional[Dataset], sound: Optional[Path] = None, start: float = 0.0) -> Script:
     """What is rendered: a foreign clip or a WAV on the head's poses, or the head's own validation frames."""
     if other is None and sound is None:
-        return replay_script(run.dataset, "val")
-    return audio_script(run, sound or other.root / "audio.wav", poses="cycle", start=start)
+        return replay_script(renderer, "val")
+    return audio_script(renderer, sound or other.root / "audio.wav", poses="cycle", start=start)
 
 
 def _pictures(renderer: Renderer, script: Script, name: str) -> Iterator[np.ndarray]:
@@ -199,16 +198,16 @@ def _jitter(ds: Dataset, script: Script, landmarks: np.ndarray) -> Optional[floa
     return _ratio(metrics.temporal_jitter(shown), metrics.temporal_jitter(truth))
 
 
-def _pause_score(run: Run, renderer: Renderer, other: Optional[Dataset], pause: float, name: str) -> Optional[float]:
+def _pause_score(renderer: Renderer, other: Optional[Dataset], pause: float, name: str) -> Optional[float]:
     """Mouth opening in a pause after the sound over its mean in that video's speech."""
-    speaker = other or run.dataset
+    speaker = other or renderer.ds
     if pause == 0:
         return None
     spoken, first = speaker.audio(), 0 if other is not None else speaker.num_train
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "pause.wav"
         save_wav(sound, np.concatenate([spoken, np.zeros(round(pause * SAMPLE_RATE), np.float32)]))
-        script = _script(run, other, sound, first / FPS)
+        script = _script(renderer, other, sound, first / FPS)
     driven = metrics.aperture(_tracked(_pictures(renderer, script, f"{name}, pause"), len(script)))
     silent, speech = passages(script.wave, len(script))
     silent[:frames_of(len(spoken)) - first] = False  # the clip's own pauses have a score of their own

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from . import figures, plots, regions
 from .audio import FPS, SAMPLES_PER_FRAME, steps_of
-from .dataset import Dataset
 from .metrics import aperture
 from .model import TOKENS, VIEWS, Head
 from .rendering import Renderer, Script
@@ -65,14 +64,14 @@ class Timeline:
         return np.arange(len(steps)) * stretch / (2 * FPS), shown
 
 
-def timeline(head: Head, ds: Dataset, script: Script, encoder: dict) -> Timeline:
-    """The curves of a script with sound; encoder: the spec of its features (`run.manifest["encoder"]`)."""
-    codes = Renderer(head, ds).mouth(script)
+def timeline(renderer: Renderer, script: Script) -> Timeline:
+    """The curves of a script with sound."""
+    codes = renderer.mouth(script)
     eyes, pose = (torch.from_numpy(x).to(codes) for x in (script.eyes, script.pose))
-    names = figures.CHANNELS.get(encoder.get("name"), [str(k) for k in range(script.features.shape[2])])
+    names = figures.CHANNELS.get(renderer.ds.encoder.get("name"), [str(k) for k in range(script.features.shape[2])])
     return Timeline(script.wave, script.features, tuple(names), script.silent,
-                    aperture(figures.faces_of(head, ds, codes)),
-                    attention_of_parts(head, codes, eyes, pose).cpu().numpy())
+                    aperture(figures.faces_of(renderer, codes)),
+                    attention_of_parts(renderer.head, codes, eyes, pose).cpu().numpy())
 
 
 @torch.no_grad()

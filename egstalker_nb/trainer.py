@@ -83,7 +83,7 @@ class Trainer:
         else:
             self.head.torso = fit_torso(ds, self.frames, seed=cfg.seed)
         for frames in (self.frames, self.eval_frames):
-            frames.paint(self.head.torso)
+            frames.for_head(self.head)
         self._cut_metrics()
         snapshots.cut(run.root, self.iteration)
         if self.iteration == 0:
@@ -267,18 +267,13 @@ class Trainer:
 
     def refine_poses(self) -> None:
         """From here on, poses that fit the pictures of all frames."""
-        now = self.ds.with_poses(self.frames.w2c.cpu().numpy())
-        fine = self.iteration > self.cfg.coarse_iterations
-        w2c = refine_poses(self.shown_head(), now, self.device, self.cfg.pose_steps, deform=fine)
-        self._use_poses(torch.from_numpy(w2c))
+        fine = self.cfg.stage(self.iteration) == "fine"
+        w2c = refine_poses(self.shown_head(), self.ds, self.device, self.cfg.pose_steps, deform=fine)
+        self.head.w2c.copy_(torch.from_numpy(w2c))
         torso, val = self.head.torso, slice(self.ds.num_train, None)
-        torso.codes[val] = torso.codes_of(self.eval_frames.w2c[val])
-        self.eval_frames.paint(torso)
+        torso.codes[val] = torso.codes_of(self.head.w2c[val])
+        self.eval_frames.for_head(self.head)
         self.device_step.reset()
-
-    def _use_poses(self, w2c: Tensor) -> None:
-        for frames in (self.frames, self.eval_frames):
-            frames.w2c = w2c.to(self.device)
 
     def shown_head(self) -> Head:
         """The head as it is rendered: trained Gaussians, averaged network."""
@@ -298,7 +293,7 @@ class Trainer:
                    "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()}, "peak": self.peak,
                    "rng": torch.get_rng_state(),
                    "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None}
-        shown = {**self.shown_head().state_dict(), "born": self.densifier.state["born"], "w2c": self.frames.w2c}
+        shown = {**self.shown_head().state_dict(), "born": self.densifier.state["born"]}
         checkpoint.save(self.run.root, self.iteration, shown, trainer, state, dict(self.head.gaussians))
         self.write({"kind": "checkpoint", "iteration": self.iteration, "points": len(self.head)})
 
@@ -330,7 +325,7 @@ class Trainer:
             for group, options in zip(optimizer.param_groups, own):  # of this device, not of the one that saved them
                 group.update(options)
         self.densifier.load_state_dict(trainer["densifier"])
-        self._use_poses(tensors["w2c"])
+        self.head.w2c.copy_(tensors["w2c"])
         self.peak.update(trainer["peak"])
         self.iteration = iteration
         torch.set_rng_state(trainer["rng"])
@@ -339,10 +334,12 @@ class Trainer:
 
 
 def new_head(ds: Dataset, cfg: Config) -> Head:
-    """The untrained head of a dataset: Gaussians at the mean face's landmarks, coloured by the frames."""
-    train = torch.from_numpy(ds.w2c[:ds.num_train])
+    """The untrained head of a dataset: Gaussians at the mean face's landmarks, coloured by the frames; poses as
+    tracked."""
+    w2c = torch.from_numpy(ds.w2c).clone()
+    train = w2c[:ds.num_train]
     pose = torch.cat([train[:, :3, :3].flatten(1), train[:, :3, 3]], 1)
     face = torch.from_numpy(ds.mean_face)
     gaussians = make_gaussians(face, landmark_colors(ds), cfg.sh_degree)
     return Head(cfg, gaussians, pose.mean(0), pose.std(0).clamp_min(1e-2), face, fit_mouth(ds),
-                Torso.blank(ds.size, len(ds)))
+                Torso.blank(ds.size, len(ds)), w2c)

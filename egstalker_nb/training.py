@@ -12,10 +12,11 @@ import torch
 from . import checkpoint
 from .config import Config
 from .dataset import Dataset
+from .device import drawing_device
 from .errors import DatasetError, InputError
 from .files import alone_in
 from .progress import Progress, listener
-from .run import Run, default_device, open_run
+from .run import Run, open_run
 from .trainer import Trainer
 
 LOG_INTERVAL = 20       # steps between rows of metrics.jsonl; losses wait on the device until then
@@ -38,7 +39,7 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
         InputError: somebody else is training this run now.
         TrainingError: the loss is not finite, or the head collapses; the last good checkpoint stays.
     """
-    device = torch.device(device) if device is not None else default_device()
+    device = drawing_device(device)
     stop = stop_iteration(cfg, until)
     if ds.num_train < MIN_FRAMES:
         raise DatasetError(f"at least {MIN_FRAMES} training frames", str(ds.num_train), "Use a longer clip.")

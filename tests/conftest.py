@@ -23,11 +23,21 @@ torch.set_num_threads(2)
 cv2.setNumThreads(2)
 
 ROOT = Path(__file__).resolve().parents[1]
+SLOW_FIXTURES = {"headless", "lesson"}  # executed notebooks, a run that densifies
 TINY_SIZE, TINY_FRAMES, TINY_FOCAL = 64, 12, 128.0
 
 
 def pytest_addoption(parser):
     parser.addoption("--screenshots", type=Path, metavar="DIR", help="where the browser tests keep their screenshots")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what needs Chromium, and what needs a fixture that takes long to make."""
+    for item in items:
+        if item.path.parent.name == "browser":
+            item.add_marker(pytest.mark.browser)
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -46,16 +56,16 @@ def sample_dataset(sample_clip, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def headless(sample_clip, tmp_path_factory):
-    """All six notebooks, executed once on the sample, with few iterations: `size`, `seconds`, the folders `out` and
-    `dataset`, and the `video`. Read only."""
+    """All six notebooks, executed once on the sample, with few iterations and with refined poses, as in `production`:
+    `size`, `seconds`, the folders `out` and `dataset`, and the `video`. Read only."""
     from egstalker_nb import pipeline
 
-    folder, size, seconds, iterations = tmp_path_factory.mktemp("headless"), 128, 2.0, 60
+    folder, size, seconds = tmp_path_factory.mktemp("headless"), 128, 2.0
     made = SimpleNamespace(size=size, seconds=seconds, out=folder / "out", dataset=folder / "dataset")
     made.video = pipeline.run_notebooks(
         sample_clip, "quick_test", audio=sample_clip.with_name("speech.wav"), name="sample", out=made.out,
         dataset=made.dataset, size=size, duration=seconds,
-        overrides={"coarse_iterations": iterations // 3, "iterations": iterations})
+        overrides={"coarse_iterations": 40, "iterations": 90, "pose_steps": 1})
     return made
 
 
@@ -67,6 +77,14 @@ def tiny_dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny") / "dataset"
     make_tiny_dataset(root)
     return egs.load_dataset(root)
+
+
+@pytest.fixture(scope="session")
+def stand_in(tiny_dataset):
+    """What the motion of a head needs of its renderer: the tiny clip, and other poses than those that were tracked."""
+    w2c = tiny_dataset.w2c.copy()
+    w2c[:, :3, 3] += [0.1, -0.1, 0.5]
+    return SimpleNamespace(ds=tiny_dataset, w2c=w2c)
 
 
 def make_tiny_dataset(root: Path) -> None:

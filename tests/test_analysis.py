@@ -253,6 +253,7 @@ def test_to_show_prefers_the_run_itself_but_needs_its_snapshots(still, lesson, o
 
 # ---- the lost head ----
 
+@pytest.mark.slow
 def test_a_head_is_lost_and_caught(still):
     """It really collapses, the guard really stops it, and what was there before can be loaded; twice."""
     for _ in range(2):
@@ -276,6 +277,7 @@ def test_two_cannot_lose_the_same_head_at_once(still):
         collapse.provoke(still)
 
 
+@pytest.mark.slow
 def test_a_head_that_stays_is_told(still):
     with pytest.raises(InputError, match="0.0001"):
         collapse.provoke(still, rate=0.0001)

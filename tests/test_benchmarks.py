@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -26,6 +27,7 @@ def test_a_stretched_clip_repeats_and_scales_the_frames(tiny_dataset):
     assert batch["frame"].shape == (2, 32, 32, 3) and batch["lips"].any()
 
 
+@pytest.mark.slow
 def test_parts_of_a_step_are_found(tiny_dataset, tmp_path):
     trainer = fine_trainer(tiny_dataset, tmp_path / "run", points=200)
     found = stages(trainer)
@@ -34,6 +36,7 @@ def test_parts_of_a_step_are_found(tiny_dataset, tmp_path):
     assert all(ms >= 0 for ms in found["parts_ms"].values()) and trainer.iteration > 1
 
 
+@pytest.mark.slow
 def test_a_setting_is_measured(tiny_dataset):
     row = growth.measure(tiny_dataset, points=100, frames=12, size=32, batch=2)
     assert row["step_ms"] > 0 and row["frame_ms"] > 0 and row["place"] == "device"

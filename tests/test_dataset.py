@@ -64,6 +64,13 @@ def test_a_missing_picture_is_named(copy):
 
 def test_hash_follows_the_content(tiny_dataset, copy):
     assert egs.load_dataset(copy).hash == tiny_dataset.hash
+    with np.load(copy / "tracking.npz") as file:
+        np.savez(copy / "tracking.npz", **{**file, "w2c": file["w2c"] + np.float32(1e-3)})
+    assert egs.load_dataset(copy).hash != tiny_dataset.hash, "tracked otherwise"
+    shutil.copy(tiny_dataset.root / "tracking.npz", copy / "tracking.npz")
+    ds = egs.load_dataset(copy)
+    ds.w2c = ds.w2c + np.float32(1e-3)
+    assert ds.hash == tiny_dataset.hash, "poses that were not tracked do not count"
     meta = json.loads((copy / "dataset.json").read_text())
     (copy / "dataset.json").write_text(json.dumps({**meta, "focal": 129.0}))
     assert egs.load_dataset(copy).hash != tiny_dataset.hash

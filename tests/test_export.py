@@ -45,8 +45,8 @@ def test_ply_gives_back_what_was_rendered(spoken_run, speech, tmp_path):
     """Whoever opens the files must see the head of the video: Gaussians, cameras and intrinsics belong together."""
     done = egs.export_ply(spoken_run, speech, tmp_path / "ply")
     index = json.loads((done.folder / export.INDEX).read_text())
-    head, script = spoken_run.load_head(), audio_script(spoken_run, speech)
-    renderer = Renderer(head, spoken_run.dataset)
+    renderer = Renderer.from_run(spoken_run)
+    head, script = renderer.head, audio_script(renderer, speech)
     want, _ = renderer.batch(renderer.mouth(script), *(torch.from_numpy(x) for x in (script.eyes, script.w2c)), None,
                              torch.from_numpy(script.pose))
     assert len(done.files) == len(script) == FRAMES
@@ -65,8 +65,8 @@ def test_ply_gives_back_what_was_rendered(spoken_run, speech, tmp_path):
 def test_frames_are_those_of_the_video(spoken_run, speech, tmp_path):
     """PNG keeps every value; the sound beside them has their length."""
     done = egs.export_frames(spoken_run, speech, tmp_path / "frames", poses="orbit")
-    script = audio_script(spoken_run, speech, poses="orbit")
-    want = Renderer(spoken_run.load_head(), spoken_run.dataset).drawn(script)
+    renderer = Renderer.from_run(spoken_run)
+    want = renderer.drawn(audio_script(renderer, speech, poses="orbit"))
     read = np.stack([cv2.imread(str(path))[..., ::-1] for path in done.files])
     assert np.array_equal(read, want)
     assert len(load_audio(done.folder / "sound.wav")) == FRAMES * 640

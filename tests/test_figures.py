@@ -12,6 +12,7 @@ from egstalker_nb.config import FIELDS, load_config
 from egstalker_nb.encoders import EXTERNAL
 from egstalker_nb.errors import EgsError, InputError
 from egstalker_nb.preparation.face import LIP_MARGIN, LIPS, rectangles
+from egstalker_nb.rendering import Renderer
 from egstalker_nb.silence import loudness
 from egstalker_nb.trainer import new_head
 
@@ -28,11 +29,17 @@ def head(tiny_dataset, config):
 
 
 @pytest.fixture
-def moving(head):
-    """A head whose network does something."""
+def still(head, tiny_dataset):
+    """Draws the canonical head."""
+    return Renderer(head, tiny_dataset, deform=False)
+
+
+@pytest.fixture
+def moving(head, tiny_dataset):
+    """Draws a head whose network does something."""
     for layer in head.deformation.heads.values():
         torch.nn.init.normal_(layer.weight, std=0.02)
-    return head
+    return Renderer(head, tiny_dataset)
 
 
 # ---- figures: each can be saved, has its axes named, and is not kept by pyplot ----
@@ -48,12 +55,11 @@ def test_dataset_figures(tiny_dataset, tmp_path, name):
     saved(getattr(figures, name)(tiny_dataset, *([3] if name == "anatomy" else [])), tmp_path)
 
 
-def test_head_figures(tiny_dataset, moving, tmp_path):
-    ds = tiny_dataset
-    saved(figures.gaussians_on_frame(moving, ds, 2), tmp_path)
-    saved(figures.views(moving, ds), tmp_path)
-    saved(figures.movement(moving, ds, range(6), 2), tmp_path)
-    saved(figures.mouth_modes(moving, ds), tmp_path)
+def test_head_figures(moving, tmp_path):
+    saved(figures.gaussians_on_frame(moving, 2), tmp_path)
+    saved(figures.views(moving), tmp_path)
+    saved(figures.movement(moving, range(6), 2), tmp_path)
+    saved(figures.mouth_modes(moving), tmp_path)
 
 
 def test_picture_rows(tiny_dataset, tmp_path):
@@ -113,7 +119,7 @@ def test_loudness_is_in_decibels_of_full_scale():
 def test_landmarks_of_the_mean_face_fall_on_the_tracked_ones(tiny_dataset):
     """Head frame to pixels: a wrong axis or centre would paint points beside the face."""
     for i in (0, 7):
-        pixels, depth = figures.projected(tiny_dataset, i, torch.from_numpy(tiny_dataset.mean_face))
+        pixels, depth = figures.projected(tiny_dataset, tiny_dataset.w2c[i], torch.from_numpy(tiny_dataset.mean_face))
         np.testing.assert_allclose(pixels, tiny_dataset.landmarks[i, :, :2], atol=0.01)
         assert (depth > 0).all()
 
@@ -131,8 +137,8 @@ def test_mouth_is_found_in_any_pose(tiny_dataset):
 def test_faces_of_codes_open_as_the_tracked_mouth_does(sample_dataset, config):
     """The curve that is called for is compared with tracked openings: of tracked codes both must be the same."""
     ds = sample_dataset
-    head = new_head(ds, config)
-    shown = metrics.aperture(figures.faces_of(head, ds, head.mouth.codes[:ds.num_train]))
+    renderer = Renderer(new_head(ds, config), ds)
+    shown = metrics.aperture(figures.faces_of(renderer, renderer.head.mouth.codes[:ds.num_train]))
     tracked = ds.aperture[:ds.num_train]
     assert np.corrcoef(shown, tracked)[0, 1] > 0.97
     assert shown.std() == pytest.approx(tracked.std(), rel=0.15)
@@ -140,10 +146,10 @@ def test_faces_of_codes_open_as_the_tracked_mouth_does(sample_dataset, config):
 
 def test_modes_are_drawn_two_standard_deviations_around_the_mean(sample_dataset, config):
     """Each of the four panels shows its own mode and no other."""
-    head, codes = new_head(sample_dataset, config), torch.zeros(1, 8)
+    renderer, codes = Renderer(new_head(sample_dataset, config), sample_dataset), torch.zeros(1, 8)
     codes[0, 1] = 2
-    mean, second = (figures.faces_of(head, sample_dataset, c)[0][LIPS] for c in (torch.zeros(1, 8), codes))
-    lines = [np.column_stack(line.get_data()) for line in figures.mouth_modes(head, sample_dataset).axes[1].lines]
+    mean, second = (figures.faces_of(renderer, c)[0][LIPS] for c in (torch.zeros(1, 8), codes))
+    lines = [np.column_stack(line.get_data()) for line in figures.mouth_modes(renderer).axes[1].lines]
     outer = lines[::2]
     assert np.abs(second - mean).max() > 0.01, "head units"
     np.testing.assert_allclose(outer[2][:-1], second, atol=1e-6)
@@ -168,27 +174,27 @@ def test_psnr_of_a_known_error():
     assert figures.psnr(a + 51, a) == pytest.approx(-20 * np.log10(51 / 255), abs=1e-4)
 
 
-def test_values_are_painted_unchanged_where_the_head_is(head, tiny_dataset):
+def test_values_are_painted_unchanged_where_the_head_is(head, still):
     """Blending must not darken a value at soft edges; where there is no head there is no value."""
-    image = figures.painted(head, tiny_dataset, 2, torch.full((len(head), 1), 7.0))[..., 0]
+    image = figures.painted(still, 2, torch.full((len(head), 1), 7.0))[..., 0]
     seen = np.isfinite(image)
     assert 0.05 < seen.mean() < 0.9
     np.testing.assert_allclose(image[seen], 7, rtol=1e-3)
     right = (head.gaussians["means"][:, :1] > 0).float()
-    image = figures.painted(head, tiny_dataset, 0, right)[..., 0]
+    image = figures.painted(still, 0, right)[..., 0]
     assert np.nanmean(image[:, 42:]) > 0.8 > 0.2 > np.nanmean(image[:, :22])
 
 
-def test_rendered_follows_the_order_asked_for_and_the_offsets(head, tiny_dataset):
+def test_rendered_follows_the_order_asked_for_and_the_offsets(head, still, tiny_dataset):
     """Frames come back in the order of `ids` over all batches; at the start the deformation changes nothing."""
-    ids = [9, 0, 4]
-    still = figures.rendered(head, tiny_dataset, ids, deform=False, batch=2)
-    for picture, i in zip(still, ids):
-        np.testing.assert_array_equal(picture, figures.rendered(head, tiny_dataset, [i], deform=False)[0])
-    np.testing.assert_array_equal(figures.rendered(head, tiny_dataset, ids), still)
-    assert all(not o.any() for o in figures.offsets(head, tiny_dataset, ids).values())
+    ids, deformed = [9, 0, 4], Renderer(head, tiny_dataset)
+    canonical = figures.rendered(still, ids, batch=2)
+    for picture, i in zip(canonical, ids):
+        np.testing.assert_array_equal(picture, figures.rendered(still, [i])[0])
+    np.testing.assert_array_equal(figures.rendered(deformed, ids), canonical)
+    assert all(not o.any() for o in figures.offsets(deformed, ids).values())
     torch.nn.init.normal_(head.deformation.heads["means"].weight, std=0.1)
-    assert (figures.rendered(head, tiny_dataset, ids) != still).any()
+    assert (figures.rendered(deformed, ids) != canonical).any()
 
 
 # ---- diagrams ----

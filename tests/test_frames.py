@@ -1,4 +1,6 @@
 """Protects: a batch is the same wherever its frames wait, with and without the torso behind them."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,12 @@ from egstalker_nb.frames import Frames
 from egstalker_nb.torso import CODES, Torso
 
 IDS = [7, 2, 5]
+POSES = torch.arange(12 * 16.0).reshape(12, 4, 4)  # of a head; other ones than those that were tracked
 
 
 @pytest.fixture
 def torso(tiny_dataset):
-    """A layer that no one learned: another picture behind every frame."""
+    """A layer that was never fitted: another picture behind every frame."""
     generator = torch.Generator().manual_seed(0)
     layer = Torso.blank(tiny_dataset.size, len(tiny_dataset))
     for values in (layer.picture, layer.plate):
@@ -23,6 +26,12 @@ def torso(tiny_dataset):
     return layer
 
 
+@pytest.fixture
+def head(torso):
+    """As much of a head as frames need."""
+    return SimpleNamespace(torso=torso, w2c=POSES.clone())
+
+
 @pytest.fixture(params=["device", "host", "disk"])
 def waiting(request, tiny_dataset, monkeypatch):
     """Frames 2, 5 and 7 in each place; without a GPU there is no pinned memory, so ordinary memory stands for it."""
@@ -31,9 +40,10 @@ def waiting(request, tiny_dataset, monkeypatch):
     return Frames(tiny_dataset, sorted(IDS), torch.device("cpu"), request.param)
 
 
-def test_before_there_is_a_torso_there_is_no_background(waiting, tiny_dataset):
+def test_before_there_is_a_head_there_is_no_background_and_poses_are_as_tracked(waiting, tiny_dataset):
     batch = waiting.batch(IDS)
     assert set(batch) == {"ids", "frame", "head", "lips", "eyes", "w2c"} and batch["ids"].tolist() == IDS
+    np.testing.assert_array_equal(batch["w2c"], tiny_dataset.w2c[IDS])
     for i, picture, head, lips in zip(IDS, batch["frame"], batch["head"], batch["lips"]):
         np.testing.assert_array_equal((picture * 255).round().numpy(), tiny_dataset.frame(i))
         np.testing.assert_array_equal((head[..., 0] * 255).round().numpy(), tiny_dataset.mask(i)[..., 0])
@@ -41,26 +51,29 @@ def test_before_there_is_a_torso_there_is_no_background(waiting, tiny_dataset):
         assert lips[y0:y1, x0:x1].all() and lips.sum() == (x1 - x0) * (y1 - y0)
 
 
-def test_the_torso_is_painted_behind_each_frame(waiting, torso):
+def test_a_head_brings_its_poses_and_the_torso_behind_each_frame(waiting, head, torso):
     before = waiting.batch(IDS)
-    assert waiting.paint(torso) is waiting
+    assert waiting.for_head(head) is waiting
     batch = waiting.batch(IDS)
+    assert not torch.equal(before.pop("w2c"), POSES[IDS]) and torch.equal(batch.pop("w2c"), POSES[IDS])
     assert batch.pop("background").sub(torso(torso.codes[IDS])).abs().max() <= 0.6 / 255, "rounded to bytes once"
     assert batch.keys() == before.keys()
     for name in before:
         assert torch.equal(batch[name], before[name]), name
 
 
-def test_another_torso_is_painted_over(waiting, torso):
-    """Poses that are refined give validation frames other torso codes."""
-    waiting.paint(torso)
+def test_refined_poses_are_followed(waiting, head, torso):
+    """Training goes on with them at once; validation frames get other torso codes, which are painted over the old."""
+    waiting.for_head(head)
+    head.w2c[2] += 1
+    assert torch.equal(waiting.batch([2])["w2c"][0], POSES[2] + 1)
     torso.codes[2] += 1
-    waiting.paint(torso)
+    waiting.for_head(head)
     assert (waiting.batch([2])["background"] - torso(torso.codes[2:3])).abs().max() <= 0.6 / 255
 
 
-def test_frames_that_were_read_ahead_are_the_same(waiting, torso):
-    waiting.paint(torso).prefetch(IDS[:2])
+def test_frames_that_were_read_ahead_are_the_same(waiting, head):
+    waiting.for_head(head).prefetch(IDS[:2])
     ahead = waiting.batch(IDS)
     waiting.prefetch([])
     again = waiting.batch(IDS)

@@ -160,6 +160,7 @@ while panel.job.busy and not panel.job.line.startswith("train"):
 """
 
 
+@pytest.mark.slow
 def test_the_end_of_the_kernel_stops_training_and_keeps_it(tiny_dataset, tmp_path):
     """A thread that Python ends in the middle of a step would lose everything since the last checkpoint."""
     run = tmp_path / "run"

@@ -2,9 +2,11 @@
 import ast
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 
+import egstalker_nb as egs
 from egstalker_nb import cli, pipeline
 from egstalker_nb.video import probe
 
@@ -99,6 +101,13 @@ def test_all_six_run_headless_on_the_sample(headless):
     assert (info.width, info.height, info.fps, info.has_audio) == (headless.size, headless.size, 25, True)
     assert abs(info.duration - headless.seconds) <= 0.04
     assert sorted(p.stem for p in (headless.out / "notebooks").glob("*.ipynb")) == list(pipeline.NOTEBOOKS)
+
+
+def test_the_notebooks_ran_with_refined_poses(headless):
+    """As with `production`: what they show of a head must not depend on the poses that were tracked."""
+    run = egs.load_run(headless.out / "runs" / "quick_test")
+    away = np.abs(run.load_head(device="cpu").w2c.numpy() - run.dataset.w2c).max((1, 2))
+    assert (away > 1e-3).mean() > 0.5 and run.dataset.hash == egs.load_dataset(headless.dataset).hash
 
 
 @each_notebook

@@ -53,6 +53,7 @@ def logged(folder: Path) -> list:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+@pytest.mark.slow
 def test_notebooks_run_in_order_with_their_parameters_in_this_python(made_up, monkeypatch, capsys):
     """Each notebook gets the parameters it declares and no others, in a kernel of the Python that called."""
     decoy = made_up / "jupyter" / "kernels" / "python3"
@@ -144,6 +145,7 @@ def test_progress_line_of_the_kernel_is_shown(made_up, monkeypatch, capsys):
     assert "      counting sheep" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_peak_memory_counts_the_kernels(made_up, capsys):
     """Notebooks work in other processes: measuring only this one would report a fraction."""
     def peak() -> float:

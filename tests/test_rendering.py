@@ -39,10 +39,9 @@ def test_video_of_a_sound_longer_than_the_clip(run, speech, tmp_path, poses):
     assert video.render_fps >= video.total_fps > 0 and "device waited for" in str(video)
 
 
-def test_batches_do_not_change_the_picture(run, tiny_dataset):
-    renderer = Renderer(run.load_head(device="cpu"), tiny_dataset)
-    ds = tiny_dataset
-    args = [renderer.head.mouth.codes[:4], *(torch.from_numpy(a) for a in (ds.eyes[:4], ds.w2c[:4]))]
+def test_batches_do_not_change_the_picture(run):
+    renderer = Renderer.from_run(run, device="cpu")
+    args = renderer.conditions(range(4))
     whole, _ = renderer.batch(*args)
     single = torch.cat([renderer.batch(*[a[i:i + 1] for a in args])[0] for i in range(4)])
     # products of other shapes round differently; a step of 8 bits is forty times as much
@@ -75,7 +74,8 @@ def test_given_features_must_fit_the_sound(run, speech, tmp_path):
 
 
 def test_sound_for_a_head_trained_on_foreign_features_is_refused(run, speech):
-    other = egs.Run(run.root, run.config, {**run.manifest, "encoder": {"name": "external"}})
+    other = egs.load_run(run.root)
+    other.dataset.encoder = {"name": "external"}
     with pytest.raises(InputError, match=r"external.*features=....npy"):
         egs.render(other, speech, device="cpu")
     assert run.manifest["encoder"] == load_encoder(DEFAULT_ENCODER).spec
@@ -114,8 +114,8 @@ def test_features_without_their_sound_are_refused(run, tmp_path):
 
 
 def test_what_the_network_is_told_is_what_the_script_says(run, speech):
-    script = audio_script(run, speech, poses="orbit", blink=np.linspace(0, 1, 33), duration=0.2)
-    renderer, seen = Renderer(run.load_head(device="cpu"), run.dataset), []
+    renderer, seen = Renderer.from_run(run, device="cpu"), []
+    script = audio_script(renderer, speech, poses="orbit", blink=np.linspace(0, 1, 33), duration=0.2)
     renderer.batch = lambda *given: seen.append(given) or (torch.zeros(5, 64, 64, 3), None)
     list(renderer.pictures(script, 5, Progress(5, "x")))
     mouth, eyes, w2c, _, pose = seen[0]

@@ -164,6 +164,7 @@ def test_mouth_track_is_repeatable_and_shaped_by_phonemes(script):
         motion.mouth_track([("xx", 0.5)], 10)
 
 
+@pytest.mark.slow
 def test_script_still_makes_this_clip(script, truth, frames, sample_clip):
     """The committed files come from the committed script: truth and frames made again from phonemes and sound."""
     pytest.importorskip("skimage")

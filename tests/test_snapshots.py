@@ -87,6 +87,7 @@ def test_no_gradients_are_left_over_when_growth_has_ended(run):
     assert after and all(not run.snapshot(i).gradient.any() for i in after)
 
 
+@pytest.mark.slow
 def test_snapshots_do_not_change_training(run, tiny_dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(snapshots, "moments", lambda cfg: [])
     other = egs.train(tiny_dataset, config(), tmp_path / "run", device="cpu")
@@ -96,6 +97,7 @@ def test_snapshots_do_not_change_training(run, tiny_dataset, tmp_path, monkeypat
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_killed_run_takes_up_its_snapshots_again(run, tiny_dataset, tmp_path):
     """Steps after the last checkpoint are done again: nothing of them stays, and all snapshots come out the same."""
     root = tmp_path / "run"

@@ -1,8 +1,10 @@
 """Protects: frames come as soon as their sound is there, whatever the chunks, and show what the whole sound would."""
 import pickle
+import warnings
 
 import numpy as np
 import pytest
+import soxr
 import torch
 
 import egstalker_nb as egs
@@ -10,6 +12,7 @@ from egstalker_nb import control, streaming
 from egstalker_nb.audio import frames_of, load_audio
 from egstalker_nb.encoders import load_encoder
 from egstalker_nb.errors import InputError
+from egstalker_nb.live_audio import mono_16khz
 from egstalker_nb.mouth import shut_in_silence
 from egstalker_nb.phones import CLASSES, OPENNESS
 from egstalker_nb.progress import Progress
@@ -103,6 +106,7 @@ def test_once_a_voice_is_known_it_is_heard_as_in_the_whole_sound(tiny_dataset, s
     np.testing.assert_array_equal(windows[-3:] == 0, offline[-3:] == 0, "the end of the sound is heard as such")
 
 
+@pytest.mark.slow
 def test_a_pause_with_noise_is_silence_and_does_not_change_the_voice(tiny_dataset, speech):
     noise = (0.0015 * np.random.default_rng(0).standard_normal(20 * 16_000)).astype(np.float32)
     loud = 0.15 * speech / speech.std()
@@ -126,7 +130,8 @@ def test_a_voice_much_quieter_than_the_clip_soon_moves_the_mouth(tiny_dataset, s
     assert np.corrcoef(opened)[0, 1] > 0.95
 
 
-def test_memory_does_not_grow(tiny_dataset, monkeypatch):
+@pytest.mark.slow
+def test_memory_does_not_grow(tiny_dataset, stand_in, monkeypatch):
     """Ten minutes, with the slow parts replaced: what is kept has the same size throughout."""
     from egstalker_nb import phones
 
@@ -139,7 +144,7 @@ def test_memory_does_not_grow(tiny_dataset, monkeypatch):
     monkeypatch.setattr(streaming.Voice, "_measure", lambda self: None)
     monkeypatch.setattr(streaming.Voice, "level_and_mean", (torch.zeros(()), torch.zeros(40)), raising=False)
     monkeypatch.setattr(streaming.Voice, "loudness", -20.0, raising=False)
-    listener, motion = Listener(tiny_dataset.audio()), Motion(tiny_dataset, "cycle", 17)
+    listener, motion = Listener(tiny_dataset.audio()), Motion(stand_in, "cycle", 17)
     sound, sizes, frames = np.full(16_000, 0.1, np.float32), [], 0
     for second in range(600):
         for given in listener.hear(sound):
@@ -156,55 +161,177 @@ def test_pictures_are_those_of_render_where_the_same_is_heard(run, speech, tmp_p
 
     wave = speech[:20_480]
     save_wav(tmp_path / "s.wav", wave)
-    script = audio_script(run, tmp_path / "s.wav")
+    renderer = Renderer.from_run(run, device="cpu")
+    script = audio_script(renderer, tmp_path / "s.wav")
     monkeypatch.setattr(Listener, "hear", lambda self, samples: iter([(script.features[0], script.silent[0])]))
     monkeypatch.setattr(Listener, "finish", lambda self: zip(script.features[1:], script.silent[1:]))
     live = np.stack(list(egs.stream(run, [wave], device="cpu"))).astype(int)
-    renderer = Renderer(run.load_head(device="cpu"), run.dataset)
     whole = np.stack(list(renderer.pictures(script, 8, Progress(32, "x")))).astype(int)
     assert live.shape == whole.shape and np.abs(live - whole).max() <= 1
 
 
 @pytest.mark.parametrize("poses", ["cycle", "static", "orbit", "dataset", "array"])
-def test_motion_without_an_end_is_that_of_a_known_length(tiny_dataset, poses):
-    ds, count = tiny_dataset, 230
-    given = {"dataset": ds.root, "array": ds.w2c[np.arange(count) % 12]}.get(poses, poses)
-    motion = Motion(ds, given, "dataset")
+def test_motion_without_an_end_is_that_of_a_known_length(stand_in, poses):
+    ds, count = stand_in.ds, 230
+    given = {"dataset": ds.root, "array": stand_in.w2c[np.arange(count) % 12]}.get(poses, poses)
+    motion = Motion(stand_in, given, "dataset")
     scripts = [motion.script(i, np.zeros((16, 29), np.float32), 0.5) for i in range(count)]
-    source, w2c, pose = control.head_motion(ds, given, count)
+    source, w2c, pose = control.head_motion(stand_in, given, count)
     for name, wanted in (("w2c", w2c), ("pose", pose), ("eyes", control.eye_motion(ds, "dataset", count))):
         np.testing.assert_allclose(np.concatenate([getattr(s, name) for s in scripts]), wanted, atol=1e-5)
     assert (source is None) == (scripts[0].source is None)
     assert source is None or (np.concatenate([s.source for s in scripts]) == source).all()
 
 
-def test_arrays_hold_their_last_row(tiny_dataset):
-    ds, nothing = tiny_dataset, np.zeros((16, 29), np.float32)
-    motion = Motion(ds, ds.w2c[:3], np.array([0.1, 0.2, 0.7]))
+def test_arrays_hold_their_last_row(stand_in):
+    ds, nothing = stand_in.ds, np.zeros((16, 29), np.float32)
+    motion = Motion(stand_in, stand_in.w2c[:3], np.array([0.1, 0.2, 0.7]))
     scripts = [motion.script(i, nothing, 0.0) for i in range(40)]
     known = control.eye_motion(ds, np.array([0.1, 0.2, 0.7] + 37 * [0.7]), 40)
     np.testing.assert_allclose(np.concatenate([s.eyes for s in scripts]), known, atol=1e-6)
-    assert all((s.w2c[0] == ds.w2c[min(i, 2)]).all() for i, s in enumerate(scripts))
+    assert all((s.w2c[0] == stand_in.w2c[min(i, 2)]).all() for i, s in enumerate(scripts))
 
 
-def test_drawn_blinks_keep_their_rate_and_never_repeat(tiny_dataset):
-    motion = Motion(tiny_dataset, "static", 17)
+def test_drawn_blinks_keep_their_rate_and_never_repeat(stand_in):
+    ds, motion = stand_in.ds, Motion(stand_in, "static", 17)
     nothing = np.zeros((16, 29), np.float32)
     lids = np.array([motion.script(i, nothing, 0.0).eyes[0, 0] for i in range(10 * 60 * 25)])
-    top = tiny_dataset.eyes[:tiny_dataset.num_train, 0].max()
+    top = ds.eyes[:ds.num_train, 0].max()
     shut = lids > top - 0.05
     onsets = np.flatnonzero(shut[1:] & ~shut[:-1])
     assert 130 < len(onsets) < 210
     gaps = np.diff(onsets)
     middle = len(gaps) // 2
     assert not any((gaps[:20] == gaps[k:k + 20]).all() for k in range(1, middle))
-    still = Motion(tiny_dataset, "static", 0)
+    still = Motion(stand_in, "static", 0)
     assert max(still.script(i, nothing, 0.0).eyes[0, 0] for i in range(50)) < top
 
 
+# ---- rates, channels and integers
+
+def sound_at(rate, wave):
+    """A 16 kHz wave at another rate."""
+    return soxr.resample(wave, 16_000, rate).astype(np.float32)
+
+
+def live(wave, familiar, *lengths, rate=16_000):
+    """What a head hears of chunks of this rate: [F, 16, 29] and silence [F]."""
+    found = list(streaming._heard(Listener(familiar), mono_16khz(chopped(wave, *lengths), rate)))
+    return np.stack([window for window, _ in found]), np.array([silent for _, silent in found])
+
+
+@pytest.mark.parametrize("rate, agree", [(48_000, 0.995), (44_100, 0.995), (96_000, 0.995), (8000, 0.9)])
+def test_any_rate_is_heard_as_16_khz_is(tiny_dataset, speech, rate, agree):
+    """Once taken for 16 kHz, 48 kHz made three frames of one. What 8 kHz leaves out above 4 kHz is missed."""
+    wave, sound = speech[:48_000], tiny_dataset.audio()
+    windows, silent = live(sound_at(rate, wave), sound, rate // 100, rate=rate)
+    known, known_silent = live(wave, sound, 160)
+    assert len(windows) == len(silent) == frames_of(len(wave)) == 75
+    opened = [(x[:, 8] ** 2 @ OPEN)[5:] for x in (windows, known)]
+    assert np.corrcoef(opened)[0, 1] > agree
+    assert np.abs(silent - known_silent).mean() < 0.02
+
+
+@pytest.mark.parametrize("rate", [48_000, 44_100, 8000, 47_999])
+def test_chunks_do_not_change_what_is_heard_at_any_rate(tiny_dataset, speech, rate):
+    wave, sound = sound_at(rate, speech[8000:24_345]), tiny_dataset.audio()
+    whole = live(wave, sound, len(wave), rate=rate)
+    assert len(whole[0]) == frames_of(16_345)
+    for lengths in ((rate // 50,), (1, 0, 777, 160), (16_000,), (77, 4001, 3)):
+        for a, b in zip(whole, live(wave, sound, *lengths, rate=rate)):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 1, 1.03, 2.51])
+@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 44_100, 48_000, 96_000, 384_000])
+def test_one_second_is_25_frames_at_any_rate(rate, seconds, tiny_dataset, monkeypatch):
+    monkeypatch.setattr(streaming.Listener, "_next", lambda self, until, over: setattr(self, "frame", self.frame + 1))
+    chunks = chopped(np.zeros(round(rate * seconds), np.int16), 1000)
+    frames = list(streaming._heard(Listener(tiny_dataset.audio()), mono_16khz(chunks, rate)))
+    assert len(frames) == frames_of(round(16_000 * seconds))
+
+
+def test_resampled_frames_come_little_later(speech):
+    """120 ms more at most, 40 ms at the rates of microphones."""
+    for rate, most in ((8000, 0.12), (44_100, 0.041), (48_000, 0.04), (96_000, 0.08)):
+        given = came = late = 0
+        for samples in mono_16khz(chopped(sound_at(rate, speech), rate // 100), rate):
+            given, came = given + rate // 100, came + len(samples)
+            late = max(late, given / rate - 0.01 - came / 16_000)
+            if given > rate:
+                break
+        assert late <= most
+
+
+def test_integers_and_channels_are_those_floats(speech):
+    wave = np.rint(32768 * speech[:3000]).astype(np.int16)
+    floats = wave.astype(np.float32) / 32768
+    other = np.roll(floats, 40)
+    for chunk, expected in [(wave, floats), (wave.astype(np.int32) << 16, floats), (wave.astype(">i2"), floats),
+                            (floats.astype(np.float64), floats), (floats[:, None], floats),
+                            (np.stack([wave, wave], 1), floats), (np.stack([floats, other], 1), (floats + other) / 2),
+                            (np.zeros((0, 2), np.int16), floats[:0])]:
+        sound, = mono_16khz([chunk], 16_000)
+        assert sound.dtype == np.float32
+        np.testing.assert_allclose(sound, expected, atol=1e-7)
+
+
+def test_a_microphone_of_48_khz_stereo_drives_the_head(run, speech):
+    given = np.rint(32767 * np.repeat(sound_at(48_000, speech[8000:24_000])[:, None], 2, 1)).astype(np.int16)
+    frames = np.stack(list(egs.stream(run, chopped(given, 480), device="cpu", sample_rate=48_000))).astype(int)
+    known = np.stack(list(egs.stream(run, chopped(speech[8000:24_000], 160), device="cpu"))).astype(int)
+    assert frames.shape == known.shape == (25, 64, 64, 3)
+    assert np.abs(frames - known).mean() < 0.5
+
+
+@pytest.mark.parametrize("rate", [0, -16_000, 100, 1e9, np.nan, np.inf, None, "48000", True])
+def test_impossible_rates_are_refused_at_once(run, speech, rate):
+    with pytest.raises(InputError, match="sample_rate.*8000 to 384000"):
+        egs.stream(run, [speech], sample_rate=rate, device="cpu")
+
+
+# ---- a sound without a sound
+
+def warned(run, chunks, **kwargs):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        count = sum(1 for _ in egs.stream(run, chunks, device="cpu", **kwargs))
+    return count, [str(w.message) for w in seen if "heard" in str(w.message)]
+
+
+def test_a_silent_sound_is_pointed_out_once(run, speech, monkeypatch):
+    hush = (1e-4 * np.random.default_rng(0).normal(size=16_000)).astype(np.float32)
+    monkeypatch.setattr(streaming, "DEAF", 10)
+    for chunks in ([hush], [np.zeros(6400, np.int16)], chopped(hush, 100)):
+        count, notes = warned(run, chunks)
+        assert len(notes) == 1 and "mouth stays shut" in notes[0] and count >= 10
+    assert not warned(run, [speech[8000:16_000]])[1]
+    assert not warned(run, [np.zeros(4000, np.float32), speech[8000:12_000]])[1], "silence before speech"
+    assert not warned(run, [])[1]
+    _, notes = warned(run, [hush, speech[8000:16_000]])
+    assert len(notes) == 1 and "first" in notes[0], "while there is time to switch the microphone on"
+
+
+def test_a_silent_file_is_pointed_out(run, speech, tmp_path):
+    from egstalker_nb.audio import save_wav
+
+    renderer = Renderer.from_run(run, device="cpu")
+    silent = save_wav(tmp_path / "silent.wav", np.zeros(16_000, np.float32))
+    with pytest.warns(UserWarning, match="Nothing can be heard in '.*silent.wav'.*mouth stays shut"):
+        audio_script(renderer, silent)
+    late = save_wav(tmp_path / "late.wav", np.concatenate([np.zeros(16_000, np.float32), speech[8000:24_000]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        audio_script(renderer, late)
+        audio_script(renderer, late, duration=0.6)  # its own first pause
+
+
 @pytest.mark.parametrize("wrong, words", [
-    ((np.zeros(50) * 32768).astype(np.int16), "chunk 1 .*int16.*32768"),
-    (np.zeros((2, 50), np.float32), r"chunk 1 .*float32 \[2, 50\]"), (np.float32(0.5), "chunk 1 .*whole sound as"),
+    (np.zeros(50, np.uint8), "chunk 1 .*uint8.*16-bit"), (np.zeros(50, np.int64), "chunk 1 .*int64"),
+    (np.zeros(50, bool), "chunk 1 .*bool"), (np.zeros(50, complex), "chunk 1 .*complex"),
+    (np.zeros((2, 50), np.float32), r"chunk 1 .*float32 \[2, 50\].*chunk.T"),
+    (np.zeros((50, 0), np.float32), "chunk 1"), (np.zeros((5, 2, 1), np.float32), "chunk 1"),
+    (np.float32(0.5), "chunk 1 .*whole sound as"),
     (np.array([0.0, np.nan], np.float32), "chunk 1 .*finite.*NaN"), ("sound", "chunk 1 "),
     ([[0.1], [0.1, 0.2]], "chunk 1 ")])
 def test_a_chunk_that_is_no_sound_is_named(run, speech, wrong, words):

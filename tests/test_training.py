@@ -59,12 +59,16 @@ def test_training_learns_and_grows(uninterrupted):
     assert {"l1", "dssim", "mask", "lip", "loss", "psnr"} <= set(rows[-1])
 
 
-def test_poses_are_refined_and_used_by_everything_that_opens_the_run(uninterrupted, tiny_dataset, tmp_path):
-    refined = egs.load_run(uninterrupted.root).dataset
-    assert refined.w2c.shape == tiny_dataset.w2c.shape and not (refined.w2c == tiny_dataset.w2c).all()
-    assert (refined.eyes == tiny_dataset.eyes).all(), "the eye token keeps the poses of the tracker"
+def test_refined_poses_are_the_heads_and_tracked_ones_the_datasets(uninterrupted, tiny_dataset, tmp_path):
+    """Each checkpoint has the poses that it was trained on; the dataset, and what tells it from others, stays."""
+    run = egs.load_run(uninterrupted.root)
+    tracked, first, last = (torch.from_numpy(tiny_dataset.w2c), *(run.load_head(i, "cpu").w2c for i in (25, 90)))
+    refined = run.load_head(30, "cpu").w2c
+    assert torch.equal(first, tracked) and not torch.equal(refined, tracked), "refined after the coarse stage"
+    assert not torch.equal(last, refined), "and once more"
+    assert (run.dataset.w2c == tiny_dataset.w2c).all() and run.dataset.hash == tiny_dataset.hash
     as_tracked = egs.train(tiny_dataset, small(pose_steps=0), tmp_path / "t", until=35, device="cpu")
-    assert (as_tracked.dataset.w2c == tiny_dataset.w2c).all()
+    assert torch.equal(as_tracked.load_head(device="cpu").w2c, tracked)
 
 
 def test_stopping_and_going_on_changes_nothing(uninterrupted, tiny_dataset, tmp_path):
@@ -101,6 +105,7 @@ def wait_for_iteration(folder, iteration, process):
     raise AssertionError(f"iteration {iteration} was not reached: {process.stderr.read().decode()[-500:]}")
 
 
+@pytest.mark.slow
 def test_resume_after_sigkill_is_exact(uninterrupted, tiny_dataset, tmp_path):
     process = start_training(tiny_dataset, small(), tmp_path / "killed")
     wait_for_iteration(tmp_path / "killed", 40, process)
@@ -113,6 +118,7 @@ def test_resume_after_sigkill_is_exact(uninterrupted, tiny_dataset, tmp_path):
     assert iterations == sorted(set(iterations)), "rows after the checkpoint must not be there twice"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_writes_a_checkpoint(uninterrupted, tiny_dataset, tmp_path, number):
     process = start_training(tiny_dataset, small(), tmp_path / "run")
@@ -179,6 +185,7 @@ def test_a_collapse_of_the_deformed_head_stops_the_run(tiny_dataset, tmp_path):
         trainer.log(Progress(1, "x"))
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_checkpoint_leaves_no_rows_behind(tiny_dataset, tmp_path):
     process = start_training(tiny_dataset, small(checkpoint_interval=1000), tmp_path / "killed")
     wait_for_iteration(tmp_path / "killed", 20, process)

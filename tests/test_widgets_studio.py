@@ -161,7 +161,7 @@ def test_the_view_from_the_front_is_the_video(studio):
     studio.move("static")
     want = studio.viewer.renderer.drawn(studio.script.part(3, 4))[0]
     assert np.abs(studio.viewer.picture(3).astype(int) - want).max() <= 1
-    small = widgets.orbit.Viewer(studio.head, studio.run.dataset, 32).speak(studio.script).picture(3)
+    small = widgets.orbit.Viewer(studio.renderer, 32).speak(studio.script).picture(3)
     halved = want.reshape(32, 2, 32, 2, 3).mean((1, 3))
     assert small.shape == (32, 32, 3) and np.abs(small - halved).mean() < 6
 

@@ -17,6 +17,7 @@ from egstalker_nb.exercises.fine import fine
 from egstalker_nb.history import History, thinned
 from egstalker_nb.losses import Losses
 from egstalker_nb.model import TOKENS
+from egstalker_nb.rendering import Renderer
 from egstalker_nb.widgets import sharpening
 from egstalker_nb.widgets import training as training_panel
 from egstalker_nb.widgets.base import png
@@ -176,19 +177,19 @@ def test_a_run_without_pictures_says_so(trained, monkeypatch):
 
 @pytest.mark.parametrize("deform", [False, True])
 def test_maps_are_the_loss_term_by_term(trained, deform):
-    ds, head = trained.dataset, trained.load_head(60 if deform else 40, "cpu")
-    losses = Losses(head.cfg, "fine" if deform else "coarse", ds.head_box)
-    rgb, alpha, b = lessons._seen(head, ds, [3], deform)
+    renderer = Renderer.from_run(trained, 60 if deform else 40, "cpu")
+    losses = Losses(trained.config, "fine" if deform else "coarse", trained.dataset.head_box)
+    rgb, alpha, b = lessons._seen(renderer, [3])
     _, shown = losses(rgb, alpha, b["frame"], b["head"], b["lips"])
-    maps = lessons.term_maps(head, ds, 3, deform)
+    maps = lessons.term_maps(renderer, 3)
     assert list(maps) == list(losses.weights)
     for value, image in zip(shown, maps.values()):
         assert image.shape == (64, 64) and image.mean() == pytest.approx(float(value), rel=1e-3, abs=1e-7)
 
 
 def test_pulls_of_the_terms_sum_to_that_of_the_loss(trained):
-    ds, head = trained.dataset, trained.load_head(60, "cpu")
-    found = lessons.pulls(head, ds, [1, 5])
+    renderer = Renderer.from_run(trained, 60, "cpu")
+    head, found = renderer.head, lessons.pulls(renderer, [1, 5])
     whole = found.pop("loss")
     for name, gradient in whole.items():
         total = sum(by[name] for by in found.values())
@@ -201,11 +202,11 @@ def test_pulls_of_the_terms_sum_to_that_of_the_loss(trained):
 
 def test_a_step_along_the_pull_lowers_its_term(trained):
     """The gradient is that of the term as it is seen in the frame, not of something else."""
-    ds, head = trained.dataset, trained.load_head(60, "cpu")
-    before = {k: m.mean() for k, m in lessons.term_maps(head, ds, 2).items()}
-    pull = lessons.pulls(head, ds, [2])["mask"]["opacities"]
-    head.gaussians["opacities"].data -= 0.3 * pull / pull.norm()
-    assert lessons.term_maps(head, ds, 2)["mask"].mean() < before["mask"]
+    renderer = Renderer.from_run(trained, 60, "cpu")
+    before = {k: m.mean() for k, m in lessons.term_maps(renderer, 2).items()}
+    pull = lessons.pulls(renderer, [2])["mask"]["opacities"]
+    renderer.head.gaussians["opacities"].data -= 0.3 * pull / pull.norm()
+    assert lessons.term_maps(renderer, 2)["mask"].mean() < before["mask"]
 
 
 def test_panel_of_the_loss_terms(trained, coarse_only, tmp_path):
@@ -232,23 +233,23 @@ def test_shares_of_the_loss(trained, tmp_path):
 # ---- attention ----
 
 def test_attention_is_painted_as_one_by_one(trained):
-    ds, head = trained.dataset, trained.load_head(60, "cpu")
-    maps = lessons.attention_maps(head, ds, 4)
-    weights = head.attention(*figures.conditions(head, ds, [4]))[0]
+    renderer = Renderer.from_run(trained, 60, "cpu")
+    maps = lessons.attention_maps(renderer, 4)
+    weights = renderer.head.attention(*renderer.conditions([4]))[0]
     for k in range(4):
-        alone = figures.painted(head, ds, 4, weights[:, k:k + 1])[..., 0]
+        alone = figures.painted(renderer, 4, weights[:, k:k + 1])[..., 0]
         assert np.allclose(maps[..., k], alone, atol=1e-5, equal_nan=True)
     inside = np.isfinite(maps[..., 0])
     assert inside.any() and not inside.all() and np.allclose(maps[inside].sum(-1), 1, atol=1e-3)
 
 
 def test_parts_listen_to_what_concerns_them(trained):
-    ds, head = trained.dataset, trained.load_head(60, "cpu")
-    seen = lessons.attention_by_part(head, ds, range(len(ds)))
+    renderer = Renderer.from_run(trained, 60, "cpu")
+    seen = lessons.attention_by_part(renderer, range(len(renderer.ds)))
     assert seen.shape == (12, 3, 4) and np.allclose(seen.sum(-1), 1, atol=1e-4)
     by = {part: dict(zip(TOKENS, seen[:, k].mean(0))) for k, part in enumerate(lessons.PARTS)}
     assert by["mouth"]["audio"] > by["eyes"]["audio"] and by["eyes"]["eye"] > by["mouth"]["eye"]
-    assert lessons.favourite(head, ds, 2, "mouth") in TOKENS
+    assert lessons.favourite(renderer, 2, "mouth") in TOKENS
 
 
 def test_panel_of_the_attention(trained, coarse_only, tmp_path):
@@ -287,9 +288,10 @@ def test_exercises_know_right_from_wrong(trained, make):
 
 @pytest.mark.parametrize("make", [coarse, fine])
 def test_solutions_work(trained, make):
-    """The code that is offered gives the answer."""
-    names = {"trained": trained, "ds": trained.dataset, "figures": figures, "start": trained.load_head(40),
-             "head": trained.load_head()}
+    """The code that is offered gives the answer, with the names that its notebook has by then."""
+    start, end = Renderer.from_run(trained, 40), Renderer.from_run(trained)
+    names = {"trained": trained, "ds": trained.dataset, "figures": figures,
+             **({"renderer": start} if make is coarse else {"start": start, "end": end})}
     for item in make(trained).items:
         *before, last = item.solution.split("\n")
         exec("\n".join(before), names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from .. import lessons
 from ..errors import DatasetError
 from ..history import History
+from ..rendering import Renderer
 from ..run import Run
 from . import Exercise, Exercises
 
@@ -34,8 +35,7 @@ def coarse(run: Run) -> Exercises:
         return max(shares, key=lambda name: shares[name][-1])
 
     def strongest() -> str:
-        ds = run.dataset
-        norms = lessons.strengths(lessons.pulls(run.load_head(last), ds, [ds.num_train // 2], deform=False))
+        norms = lessons.strengths(lessons.pulls(Renderer.from_run(run, last), [run.dataset.num_train // 2]))
         return max((name for name in norms if name != "loss"), key=lambda name: norms[name]["opacities"])
 
     rows = f"rows = [r for r in trained.metrics('train') if r['iteration'] <= {last}]\n"
@@ -51,8 +51,7 @@ def coarse(run: Run) -> Exercises:
                  strongest, hint="Show that frame with widgets.LossTerms(trained, last, ds.num_train // 2), and find "
                  "the highest bar of the pull on opacity.",
                  solution="from egstalker_nb import lessons\n"
-                          f"head = trained.load_head({last})\n"
-                          "found = lessons.pulls(head, ds, [ds.num_train // 2], deform=False)\n"
+                          "found = lessons.pulls(renderer, [ds.num_train // 2])\n"
                           "norms = lessons.strengths(found)\n"
                           "max((n for n in norms if n != 'loss'), key=lambda n: norms[n]['opacities'])"),
     ])

@@ -4,19 +4,19 @@ from __future__ import annotations
 import numpy as np
 
 from .. import figures, lessons
-from ..dataset import Dataset
 from ..history import History
-from ..model import Head
+from ..rendering import Renderer
 from ..run import Run
 from . import Exercise, Exercises
 
 NEAR = 1.0  # dB below the best
 
 
-def mouth_psnr(head: Head, ds: Dataset, i: int, deform: bool) -> float:
+def mouth_psnr(renderer: Renderer, i: int) -> float:
     """PSNR in dB inside the lip rectangle of frame i, as the head shows it."""
+    ds = renderer.ds
     x0, y0, x1, y1 = ds.lip_rect[i]
-    shown = figures.rendered(head, ds, [i], deform=deform)[0, y0:y1, x0:x1]
+    shown = figures.rendered(renderer, [i])[0, y0:y1, x0:x1]
     return figures.psnr(shown, ds.frame(i)[y0:y1, x0:x1])
 
 
@@ -26,11 +26,10 @@ def fine(run: Run) -> Exercises:
     widest, coarse = int(np.argmax(ds.aperture[:ds.num_train])), max(run.config.coarse_iterations, 1)
 
     def gained() -> float:
-        before = mouth_psnr(run.load_head(coarse), ds, widest, deform=False)
-        return mouth_psnr(run.load_head(), ds, widest, deform=True) - before
+        return mouth_psnr(Renderer.from_run(run), widest) - mouth_psnr(Renderer.from_run(run, coarse), widest)
 
     def looked_at() -> str:
-        return lessons.favourite(run.load_head(), ds, widest, "mouth")
+        return lessons.favourite(Renderer.from_run(run), widest, "mouth")
 
     def when() -> int:
         at, value = History(run.root).curve("val_psnr", "eval", points=10**9)
@@ -39,14 +38,15 @@ def fine(run: Run) -> Exercises:
     return Exercises([
         Exercise(f"How many dB did the fine stage gain on the mouth (the lip rectangle) of training frame {widest}, "
                  "in which it is widest (to 0.1)?", gained, 0.1,
-                 "Render the frame with figures.rendered: start with deform=False, and head. Cut ds.lip_rect (x0, y0, "
-                 "x1, y1) out of both and out of ds.frame; compare by figures.psnr.",
-                 f"i = {widest}\nx0, y0, x1, y1 = ds.lip_rect[i]\nboth = [figures.rendered(start, ds, [i], "
-                 "deform=False)[0], figures.rendered(head, ds, [i])[0]]\ncut = [p[y0:y1, x0:x1] for p in "
-                 "(*both, ds.frame(i))]\nfigures.psnr(cut[1], cut[2]) - figures.psnr(cut[0], cut[2])"),
+                 "Render the frame by figures.rendered, with start and with end. Cut ds.lip_rect (x0, y0, x1, y1) out "
+                 "of both and out of ds.frame; compare by figures.psnr.",
+                 f"i = {widest}\nx0, y0, x1, y1 = ds.lip_rect[i]\n"
+                 "pictures = figures.rendered(start, [i])[0], figures.rendered(end, [i])[0], ds.frame(i)\n"
+                 "before, after, truth = [p[y0:y1, x0:x1] for p in pictures]\n"
+                 "figures.psnr(after, truth) - figures.psnr(before, truth)"),
         Exercise(f"Which token do mouth, chin and jaw look at most in frame {widest}? (its name in quotes)", looked_at,
                  hint="The highest line in the left chart of the attention panel; they may be close.",
-                 solution=f"from egstalker_nb import lessons\nlessons.favourite(head, ds, {widest}, 'mouth')"),
+                 solution=f"from egstalker_nb import lessons\nlessons.favourite(end, {widest}, 'mouth')"),
         Exercise(f"At which evaluation (its iteration) was the PSNR of validation frames first within {NEAR:g} dB of "
                  "its best?", when, 0.0, "Each is a point on the curve of validation frames; the numbers are val_psnr "
                  "in trained.metrics('eval').",

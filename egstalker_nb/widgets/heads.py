@@ -16,6 +16,7 @@ from .. import lessons, plots
 from ..audio import FPS
 from ..errors import DatasetError
 from ..model import TOKENS
+from ..rendering import Renderer
 from ..run import Run
 from .base import INK, Panel, choices, encode, image, in_style, line, slider, titled
 from .canvas import Canvas
@@ -63,20 +64,20 @@ class AttentionView(Panel):
 
     def __init__(self, run: Run, iteration: Optional[int] = None, frame: Optional[int] = None):
         self.run, self.ds = run, run.dataset
-        if run.pick(iteration) <= run.config.coarse_iterations:
+        if run.config.stage(run.pick(iteration)) == "coarse":
             raise DatasetError("a head of the fine stage", f"iteration {run.pick(iteration)}", "Train it to the end.")
-        self.head = run.load_head(iteration)
+        self.renderer = Renderer.from_run(run, iteration)
         self.frame = int(np.argmax(self.ds.aperture[:self.ds.num_train])) if frame is None else frame
         self.scale = "one"
 
     @cached_property
     def over_time(self) -> np.ndarray:
         """[N, 3, 4], see `lessons.attention_by_part`."""
-        return lessons.attention_by_part(self.head, self.ds, range(len(self.ds)))
+        return lessons.attention_by_part(self.renderer, range(len(self.ds)))
 
     def maps(self, scale: Optional[str] = None) -> dict[str, tuple[np.ndarray, float, float]]:
         """Token -> attention [S, S] (NaN where there is no head), and the ends of its scale (default: the chosen)."""
-        seen, scale = lessons.attention_maps(self.head, self.ds, self.frame), scale or self.scale
+        seen, scale = lessons.attention_maps(self.renderer, self.frame), scale or self.scale
         found = {}
         for k, name in enumerate(TOKENS):
             some = seen[..., k][np.isfinite(seen[..., k])]

@@ -14,6 +14,7 @@ from .. import lessons, plots
 from ..errors import DatasetError
 from ..history import History
 from ..plots import STYLES
+from ..rendering import Renderer
 from ..run import Run
 from ..tables import Table
 from .base import INK, Panel, Plot, encode, image, in_style, slider, titled
@@ -90,13 +91,11 @@ class LossTerms(Panel):
     """
 
     def __init__(self, run: Run, iteration: Optional[int] = None, frame: Optional[int] = None):
-        self.run, self.ds = run, run.dataset
-        self.deform = run.pick(iteration) > run.config.coarse_iterations
-        self.head = run.load_head(iteration)
+        self.run, self.ds, self.renderer = run, run.dataset, Renderer.from_run(run, iteration)
         self.frame = int(np.argmax(self.ds.aperture[:self.ds.num_train])) if frame is None else frame
         # kept by frame: another thread may ask for one while the reader goes on to the next
-        self._maps = lru_cache(4)(lambda i: lessons.term_maps(self.head, self.ds, i, self.deform))
-        self._pulls = lru_cache(4)(lambda i: lessons.pulls(self.head, self.ds, [i], self.deform))
+        self._maps = lru_cache(4)(lambda i: lessons.term_maps(self.renderer, i))
+        self._pulls = lru_cache(4)(lambda i: lessons.pulls(self.renderer, [i]))
 
     @property
     def maps(self) -> dict[str, np.ndarray]:

@@ -21,7 +21,6 @@ from .. import plots
 from ..control import middle_frame
 from ..dataset import Dataset
 from ..figures import LIGHT
-from ..model import Head
 from ..rendering import FPS, Renderer, Script
 from .base import Panel, choices, encode, slider
 
@@ -36,13 +35,12 @@ class Viewer:
     """Draws one head from any side.
 
     Args:
-        head: on its device. ds: its clip. size: of the pictures, px; the camera is scaled. deform: False for a head of
-            the coarse stage.
+        renderer: of the head, see `Renderer.from_run`. size: of the pictures, px; the camera is scaled.
     """
 
-    def __init__(self, head: Head, ds: Dataset, size: int = 256, deform: bool = True):
-        self.head, self.ds, self.size = head, _resized(ds, size), size
-        self.renderer, self.middle = Renderer(head, self.ds, deform), middle_frame(ds)
+    def __init__(self, renderer: Renderer, size: int = 256):
+        self.head, self.size, self.middle = renderer.head, size, middle_frame(renderer.ds)
+        self.renderer = Renderer(renderer.head, _resized(renderer.ds, size), renderer.deform)
         self.backgrounds: dict[str, np.ndarray] = {}
         self._drawing = threading.RLock()  # callbacks and cells come from different threads
 
@@ -77,7 +75,7 @@ class Viewer:
 
     def camera(self, yaw: float, pitch: float) -> Tensor:
         """World-to-camera [1, 4, 4] of the clip's middle pose, turned by so many degrees around the head."""
-        w2c = self.ds.w2c[self.middle].copy()
+        w2c = self.renderer.w2c[self.middle].copy()
         w2c[:3, :3] = w2c[:3, :3] @ Rotation.from_euler("yx", [-yaw, pitch], degrees=True).as_matrix()
         return torch.from_numpy(w2c)[None].to(self.renderer.device)
 
@@ -89,7 +87,7 @@ class Viewer:
             if self.renderer._spatial is None:
                 self.renderer._spatial = self.head.spatial()
             eyes = torch.from_numpy(self.script.eyes[frame:frame + 1]).to(self.renderer.device)
-            told = torch.from_numpy(self.ds.w2c[self.middle][None]).to(self.renderer.device)
+            told = self.head.w2c[self.middle][None]
             while len(self.kept) >= KEPT:
                 self.kept.pop(next(iter(self.kept)))
             self.kept[frame] = self.head.offsets(self.codes[frame:frame + 1], eyes, told, self.renderer._spatial)

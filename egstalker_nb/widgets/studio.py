@@ -14,11 +14,11 @@ import ipywidgets
 from ..audio import FPS
 from ..control import MOST_BLINKS, Blink, Poses
 from ..export import Exported, export_frames, export_ply
-from ..rendering import Script, Video, audio_script, render
+from ..rendering import Renderer, Script, Video, audio_script, render
 from ..run import Run
 from ..tables import Table
 from ..timeline import Timeline, timeline
-from .base import Panel, choices, encode, live, slider
+from .base import Panel, choices, encode, live, media, slider
 from .job import Job
 from .orbit import Orbit, Viewer
 from .speaking import SpeechIn
@@ -42,16 +42,17 @@ class Studio:
         out: the MP4 of that. size: px of the view from any side.
 
     Attributes:
-        audio: the sound file. script: what each frame shows. curves: the script over time. frame: the chosen one.
-        poses, blink: as for `egs.render`.
+        renderer: draws the head. audio: the sound file. script: what each frame shows. curves: the script over time.
+        frame: the chosen one. poses, blink: as for `egs.render`.
     """
 
     def __init__(self, run: Run, audio: str | Path, features: Optional[str | Path] = None, poses: Poses = "cycle",
                  blink: Blink = "dataset", duration: Optional[float] = None, out: Optional[str | Path] = None,
                  size: int = 256):
         self.run, self.out, self.frame = run, out, 0
-        self.head = run.load_head()
-        self.viewer = Viewer(self.head, run.dataset, size)
+        self.renderer = Renderer.from_run(run)
+        self.head = self.renderer.head
+        self.viewer = Viewer(self.renderer, size)
         self._first: Optional[tuple] = None
         self._say(audio, features, poses, blink, duration)
         self._first = self._settings
@@ -94,8 +95,8 @@ class Studio:
         return shots[frame]
 
     def _say(self, audio: Any, features: Any, poses: Poses, blink: Blink, duration: Optional[float]) -> None:
-        script = audio_script(self.run, audio, features, poses, blink, duration=duration)
-        curves = timeline(self.head, self.run.dataset, script, self.run.manifest["encoder"])
+        script = audio_script(self.renderer, audio, features, poses, blink, duration=duration)
+        curves = timeline(self.renderer, script)
         self.viewer.speak(script)
         self.script: Script = script
         self.curves: Timeline = curves
@@ -185,9 +186,8 @@ class Film(Panel):
         if "widget" in self.__dict__:
             _rest(self.controls, job)
             if job.state == "done":
-                shown = ipywidgets.Video.from_file(self.video.path, autoplay=False, loop=False)
-                shown.layout = ipywidgets.Layout(width="512px", max_width="100%")
-                self.screen.children = [shown, ipywidgets.HTML(f"<code>{escape(str(self.video))}</code>")]
+                line = ipywidgets.HTML(f"<code>{escape(str(self.video))}</code>")
+                self.screen.children = [media(self.video.path, "video"), line]
 
     def follow(self) -> None:
         """What is said has changed: the video is to be rendered again."""

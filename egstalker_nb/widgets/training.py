@@ -18,10 +18,11 @@ from plotly.subplots import make_subplots
 from .. import checkpoint, plots, snapshots
 from ..config import Config
 from ..dataset import Dataset
+from ..device import default_device
 from ..history import History
 from ..losses import Losses
 from ..progress import clock
-from ..run import Run, default_device
+from ..run import Run
 from ..tables import Table
 from ..training import stop_iteration, train
 from .base import INK, Panel, in_style, line
