@@ -10,6 +10,9 @@ BIN    := $(VENV)/bin
 # pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) apply
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 
+# two processes: most tests use one core. What shares a fixture that is long in the making stays in one of them
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
 # The stamp's name carries what the environment was made of: another lock, another pyproject.toml or a moved folder asks
 # for a new environment, and so does an installation that did not reach its end.
 STAMP  := $(VENV)/.installed-$(shell { cat requirements.lock pyproject.toml; echo '$(CURDIR)'; } | cksum | cut -d ' ' -f 1)
@@ -96,11 +99,11 @@ demo: gpu
 	  $${DEVICE:+--device "$$DEVICE"}
 
 test: gpu
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -m "not slow and not browser" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not browser" $(PYTEST_ARGS)
 
 bench: gpu
 	$(BIN)/egs prepare data/sample/clip.mp4 data/bench --size 256

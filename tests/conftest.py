@@ -31,13 +31,16 @@ def pytest_addoption(parser):
     parser.addoption("--screenshots", type=Path, metavar="DIR", help="where the browser tests keep their screenshots")
 
 
-def pytest_collection_modifyitems(items):
-    """Mark what needs Chromium, and what needs a fixture that takes long to make."""
+def pytest_collection_modifyitems(config, items):
+    """Mark what needs Chromium, what needs a fixture that takes long to make, and what stays in one test process."""
     for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
         if item.path.parent.name == "browser":
             item.add_marker(pytest.mark.browser)
-        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+        if SLOW_FIXTURES & fixtures:
             item.add_marker(pytest.mark.slow)
+        if config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group("headless" if "headless" in fixtures else item.path.stem))
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,7 @@ def portrait():
 def portrait_mask(portrait):
     image, person, points, _ = portrait
     points = points[:, :2].astype(float)
-    return masks.split(image, person, points, masks.learn_colours([(image, person, points)]))
+    return masks.split(image, person, points, masks.Colours([masks.surely(image, person, points)]))
 
 
 def test_masks_sum_to_255_and_are_soft(portrait_mask):

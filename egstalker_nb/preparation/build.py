@@ -18,7 +18,7 @@ from ..image_io import write_png
 from ..metrics import aperture
 from ..video import VideoInfo
 from . import account, extract, face, masks, offset, overlay, people, plate, pose, quality, scan, track
-from .crop import Crop, choose_crop, cut, to_crop
+from .crop import Crop, choose_crop, to_crop
 from .parallel import Crew
 from .shots import choose_shot, find_cuts, find_shots
 from .source import Source
@@ -142,10 +142,8 @@ def _pose(step: Step, landmarks: np.ndarray, found: np.ndarray, size: int, focal
 def _frames(step: Step, tracked: Step, source: Source, root: Path, square: Crop, landmarks: np.ndarray, size: int,
             crew: Crew) -> None:
     """Write frames and masks, with the colours of hair, skin and clothes learned first."""
-    points = masks.smooth_in_time(landmarks[..., :2].astype(np.float64))
-    samples = ((cut(image, square, size), points[i]) for i, image in track.load_samples(tracked, source.num_frames))
-    colours = masks.learn_colours((image, extract.find_person(image).astype(np.float32) / 255, at)
-                                  for image, at in samples)
+    points = masks.smooth_in_time(landmarks[..., :2])
+    colours = extract.learn_colours(tracked, source.num_frames, square, size, points, crew)
     extract.extract(step, source, root, square, size, points, colours, crew)
 
 

@@ -9,7 +9,7 @@ from typing import Callable, Iterator
 import cv2
 import numpy as np
 
-from ..image_io import write_jpeg, write_png
+from ..image_io import read_rgb, write_jpeg, write_png
 from ..progress import Progress
 from ..video_color import ALPHA_BACKGROUND, composite
 from . import masks
@@ -19,9 +19,24 @@ from .parallel import Crew
 from .plate import PlateSum
 from .source import Source
 from .steps import Step, Writers, missing_chunks, write_npz
+from .track import samples
 
 #: side that the person segmentation works at, px
 PERSON_SIDE = 256
+
+
+def learn_colours(tracked: Step, num_frames: int, crop: Crop, size: int, points: np.ndarray, crew: Crew
+                  ) -> masks.Colours:
+    """The colours of hair, skin and clothes, from the frames that tracking has kept; `points` as for `extract`."""
+    tasks = [(path, crop, size, points[i]) for i, path in samples(tracked, num_frames)]
+    with Progress(len(tasks), "learn colours", "frame") as bar:
+        return masks.Colours(crew.run(_sample, tasks, bar))
+
+
+def _sample(path: Path, crop: Crop, size: int, points: np.ndarray, tick: Callable[[], None]) -> tuple[np.ndarray, ...]:
+    image = cut(read_rgb(path), crop, size)
+    tick()
+    return masks.surely(image, find_person(image).astype(np.float32) / 255, points)
 
 
 def extract(step: Step, source: Source, root: Path, crop: Crop, size: int, points: np.ndarray,

@@ -6,8 +6,6 @@ hair that hangs below that line, less cloth that reaches above it: both are reco
 """
 from __future__ import annotations
 
-from typing import Iterable
-
 import cv2
 import numpy as np
 
@@ -241,18 +239,15 @@ def split(image: np.ndarray, person: np.ndarray, points: np.ndarray, colours: Co
     return cv2.merge([head, whole - head, 255 - whole])
 
 
-def learn_colours(samples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Colours:
-    """Hair, skin and clothes of the clip.
+def surely(image: np.ndarray, person: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What `Colours` learns from a frame.
 
     Args:
-        samples: of frames spread over it: picture [S, S, 3] uint8, person mask [256, 256] float32 0..1 and landmarks
-            [478, 2] px.
+        image: [S, S, 3] uint8. person: [256, 256] float32 0..1. points: [478, 2] px.
+
+    Returns:
+        [S, S] each: int32 colour bins, and bool where there is surely hair, skin and cloth.
     """
-    return Colours([_surely(*sample) for sample in samples])
-
-
-def _surely(image: np.ndarray, person: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Colour bins of a frame, and where there is surely hair, skin and cloth: [S, S] each."""
     size = image.shape[0]
     face = fill(points[OVAL], size)
     _, down, height = face_axes(points)

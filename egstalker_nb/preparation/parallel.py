@@ -13,10 +13,12 @@ from typing import Any, Callable, Optional, Sequence
 from ..errors import InputError
 from ..progress import Progress
 
-#: each process takes about 0.4 GB
+#: each process takes 0.3 to 0.4 GB
 MAX_PROCESSES = 4
 #: frames below which starting processes costs more than they save
 MIN_FRAMES = 500
+#: of the processes: fewer pools of memory for their threads, 40 MB less each
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
 _POLL_SECONDS = 0.1
 
 #: in a worker process: the queue that counts finished frames, and the event that asks it to stop
@@ -97,7 +99,7 @@ class Crew:
             context = get_context("loky")
             self._queue, self._stop = context.SimpleQueue(), context.Event()
             self._pool = ProcessPoolExecutor(self.processes, context=context, initializer=_begin,
-                                             initargs=(self._queue, self._stop, os.getpid()))
+                                             initargs=(self._queue, self._stop, os.getpid()), env=ENVIRONMENT)
         return self._pool
 
     def _count(self, bar: Progress) -> None:

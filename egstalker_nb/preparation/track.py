@@ -8,7 +8,7 @@ from typing import Callable, Iterator, Mapping
 import cv2
 import numpy as np
 
-from ..image_io import read_rgb, write_jpeg
+from ..image_io import write_jpeg
 from ..progress import Progress
 from .face import NUM_LANDMARKS, fill_gaps
 from .nets import QuietNet, require_mediapipe
@@ -31,15 +31,15 @@ def track(step: Step, source: Source, seen: Scan, main: np.ndarray, others: np.n
     """Landmarks of one face in source px, in chunks that start the tracker afresh.
 
     Each chunk holds landmarks [n, 478, 3] float32 (z in the same scale) and found [n] bool. Some frames are kept as
-    JPEG, see `load_samples`.
+    JPEG, see `samples`.
 
     Args:
         seen: what the first pass found in these frames. main: [M, 4] boxes of the face, see `people.choose`.
         others: [M] how many other faces there are.
     """
-    todo, samples = missing_chunks(step, source.num_frames), sample_ids(source.num_frames)
+    todo, kept = missing_chunks(step, source.num_frames), sample_ids(source.num_frames)
     tasks = [(step.chunk(number), source, ids, *looked_at(seen, main, others, ids),
-              {i: step.folder / f"{i:06d}.jpg" for i in samples if i in ids}) for number, ids in todo]
+              {i: step.folder / f"{i:06d}.jpg" for i in kept if i in ids}) for number, ids in todo]
     done = source.num_frames - sum(len(ids) for _, ids in todo)
     with Progress(source.num_frames, "track face", "frame", initial=done) as bar:
         crew.run(track_chunk, tasks, bar)
@@ -90,10 +90,10 @@ def sample_ids(num_frames: int) -> list[int]:
     return np.unique(np.linspace(0, num_frames - 1, NUM_SAMPLES).astype(int)).tolist()
 
 
-def load_samples(step: Step, num_frames: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and source frame [H, W, 3] uint8 of some frames spread over the clip."""
+def samples(step: Step, num_frames: int) -> Iterator[tuple[int, Path]]:
+    """Number and file of some source frames spread over the clip."""
     for i in sample_ids(num_frames):
-        yield i, read_rgb(step.folder / f"{i:06d}.jpg")
+        yield i, step.folder / f"{i:06d}.jpg"
 
 
 def looked_at(seen: Scan, main: np.ndarray, others: np.ndarray, ids: range) -> tuple[np.ndarray, Region, int]:
