@@ -10,8 +10,8 @@ BIN    := $(VENV)/bin
 # pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) apply
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 
-# two processes: most tests use one core. What shares a fixture that is long in the making stays in one of them
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# two processes: most tests use one core
+PYTEST := $(BIN)/python -m pytest -n 2
 
 # The stamp's name carries what the environment was made of: another lock, another pyproject.toml or a moved folder asks
 # for a new environment, and so does an installation that did not reach its end.

@@ -24,6 +24,7 @@ cv2.setNumThreads(2)
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW_FIXTURES = {"headless", "lesson"}  # executed notebooks, a run that densifies
+NEED_NOTEBOOKS = "tests/browser/", "tests/test_notebooks.py"
 TINY_SIZE, TINY_FRAMES, TINY_FOCAL = 64, 12, 128.0
 
 
@@ -31,16 +32,26 @@ def pytest_addoption(parser):
     parser.addoption("--screenshots", type=Path, metavar="DIR", help="where the browser tests keep their screenshots")
 
 
-def pytest_collection_modifyitems(config, items):
-    """Mark what needs Chromium, what needs a fixture that takes long to make, and what stays in one test process."""
+def pytest_collection_modifyitems(items):
+    """Mark what needs Chromium, and what needs a fixture that takes long to make."""
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
         if item.path.parent.name == "browser":
             item.add_marker(pytest.mark.browser)
-        if SLOW_FIXTURES & fixtures:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
-        if config.pluginmanager.hasplugin("xdist"):
-            item.add_marker(pytest.mark.xdist_group("headless" if "headless" in fixtures else item.path.stem))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Of two test processes each takes whole files; those that need the executed notebooks stay in one of them."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::", 1)[0]
+            return "headless" if file.startswith(NEED_NOTEBOOKS) else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

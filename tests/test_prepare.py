@@ -1,6 +1,5 @@
 """`egs.prepare` on the sample clip: truth, resuming, changed settings, flat memory, errors."""
 import json
-import weakref
 
 import numpy as np
 import pytest
@@ -15,15 +14,13 @@ from egstalker_nb.preparation import (
     extract,
     masks,
     overlay,
-    parallel,
     pipeline,
     quality,
     scan,
-    source,
     steps,
     track,
 )
-from egstalker_nb.video import VideoInfo, read_frames
+from egstalker_nb.video import read_frames
 from egstalker_nb.video_writer import write_video
 
 # ---- the sample, tracked for real
@@ -262,63 +259,6 @@ def test_an_encoder_that_is_not_there_is_refused_before_anything_is_written(shor
     with pytest.raises(InputError, match="logmel.*'lgomel'"):
         egs.prepare(short_clip, tmp_path / "ds", size=64, encoder="lgomel")
     assert not (tmp_path / "ds").exists()
-
-
-# ---- memory
-
-class Lives:
-    """Made-up source frames, counting how many are alive at once."""
-
-    def __init__(self, count, size):
-        self.count, self.size, self.now, self.most = count, size, 0, 0
-
-    def frames(self, path, fps=25.0, start=0, stop=None, alpha=False):
-        for i in range(start, self.count if stop is None else min(stop, self.count)):
-            image = np.full((self.size, self.size, 3), abs(i % 200 - 100), np.uint8)
-            self.now += 1
-            self.most = max(self.most, self.now)
-            weakref.finalize(image, self.gone)
-            yield image
-
-    def gone(self):
-        self.now -= 1
-
-
-@pytest.mark.slow
-def test_long_clips_do_not_pile_up_frames(monkeypatch, tmp_path, sample_dataset):
-    lives, points = Lives(600, 64), sample_dataset.landmarks[0] / 2
-
-    class Finder:
-        def __call__(self, image):
-            boxes = np.full((scan.MAX_FACES, 5), np.nan, np.float32)
-            boxes[0] = (20, 15, 44, 45, 0.9)
-            return boxes
-
-    class Tracker:
-        def __init__(self, faces):
-            pass
-
-        def __call__(self, image, roi, box):
-            return points.copy()
-
-        def close(self):
-            pass
-
-    for owner, name, fake in ((scan, "read_frames", lives.frames), (source, "read_frames", lives.frames),
-                              (scan, "face_finder", Finder), (track, "FaceTracker", Tracker),
-                              (extract, "find_person", lambda image: np.pad(np.full((128, 128), 255, np.uint8), 64)),
-                              (parallel, "processes_for", lambda frames: 1)):
-        monkeypatch.setattr(owner, name, fake)
-    wave = np.random.default_rng(0).normal(0, 0.1, 600 * 640).astype(np.float32)
-    encoder = load_encoder("logmel")
-    settings = {"version": 1, "video": "made up", "size": 64, "features": None, "focal": None, "face": "largest",
-                "scenes": "longest", "track": None, "encoder": encoder.spec}
-    (tmp_path / "ds").mkdir()
-    info = VideoInfo(64, 64, 25.0, 600, 24.0, True, 0, None, False)
-    build.build(build.Clip(tmp_path / "long.mp4", info, wave, [], encoder), tmp_path / "ds", settings)
-    assert egs.load_dataset(tmp_path / "ds").num_frames == 600
-    # two or three in the reader and the loop, eight in front of the writers, two being written
-    assert 0 < lives.most <= 16
 
 
 # ---- errors

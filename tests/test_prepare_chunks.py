@@ -6,15 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
 
 import egstalker_nb as egs
 from egstalker_nb.audio import load_audio
+from egstalker_nb.encoders import load_encoder
 from egstalker_nb.errors import DatasetError, InputError
-from egstalker_nb.preparation import account, build, extract, parallel, scan, steps, track
-from egstalker_nb.video import read_frames
+from egstalker_nb.preparation import account, build, extract, parallel, scan, source, steps, track
+from egstalker_nb.video import VideoInfo, read_frames
 from egstalker_nb.video_writer import write_video
 
 SIDE, BITS, CELL = 64, 10, 6
@@ -227,6 +229,44 @@ def test_an_error_in_a_process_arrives_as_it_was_raised(monkeypatch):
         with pytest.raises(InputError, match="expected a number; found one. Choose another.") as caught:
             crew.run(failing, [(0,), (1,), (2,)], bar)
         assert caught.value.fix == "Choose another."
+
+
+# ---- memory
+
+class Lives:
+    """Made-up source frames, counting how many are alive at once."""
+
+    def __init__(self, count, size):
+        self.count, self.size, self.now, self.most = count, size, 0, 0
+
+    def frames(self, path, fps=25.0, start=0, stop=None, alpha=False):
+        for i in range(start, self.count if stop is None else min(stop, self.count)):
+            image = np.full((self.size, self.size, 3), abs(i % 200 - 100), np.uint8)
+            self.now += 1
+            self.most = max(self.most, self.now)
+            weakref.finalize(image, self.gone)
+            yield image
+
+    def gone(self):
+        self.now -= 1
+
+
+@pytest.mark.slow
+def test_long_clips_do_not_pile_up_frames(no_nets, monkeypatch, tmp_path):
+    lives = Lives(600, SIDE)
+    for owner, name, fake in ((scan, "read_frames", lives.frames), (source, "read_frames", lives.frames),
+                              (parallel, "processes_for", lambda frames: 1)):
+        monkeypatch.setattr(owner, name, fake)
+    wave = np.random.default_rng(0).normal(0, 0.1, 600 * 640).astype(np.float32)
+    encoder = load_encoder("logmel")
+    settings = {"version": 1, "video": "made up", "size": 64, "features": None, "focal": None, "face": "largest",
+                "scenes": "longest", "track": None, "encoder": encoder.spec}
+    (tmp_path / "ds").mkdir()
+    info = VideoInfo(SIDE, SIDE, 25.0, 600, 24.0, True, 0, None, False)
+    build.build(build.Clip(tmp_path / "long.mp4", info, wave, [], encoder), tmp_path / "ds", settings)
+    assert egs.load_dataset(tmp_path / "ds").num_frames == 600
+    # two or three in the reader and the loop, eight in front of the writers, two being written
+    assert 0 < lives.most <= 16
 
 
 # ---- the account
