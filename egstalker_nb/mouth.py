@@ -18,6 +18,7 @@ from .phones import CLASSES, OPENNESS
 from .silence import passages
 
 MODES = 8               # principal components; 8 hold 98 % of the lips' and jaw's motion on real clips
+RANK = 1e-4             # of the first component's spread: components of less are rounding errors
 CENTRE = 8              # step of a frame's window (16 steps at 50 Hz) that lies at the frame's own time
 TAPS = (-2, 0, 2, 4)    # steps around it that speak for a shape; lips move before the sound
 OPEN_TAPS = (-6, -3, 0, 3, 6)  # the same, of how open the phones are
@@ -101,7 +102,8 @@ def fit_mouth(ds: Dataset) -> Mouth:
     known = shapes[:ds.num_train]
     mouth.mean.copy_(known.mean(0))
     _, values, modes = torch.linalg.svd((known - mouth.mean).double(), full_matrices=False)
-    count = min(MODES, len(values))
+    # what is left beyond the mouth's own degrees of freedom is rounding, which no sound calls for
+    count = min(MODES, int((values > RANK * values[0]).sum()))
     mouth.modes[:count] = modes[:count].float()
     mouth.spread[:count] = values[:count].float() / len(known) ** 0.5
     mouth.spread.clamp_(min=1e-6)

@@ -93,7 +93,7 @@ def test_headless_runs_refer_to_files_from_where_the_notebook_is_saved(small, tm
     """Its kernel works in another folder."""
     saved = tmp_path / "outputs" / "me" / "notebooks"
     made = video(tmp_path / "outputs" / "me" / "talk.mp4", 1001)
-    with pipeline._kernel_environment(tmp_path / "progress", saved):
+    with pipeline._kernel_environment(tmp_path / "progress", saved, None):
         assert Seen(made._repr_html_()).one("video")["src"] == "../talk.mp4"
     assert player.FOLDER not in os.environ
 

@@ -1,6 +1,7 @@
 """Protects: frames come as soon as their sound is there, whatever the chunks, and show what the whole sound would."""
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,9 +33,7 @@ def run(tiny_dataset, tmp_path_factory):
 @pytest.fixture(scope="module")
 def speech():
     """Whole frames of some 6 s of synthesised speech, with pauses."""
-    from conftest import ROOT
-
-    wave = load_audio(ROOT / "tests" / "data" / "speech.flac")[:96_000]
+    wave = load_audio(Path(__file__).parent / "data" / "speech.flac")[:96_000]
     return wave[:len(wave) // 640 * 640]
 
 
