@@ -89,6 +89,17 @@ def on_cpu(result: dict) -> str:
     return table(["figure", "measured", "at least", "aim"], rows) + f"\n\n{where(result['facts'])}"
 
 
+def preparation(result: dict) -> str:
+    """A long video, against what was asked for."""
+    steps = ", ".join(f"{name} {seconds:.0f}" for name, seconds in result["seconds_per_step"].items())
+    minutes = result["frames"] / 25 / 60
+    rows = [[f"{result['frames']:,} frames ({minutes:.0f} min) of {result['clip']} at {result['size']} px",
+             f"{result['seconds']:.0f} s", "300 s"],
+            ["of it (s)", steps, ""],
+            ["peak memory, all processes", f"{result['peak_mib']:,} MiB", "1,500 MiB"]]
+    return table(["figure", "measured", "at most"], rows) + f"\n\n{where(result['facts'])}"
+
+
 #: result -> column of README's table of voices
 HEARERS = {"sync_before": "one step from sound to Gaussians (before)", "sync_logmel": "mouth's shapes, `logmel`",
            "sync_phones": "mouth's shapes, `phones`"}
@@ -222,7 +233,7 @@ def main() -> None:
     if heard:
         texts["voices"], texts["pairs"] = voices(heard), pairs(list(heard.values())[-1])
     texts.update({name: make(found) for name, make in (("languages", languages), ("hearing", hearing), ("live", live),
-                                                          ("orbit", orbit))
+                                                          ("orbit", orbit), ("preparation", preparation))
                   if (found := read(name))})
     for page in (README, EXPERIMENTS):
         if page.exists():
