@@ -35,5 +35,9 @@ class TrainingError(EgsError, RuntimeError):
     """Training stopped by a guard: a non-finite loss or a collapsing head."""
 
 
+class UnfinishedError(EgsError, RuntimeError):
+    """Work ended before its end, through no fault of the input: the same call goes on from what is finished."""
+
+
 class MissingPackageError(EgsError, ImportError):
     """An optional package is not installed."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ import pytest
 import egstalker_nb as egs
 from egstalker_nb.audio import load_audio
 from egstalker_nb.encoders import load_encoder
-from egstalker_nb.errors import DatasetError, InputError
-from egstalker_nb.preparation import account, build, extract, parallel, scan, source, steps, track
+from egstalker_nb.errors import DatasetError, InputError, UnfinishedError
+from egstalker_nb.files import alone_in, make_folder
+from egstalker_nb.preparation import account, build, extract, parallel, pipeline, scan, source, steps, track
 from egstalker_nb.video import VideoInfo, read_frames
 from egstalker_nb.video_writer import write_video
 
@@ -269,6 +271,41 @@ def test_long_clips_do_not_pile_up_frames(no_nets, monkeypatch, tmp_path):
     assert 0 < lives.most <= 16
 
 
+# ---- errors
+
+@pytest.mark.parametrize("where", ["_pose", "_frames", "_plate", "_sound"])
+def test_work_that_ended_through_no_fault_of_the_clip_goes_on_and_an_unusable_clip_leaves_nothing(
+        video_of, no_nets, monkeypatch, tmp_path, where):
+    real = getattr(build, where)
+
+    def fail(*args):
+        real(*args)
+        raise error("an end", "none", "Run it again.")
+
+    monkeypatch.setattr(build, where, fail)
+    for error, root in ((UnfinishedError, tmp_path / "kept"), (InputError, tmp_path / "removed")):
+        with pytest.raises(error):
+            prepared(video_of(20), root)
+    assert (tmp_path / "kept" / ".work" / "track" / "00000.npz").is_file()
+    assert not (tmp_path / "removed").exists()
+    monkeypatch.setattr(build, where, real)
+    check_whole(prepared(video_of(20), tmp_path / "kept"), 20)
+
+
+def test_two_preparations_in_one_folder_are_told_apart(video_of, no_nets, tmp_path):
+    root = make_folder(tmp_path / "ds")
+    with alone_in(root, "preparation"), pytest.raises(InputError, match="another preparation"):
+        prepared(video_of(20), root)
+
+
+def test_features_that_end_long_before_the_picture_are_refused(tmp_path):
+    info = VideoInfo(64, 64, 25.0, 60, 2.4, True, 0, None, False)
+    for frames, refused in ((25, True), (36, False), (60, False)):
+        np.save(tmp_path / "given.npy", np.zeros((frames, 16, 29), np.float32))
+        with pytest.raises(InputError, match="1.4 s less") if refused else nullcontext():
+            pipeline._check_lengths(tmp_path / "given.npy", np.zeros(frames * 640, np.float32), info)
+
+
 # ---- the account
 
 def test_an_account_that_does_not_add_up_is_an_error(video_of, no_nets, tmp_path, monkeypatch):
@@ -323,3 +360,5 @@ def test_a_finished_dataset_of_an_earlier_version_is_returned_as_it_is(video_of,
     record["settings"]["version"] = 2
     (ds.root / "dataset.json").write_text(json.dumps(record))
     assert prepared(video_of(20), ds.root).num_frames == 20
+    with pytest.raises(InputError, match="face 'largest' there, 'left' now"):
+        egs.prepare(video_of(20), ds.root, size=SIDE, encoder="logmel", face="left")

@@ -7,6 +7,7 @@ import pytest
 
 from egstalker_nb.preparation import crop, face, masks, people, plate, quality, scan, shots
 from egstalker_nb.preparation.steps import Workspace
+from egstalker_nb.preparation.track import looked_at
 
 
 def drawn_face(size=256, centre=(128, 120), height=110, mouth=0.0):
@@ -134,6 +135,13 @@ def test_border_follows_the_chin(portrait_mask):
     assert column[160] > 240 and column[176] < 20
 
 
+def test_a_face_outside_the_square_is_no_error(portrait):
+    image, person, points, _ = portrait
+    person = person.copy()
+    person[:20, :20] = 1
+    assert masks.refine_person(image, person, masks.fill(points[face.OVAL, :2] + 900, 256)).shape == (256, 256)
+
+
 def test_a_second_person_is_background(portrait):
     image, person, points, _ = portrait
     person = person.copy()
@@ -178,7 +186,7 @@ def test_plate_memory_does_not_grow():
 
 def boxes_of(*faces):
     result = np.full((scan.MAX_FACES, 5), np.nan, np.float32)
-    result[:len(faces)] = faces
+    result[:len(faces)] = faces or np.zeros((0, 5))
     return result
 
 
@@ -206,6 +214,23 @@ def test_left_and_right_are_as_the_viewer_sees_them(order):
     assert people.choose(found, "largest")[0, 0] == 420
 
 
+def test_others_are_counted_also_where_the_chosen_one_is_away():
+    """Else the tracker would take another person for the one that is out of view."""
+    clip = np.stack([boxes_of(square(100), square(400))] * 10 + [boxes_of(square(400))] * 10)
+    left = people.choose(people.find_people(clip), "left")
+    assert (people.count_others(clip, left) == 1).all()
+    seen = scan.Scan(clip, np.arange(100) // 5, thumbs(*[9] * 100), 640, 480)
+    boxes, region, faces = looked_at(seen, left, people.count_others(clip, left), range(60, 100))
+    assert faces == 2 and (boxes[:, 0] == 100).all(), "it is looked for where it was last"
+
+
+def test_the_largest_is_who_is_large_for_long_also_with_gaps():
+    clip = [boxes_of(square(400, 90)) if 60 <= m < 130 else boxes_of(square(100, 110)) if m % 40 < 25 else boxes_of()
+            for m in range(300)]
+    largest = people.choose(people.find_people(np.stack(clip)), "largest")
+    assert np.nanmedian(largest[:, 0]) == 100
+
+
 def test_who_was_away_is_recognised_and_never_replaced_by_another():
     clip = [boxes_of(square(100), square(400)) for _ in range(15)]
     clip += [boxes_of(square(400)) for _ in range(30)]       # the left one is away, longer than a track lives
@@ -229,7 +254,9 @@ def test_cuts_are_found_and_movement_and_flashes_are_none():
     values[30:] += 54
     values[40:] -= 90                         # a cut
     values[60:62] = 255                       # a flash
-    np.testing.assert_array_equal(shots.find_cuts(thumbs(*values)), [40])
+    clip = thumbs(*values).copy()
+    clip[70, :8], clip[71, 8:] = 250, 250     # one that a rolling shutter spreads over two frames
+    np.testing.assert_array_equal(shots.find_cuts(clip), [40])
     assert len(shots.find_cuts(thumbs(5))) == 0
 
 

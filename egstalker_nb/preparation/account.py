@@ -42,7 +42,7 @@ def open_account(info: VideoInfo, scanned: Scan, shots: list[range], used: range
             "other_shots": [[shot.start, shot.stop] for shot in shots if shot.start not in used]}
 
 
-def check_account(account: dict[str, Any], root: Path, arrays: dict[str, int]) -> None:
+def check_account(account: dict[str, Any], root: Path, arrays: dict[str, float]) -> None:
     """Compare the account with what lies in the dataset folder.
 
     Args:
@@ -55,11 +55,12 @@ def check_account(account: dict[str, Any], root: Path, arrays: dict[str, int]) -
     found = {"kept and missing frames": kept + sum(account["missing"].values()) - account["frames"] + kept, **arrays}
     for folder, suffix in (("frames", ".jpg"), ("masks", ".png")):
         wanted = {f"{i:06d}{suffix}" for i in range(kept)}
-        found[f"{folder}/"] = len(wanted & {path.name for path in (root / folder).iterdir()})
+        there = {path.name for path in (root / folder).iterdir()}
+        found[f"{folder}/"] = len(there) if there >= wanted else len(there & wanted)
     wrong = {name: count for name, count in found.items() if count != kept}
     if wrong:
         raise DatasetError(f"{kept} frames everywhere in '{root}'",
-                           ", ".join(f"{count} in {name}" for name, count in wrong.items()),
+                           ", ".join(f"{count:g} in {name}" for name, count in wrong.items()),
                            "Delete the folder and prepare the clip again.")
 
 

@@ -1,6 +1,7 @@
 """All steps from a video to a dataset folder, each done once."""
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,8 @@ def build(clip: Clip, root: Path, settings: dict[str, Any]) -> None:
         shots = find_shots(find_cuts(scanned.thumbs), scanned.num_frames)
         shot = choose_shot(shots, scanned.face_seen, settings["scenes"])
         seen, source = scanned.part(shot.start, shot.stop), Source(clip.video, shot.start, len(shot), clip.info.alpha)
-        main, others = _person(work, source, seen, settings["face"], clip.wave, crew)
-        used = {"shot": [shot.start, shot.stop], "face": settings["face"]}
+        main, others = _person(work, source, seen, settings, clip.wave, crew)
+        used = {"shot": [shot.start, shot.stop], "person": hashlib.sha256(main.tobytes()).hexdigest()}
         tracked = work.run("track", lambda step: track.track(step, source, seen, main, others, crew), used, ["scan"])
         raw = joined_chunks(tracked)
         if not raw["found"].any():
@@ -95,7 +96,8 @@ def build(clip: Clip, root: Path, settings: dict[str, Any]) -> None:
         report["follows"] = read_npz(work.steps["speaker"].folder / "speaker.npz")["follows"].round(3).tolist()
     report["account"] = account.open_account(clip.info, scanned, shots, shot)
     account.check_account(report["account"], root, {
-        "tracking.npz": len(landmarks), "features.npy": len(np.load(root / "features.npy", mmap_mode="r"))})
+        "tracking.npz": len(landmarks), "features.npy": len(np.load(root / "features.npy", mmap_mode="r")),
+        "audio.wav": len(sound.load_audio(root / "audio.wav")) / SAMPLES_PER_FRAME})
     _finish(root, clip, settings, report, tracking, square, focal, work)
 
 
@@ -116,20 +118,20 @@ def _finish(root: Path, clip: Clip, settings: dict[str, Any], report: dict[str, 
     work.remove()
 
 
-def _person(work: Workspace, source: Source, seen: scan.Scan, which: people.Face, wave: np.ndarray, crew: Crew
+def _person(work: Workspace, source: Source, seen: scan.Scan, settings: dict[str, Any], wave: np.ndarray, crew: Crew
             ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes [M, 4] of the person that the dataset is about, and how many others there are [M]."""
     found = people.find_people(seen.boxes)
     if not found:
         raise InputError("a face in the clip", "none in any frame",
                          "Use a clip that shows one person's face from the front, well lit and not too small.")
-    if which == "speaking":
+    if settings["face"] == "speaking":
         candidates = people.prominent(found)
         heard = work.run("speaker", lambda step: find_speaker(step, source, seen, candidates, wave, crew),
-                         {"shot": [source.first, source.num_frames]}, ["scan"])
+                         {"shot": [source.first, source.num_frames], "track": settings["track"]}, ["scan"])
         main = candidates[int(read_npz(heard.folder / "speaker.npz")["speaker"])]
     else:
-        main = people.choose(found, which)
+        main = people.choose(found, settings["face"])
     return main, people.count_others(seen.boxes, main)
 
 
@@ -166,10 +168,9 @@ def _sound(step: Step, root: Path, clip: Clip, shot: range, mouth: np.ndarray, o
         windows = clip.features.features(wave, len(shot))
     else:
         wave = _of_shot(clip.wave, shot)
-        windows = sound.load_features(clip.features, clip.wave)[shot.start:shot.stop]
-    if len(windows) < len(shot):
-        # one frame shorter is within rounding: the last window is held
-        windows = np.concatenate([windows, np.repeat(windows[-1:], len(shot) - len(windows), axis=0)])
+        windows = sound.load_features(clip.features, clip.wave)
+        # where the sound ends a little before the picture the last window is held
+        windows = windows[np.minimum(shot, len(windows) - 1)]
     temporary = root / ".features.npy"
     np.save(temporary, windows)
     os.replace(temporary, root / "features.npy")

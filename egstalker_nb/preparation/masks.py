@@ -107,7 +107,7 @@ def refine_person(image: np.ndarray, person: np.ndarray, face: np.ndarray) -> np
     size = image.shape[0]
     mask = np.maximum(np.clip((follow_edges(image, person) - 0.15) / 0.7, 0, 1), face)
     count, labels = cv2.connectedComponents((mask > 0.4).astype(np.uint8))
-    if count > 2:
+    if count > 2 and (face > 0.5).any():
         # other people and false alarms go; what touches the face stays, with its soft edge
         own = labels == np.bincount(labels[face > 0.5]).argmax()
         reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (size // 50) + 1,) * 2)

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Callable, Optional, Sequence
 
-from ..errors import InputError
+from ..errors import UnfinishedError
 from ..progress import Progress
 
 #: each process takes 0.3 to 0.4 GB
@@ -83,9 +83,9 @@ class Crew:
                         future.result()
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
-            raise InputError("processes that finish their work", "one that was ended from outside, as a system does "
-                             "that runs out of memory", "Free some memory and run it again: finished chunks are "
-                             "kept.") from error
+            raise UnfinishedError("processes that finish their work", "one that was ended from outside, as a system "
+                                  "does that runs out of memory",
+                                  "Free some memory and run it again: finished chunks are kept.") from error
         finally:
             for future in futures:
                 future.cancel()

@@ -39,7 +39,12 @@ def find_people(boxes: np.ndarray) -> list[np.ndarray]:
         else:
             empty = np.isnan(same[:, 0])
             same[empty] = found[empty]
-    return people
+    return sorted(people, key=_prominence, reverse=True)
+
+
+def _prominence(person: np.ndarray) -> float:
+    """Its size summed over the time that it is in view."""
+    return float(np.nansum(np.sqrt((person[:, 2] - person[:, 0]) * (person[:, 3] - person[:, 1]))))
 
 
 def _tracks(boxes: np.ndarray) -> list[dict[int, np.ndarray]]:
@@ -67,8 +72,8 @@ def _middle(person: np.ndarray) -> np.ndarray:
 
 def prominent(people: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Those of a size and time in view that could be meant, in the same order."""
-    sizes = [float(np.nansum(np.sqrt((p[:, 2] - p[:, 0]) * (p[:, 3] - p[:, 1])))) for p in people]
-    return [p for p, size in zip(people, sizes) if size >= PROMINENT * max(sizes)]
+    most = max(map(_prominence, people))
+    return [p for p in people if _prominence(p) >= PROMINENT * most]
 
 
 def choose(people: Sequence[np.ndarray], face: Face) -> np.ndarray:
@@ -84,9 +89,11 @@ def choose(people: Sequence[np.ndarray], face: Face) -> np.ndarray:
 
 
 def count_others(boxes: np.ndarray, main: np.ndarray) -> np.ndarray:
-    """How many further faces of at least a tenth of the main one's area there are: [M] int."""
+    """How many further faces of at least a tenth of the main one's area there are, also where it is out of view: [M]
+    int."""
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     own = (main[:, 2] - main[:, 0]) * (main[:, 3] - main[:, 1])
+    away = np.isnan(own)
+    own = np.where(away, np.nanmedian(own), own)
     with np.errstate(invalid="ignore"):
-        others = (area >= 0.1 * own[:, None]).sum(axis=1) - 1
-    return np.maximum(others, 0)
+        return (area >= 0.1 * own[:, None]).sum(axis=1) - ~away

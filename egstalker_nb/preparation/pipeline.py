@@ -13,9 +13,9 @@ import numpy as np
 from .. import audio as sound
 from ..dataset import Dataset, load_dataset
 from ..encoders import DEFAULT_ENCODER, EXTERNAL, describe, load_encoder
-from ..errors import EgsError, InputError
-from ..files import writing_to
-from ..video import VideoInfo, probe
+from ..errors import EgsError, InputError, UnfinishedError
+from ..files import alone_in, make_folder, writing_to
+from ..video import FPS, VideoInfo, probe
 from .build import Clip, build
 from .people import FACES, Face
 from .shots import Scenes
@@ -23,6 +23,10 @@ from .steps import WORK, write_json
 
 #: raised where a step computes something else than before, so that half-made datasets are not continued with it
 VERSION = 3
+#: what earlier versions did where they did not ask
+EARLIER = {"face": "largest", "track": None}
+#: frames for which the last window of given features is held where the sound ends before the picture
+MAX_HELD = 25
 
 
 def prepare(video: str | Path, out: str | Path, size: int = 512, features: str | Path | None = None,
@@ -74,17 +78,39 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
         wave = sound.load_audio(video, track=track)
     notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
     if features is not None:
-        sound.load_features(features, wave)
-    _open(root, settings)
-    try:
-        build(Clip(video, info, wave, notes, listener or features), root, settings)
-    except EgsError:
-        # an unusable clip leaves no half-made dataset that would refuse the next clip
-        shutil.rmtree(root / WORK, ignore_errors=True)
-        if not any(root.iterdir()):
-            root.rmdir()
-        raise
+        _check_lengths(features, wave, info)
+    with alone_in(make_folder(root), "preparation"):
+        _open(root, settings)
+        try:
+            build(Clip(video, info, wave, notes, listener or features), root, settings)
+        except UnfinishedError:
+            raise
+        except EgsError:
+            _remove_begun(root)
+            raise
     return load_dataset(root)
+
+
+def _check_lengths(features: str | Path, wave: np.ndarray, info: VideoInfo) -> None:
+    """Refuse features of a sound that ends long before the picture."""
+    missing = info.frames_at() - len(sound.load_features(features, wave))
+    if missing > MAX_HELD:
+        raise InputError("features as long as the picture", f"{missing / FPS:.1f} s less",
+                         "Cut the video to the length of its sound, or take a sound that is as long as the picture.")
+
+
+def _remove_begun(root: Path) -> None:
+    """Take away what was made of an unusable clip: it would refuse the next one."""
+    for step, made in (("frames", ("frames", "masks")), ("plate", ("background.png",)),
+                       ("sound", ("audio.wav", "features.npy", "tracking.npz", "report", "report.json"))):
+        if (root / WORK / step).is_dir():
+            for name in made:
+                shutil.rmtree(root / name, ignore_errors=True)
+                if (root / name).is_file():
+                    (root / name).unlink()
+    shutil.rmtree(root / WORK, ignore_errors=True)
+    if [path.name for path in root.iterdir()] == [".preparation.lock"]:
+        shutil.rmtree(root)
 
 
 def check_video(video: str | Path) -> VideoInfo:
@@ -145,9 +171,10 @@ def _finished(root: Path, settings: dict[str, Any]) -> bool:
     if not records and any((root / name).exists() for name in ("frames", "masks")):
         raise InputError("an empty folder or a dataset that prepare has begun", f"'{root}' with something else in it",
                          "Choose another folder.")
-    # what an earlier version did not ask for was done its way, and what is finished is not done again
-    other = [f"{k} {_shown(k, records[0][k])} there, {_shown(k, v)} now" for k, v in settings.items()
-             if k != "version" and records and k in records[0] and records[0][k] != v]
+    # scenes: an earlier version kept all of them, and what is finished is not done again
+    before = EARLIER | {"scenes": settings["scenes"]} | (records[0] if records else {})
+    other = [f"{k} {_shown(k, before[k])} there, {_shown(k, v)} now" for k, v in settings.items()
+             if k != "version" and k in before and before[k] != v]
     if made.is_file() and other:
         raise InputError(f"the settings of the finished dataset in '{root}'", "; ".join(other),
                          "Give the settings that it was made with, or prepare into another folder: runs that were "

@@ -175,8 +175,6 @@ def _faces(r: dict) -> Iterable[Fault]:
         yield Fault("act", f"More than one face is in view in {r['other_faces_share']:.0%} of the clip; the "
                     f"{r['face']} one is used. Choose with face='left', 'right', 'largest' or 'speaking', or cut the "
                     "clip so that only one person is visible.")
-
-
     if max(r.get("follows", [1.0])) < SPEAKS:
         yield Fault("look", "None of the mouths in view clearly follows the sound (correlations "
                     f"{', '.join(f'{value:.2f}' for value in r['follows'])}). Look whether the right person was taken, "

@@ -59,7 +59,8 @@ class Scan:
         return ~np.isnan(self.boxes[self.at, 0, 0])
 
     def part(self, first: int, last: int) -> "Scan":
-        """What was found in frames [first, last). A frame stands for detections of this part only."""
+        """What was found in frames [first, last), from detections in this part; where it is too short to have one, from
+        the one before it."""
         low, high = -(-first // STRIDE), (last - 1) // STRIDE
         if low > high:  # a part without a detection of its own
             low = high

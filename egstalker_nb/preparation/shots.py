@@ -31,10 +31,10 @@ def find_cuts(thumbs: np.ndarray) -> np.ndarray:
     cuts = np.flatnonzero((changes > CUT) & (changes > CUT_RATIO * (around + 1e-3)))
     kept: list[int] = []
     for cut in cuts:
-        if kept and cut - kept[-1] <= FLASH and change(thumbs[[kept[-1] - 1, cut]])[1] < CUT:
-            kept.pop()
-        else:
-            kept.append(int(cut))
+        # as before one of the last cuts: what lies between was a flash
+        flash = next((n for n, begin in enumerate(kept) if cut - begin <= FLASH
+                      and change(thumbs[[begin - 1, cut]])[1] < CUT), None)
+        kept = [*kept, int(cut)] if flash is None else kept[:flash]
     return np.array(kept, int)
 
 

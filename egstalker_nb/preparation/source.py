@@ -8,7 +8,7 @@ from typing import Iterator
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import UnfinishedError
 from ..video import read_frames
 
 
@@ -32,7 +32,7 @@ class Source:
         Without the reader's warnings about damage, which the first pass has already reported.
 
         Raises:
-            InputError: the file ends before; the first pass has seen more of it.
+            UnfinishedError: the file ends before; the first pass has seen more of it.
         """
         images = read_frames(self.video, start=self.first + start, stop=self.first + stop, alpha=alpha)
         for i in range(start, stop):
@@ -40,6 +40,6 @@ class Source:
                 warnings.simplefilter("ignore", UserWarning)
                 image = next(images, None)
             if image is None:
-                raise InputError(f"frame {self.first + i} of {self.video}, which was there when it was first read",
-                                 "none", "Do not change the file while it is prepared; run it again.")
+                raise UnfinishedError(f"frame {self.first + i} of {self.video}, which was there when it was first read",
+                                      "none", "Do not change the file while it is prepared; run it again.")
             yield image

@@ -20,7 +20,7 @@ from .track import looked_at, track_landmarks
 #: frames that are looked at, at most: 20 s in which all of them are in view
 LOOKED_AT = 500
 #: frames in which a face must be tracked for its mouth to be judged
-MIN_FRAMES = 50
+MIN_TRACKED = 50
 
 
 def find_speaker(step: Step, source: Source, seen: Scan, people: Sequence[np.ndarray], wave: np.ndarray,
@@ -52,7 +52,7 @@ def _follows(source: Source, ids: range, boxes: np.ndarray, region: tuple[int, i
              sound: np.ndarray, tick: Callable[[], None]) -> float:
     """How well one mouth follows the sound: correlation with what phones predict of it, frames left out."""
     landmarks, found = track_landmarks(source, ids, boxes, region, faces, tick)
-    if found.sum() < MIN_FRAMES:
+    if found.sum() < MIN_TRACKED:
         return 0.0
     # where the face is not seen, sound and mouth are both left out
     frames = np.pad(sound, (0, len(ids) * SAMPLES_PER_FRAME - len(sound))).reshape(len(ids), SAMPLES_PER_FRAME)

@@ -69,13 +69,19 @@ class Step:
 
     def begin(self) -> bool:
         """Open the folder; True where partial work for the same key is there, False where the step starts afresh."""
-        same = self.folder / f"key-{self.key}"
-        if same.is_file():
+        if self._mark.is_file():
             return True
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        same.touch()
         return False
+
+    def opened(self) -> None:
+        """All is cleared: what is there from now on belongs to this key."""
+        self._mark.touch()
+
+    @property
+    def _mark(self) -> Path:
+        return self.folder / f"key-{self.key}"
 
 
 class Workspace:
@@ -108,6 +114,7 @@ class Workspace:
             if not continued:
                 shutil.rmtree(self.root / filled, ignore_errors=True)
             (self.root / filled).mkdir(exist_ok=True)
+        step.opened()
         _announce(f"{name} ...", 0.0)
         start = time.perf_counter()
         make(step)
