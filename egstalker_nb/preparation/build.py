@@ -85,10 +85,11 @@ def build(clip: Clip, root: Path, settings: dict[str, Any]) -> None:
                 "lip_rect": face.rectangles(landmarks, face.LIPS, face.LIP_MARGIN, size),
                 "eye_rect": face.rectangles(landmarks, face.EYE_REGION, face.EYE_MARGIN, size)}
     write_npz(root / "tracking.npz", **tracking)
+    wave = sound.load_audio(root / "audio.wav")
     report = quality.measure(
-        seen, others, tracking, square, size, sound.load_audio(root / "audio.wav"),
+        seen, others, tracking, square, size, wave,
         uncovered=float(read_npz(plated.folder / "plate.npz")["uncovered"]),
-        person_share=1 - float(np.mean([part["shares"][:, 2].mean() for part in read_chunks(framed)])),
+        person_share=1 - float(np.concatenate([part["shares"][:, 2] for part in read_chunks(framed)]).mean()),
         late=float(read_npz(heard.folder / "sound.npz")["late"]))
     report["source"] |= {"hdr": clip.info.hdr, "alpha": clip.info.alpha}
     report["sound"]["notes"], report["face"] = clip.notes, settings["face"]
@@ -97,18 +98,18 @@ def build(clip: Clip, root: Path, settings: dict[str, Any]) -> None:
     report["account"] = account.open_account(clip.info, scanned, shots, shot)
     account.check_account(report["account"], root, {
         "tracking.npz": len(landmarks), "features.npy": len(np.load(root / "features.npy", mmap_mode="r")),
-        "audio.wav": len(sound.load_audio(root / "audio.wav")) / SAMPLES_PER_FRAME})
-    _finish(root, clip, settings, report, tracking, square, focal, work)
+        "audio.wav": len(wave) / SAMPLES_PER_FRAME})
+    _finish(root, clip, settings, report, tracking, wave, square, focal, work)
 
 
 def _finish(root: Path, clip: Clip, settings: dict[str, Any], report: dict[str, Any], tracking: dict[str, np.ndarray],
-            square: Crop, focal: float, work: Workspace) -> None:
+            wave: np.ndarray, square: Crop, focal: float, work: Workspace) -> None:
     """Write the report and, last of all, the file that says that the dataset is finished."""
     report["warnings"] = quality.find_problems(report)
     report["seconds_per_step"] = {name: step.seconds for name, step in work.steps.items()}
     (root / "report").mkdir(exist_ok=True)
     overlay.write_sheet(root, tracking, focal)
-    overlay.write_curves(root, tracking, quality.euler(tracking["w2c"]), sound.load_audio(root / "audio.wav"))
+    overlay.write_curves(root, tracking, quality.euler(tracking["w2c"]), wave)
     write_json(root / "report.json", report)
     n = report["account"]["kept"]
     write_json(root / "dataset.json", {
