@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from common import DEVICE, Stretched, fine_trainer, milliseconds
 
-from egstalker_nb.dataset import Dataset
-from egstalker_nb.frames import BYTES_PER_PIXEL, Frames
-from egstalker_nb.rendering import Renderer
+from egstalker_nb.data.dataset import Dataset
+from egstalker_nb.data.frame_loader import BYTES_PER_PIXEL, Frames
+from egstalker_nb.rendering.renderer import Renderer
 
 GPU = DEVICE.type == "cuda"
 POINTS = (1_000, 3_000, 10_000, 30_000, 100_000) if GPU else (500, 1_000, 3_000)

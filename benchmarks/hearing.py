@@ -17,10 +17,11 @@ import torch
 from common import facts
 
 import egstalker_nb as egs
-from egstalker_nb import mouth
-from egstalker_nb.expression import LOWER
-from egstalker_nb.metrics import correlation_and_lag
-from egstalker_nb.tables import Table
+from egstalker_nb.core.table import Table
+from egstalker_nb.face.expression import LOWER
+from egstalker_nb.metrics.landmark_metrics import correlation_and_lag
+from egstalker_nb.model import mouth
+from egstalker_nb.training import fit_mouth
 
 MAX_LAG = 2
 #: name -> constants of `mouth.py` that differ
@@ -39,7 +40,7 @@ def opening(fitted: mouth.Mouth, codes: torch.Tensor) -> np.ndarray:
 
 def pairs(datasets: list[egs.Dataset], encoder: str) -> dict[str, Any]:
     """Mean correlations over all pairs, with the fit that constants now give."""
-    fits = [mouth.fit_mouth(ds) for ds in datasets]
+    fits = [fit_mouth.fit_mouth(ds) for ds in datasets]
     foreign, own = [], []
     for head, fitted in zip(datasets, fits):
         for speaker in datasets:

@@ -19,12 +19,14 @@ from typing import Iterator, NamedTuple
 import numpy as np
 from common import DEVICE, facts, given_runs
 
-from egstalker_nb import metrics, phones
-from egstalker_nb.audio import SAMPLE_RATE, frames_of, save_wav
-from egstalker_nb.rendering import Renderer, audio_script
-from egstalker_nb.run import Run
-from egstalker_nb.sync import MAX_LAG, _pictures, _tracked
-from egstalker_nb.tables import Table
+from egstalker_nb.core.table import Table
+from egstalker_nb.evaluation.lip_sync import MAX_LAG, _pictures, _tracked
+from egstalker_nb.media.audio import frames_of, save_wav
+from egstalker_nb.media.rates import SAMPLE_RATE
+from egstalker_nb.metrics import landmark_metrics
+from egstalker_nb.rendering.renderer import Renderer, audio_script
+from egstalker_nb.speech import phones
+from egstalker_nb.training.run import Run
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "phones"))
 import synthesize  # noqa: E402
@@ -100,7 +102,7 @@ def mouth(run: Run, wave: np.ndarray, name: str) -> np.ndarray:
     renderer = Renderer.from_run(run, device=DEVICE)
     with tempfile.TemporaryDirectory() as folder:
         script = audio_script(renderer, save_wav(Path(folder) / "speech.wav", wave), poses="cycle")
-    return metrics.aperture(_tracked(_pictures(renderer, script, name), len(script)))
+    return landmark_metrics.aperture(_tracked(_pictures(renderer, script, name), len(script)))
 
 
 def measure(runs: list[Run]) -> tuple[list[tuple], list[dict]]:
@@ -110,8 +112,9 @@ def measure(runs: list[Run]) -> tuple[list[tuple], list[dict]]:
         own = []
         for piece in spoken:
             driven = mouth(run, piece.wave, f"{run.root.name} < {piece.voice}")
-            encoder = metrics.correlation_and_lag(piece.heard, piece.truth, 0)[0]
-            scores = [None if np.isnan(x) else x for x in metrics.correlation_and_lag(driven, piece.truth, MAX_LAG)]
+            encoder = landmark_metrics.correlation_and_lag(piece.heard, piece.truth, 0)[0]
+            measured = landmark_metrics.correlation_and_lag(driven, piece.truth, MAX_LAG)
+            scores = [None if np.isnan(x) else x for x in measured]
             own.append((run.root.name, piece.language, piece.voice, len(piece.wave) / SAMPLE_RATE, encoder, *scores))
             curves.append({"head": run.root.name, "voice": piece.voice, "truth": numbers(piece.truth),
                            "heard": numbers(piece.heard), "mouth": numbers(driven)})

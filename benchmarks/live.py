@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from common import DEVICE, Stretched, facts
 
 import egstalker_nb as egs
-from egstalker_nb.audio import FPS, SAMPLES_PER_FRAME
-from egstalker_nb.run import Run
-from egstalker_nb.streaming import LOOK_AHEAD, Listener
+from egstalker_nb.media.rates import FPS, SAMPLES_PER_FRAME
+from egstalker_nb.rendering.streaming import LOOK_AHEAD, Listener
+from egstalker_nb.training.run import Run
 
 
 def scaled(run: Run, size: int) -> Run:

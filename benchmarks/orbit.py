@@ -19,10 +19,10 @@ import numpy as np
 import psutil
 from common import DEVICE, facts, given_runs
 
-from egstalker_nb.rendering import Renderer, replay_script
-from egstalker_nb.run import Run
-from egstalker_nb.tables import Table
-from egstalker_nb.widgets.orbit import PITCH, YAW, ZOOM, Orbit, Viewer
+from egstalker_nb.core.table import Table
+from egstalker_nb.notebook.widgets.orbit import PITCH, YAW, ZOOM, Orbit, Viewer
+from egstalker_nb.rendering.renderer import Renderer, replay_script
+from egstalker_nb.training.run import Run
 
 
 def moves(frames: int, count: int) -> dict[str, list[dict]]:

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 import egstalker_nb as egs
-from egstalker_nb.frames import Frames
-from egstalker_nb.image_io import write_jpeg
-from egstalker_nb.rendering import Renderer
+from egstalker_nb.data.frame_loader import Frames
+from egstalker_nb.media.image_io import write_jpeg
+from egstalker_nb.rendering.renderer import Renderer
 
 COLUMNS = 3  # of each split
 

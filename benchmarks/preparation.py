@@ -20,9 +20,10 @@ import psutil
 from common import facts
 
 import egstalker_nb as egs
-from egstalker_nb.audio import SAMPLES_PER_FRAME, load_audio
-from egstalker_nb.video import read_frames
-from egstalker_nb.video_writer import write_video
+from egstalker_nb.media.audio import load_audio
+from egstalker_nb.media.rates import SAMPLES_PER_FRAME
+from egstalker_nb.media.video_reader import read_frames
+from egstalker_nb.media.video_writer import write_video
 
 
 def long_video(clip: Path, frames: int, out: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from egstalker_nb import plots
+from egstalker_nb.notebook import plots
 
 ROOT = Path(__file__).parents[1]
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"

@@ -25,9 +25,9 @@ from stages import stages
 from training import measure
 
 import egstalker_nb as egs
-from egstalker_nb.frames import Frames
-from egstalker_nb.metrics import psnr
-from egstalker_nb.trainer import Trainer
+from egstalker_nb.data.frame_loader import Frames
+from egstalker_nb.metrics.image_metrics import psnr
+from egstalker_nb.training.trainer import Trainer
 
 GPU = DEVICE.type == "cuda"
 

@@ -14,10 +14,11 @@ import numpy as np
 from common import DEVICE
 
 import egstalker_nb as egs
-from egstalker_nb import plots
-from egstalker_nb.metrics import aperture
-from egstalker_nb.rendering import FPS, Renderer, audio_script
-from egstalker_nb.sync import _pictures, _tracked
+from egstalker_nb.evaluation.lip_sync import _pictures, _tracked
+from egstalker_nb.media.rates import FPS
+from egstalker_nb.metrics.landmark_metrics import aperture
+from egstalker_nb.notebook import plots
+from egstalker_nb.rendering.renderer import Renderer, audio_script
 
 COLUMNS, WIDTH, DPI = 9, 11.0, 80
 ENVELOPE = 160  # samples behind each point of the waveform's outline

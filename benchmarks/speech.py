@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 import egstalker_nb as egs
-from egstalker_nb.audio import SAMPLE_RATE, load_audio, save_wav
-from egstalker_nb.rendering import FPS
+from egstalker_nb.media.audio import load_audio, save_wav
+from egstalker_nb.media.rates import FPS, SAMPLE_RATE
 
 SPEECH = Path(__file__).parents[1] / "data" / "sample" / "speech.wav"
 

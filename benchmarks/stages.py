@@ -10,8 +10,8 @@ from typing import Callable
 import torch
 from common import DEVICE, milliseconds
 
-from egstalker_nb.graphs import Captured
-from egstalker_nb.trainer import Trainer
+from egstalker_nb.core.cuda_graph import Captured
+from egstalker_nb.training.trainer import Trainer
 
 
 def beginnings(t: Trainer) -> dict[str, Callable[[], object]]:

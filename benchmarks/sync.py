@@ -15,8 +15,9 @@ from pathlib import Path
 from common import DEVICE, facts, given_runs
 
 import egstalker_nb as egs
-from egstalker_nb import plots
-from egstalker_nb.sync import curves, sync_table
+from egstalker_nb.evaluation.lip_sync import sync_table
+from egstalker_nb.notebook import plots
+from egstalker_nb.notebook.audio_figures import curves
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb.device import drawing_device
-from egstalker_nb.frames import Frames
-from egstalker_nb.rendering import Renderer
+from egstalker_nb.core.device import drawing_device
+from egstalker_nb.data.frame_loader import Frames
+from egstalker_nb.rendering.renderer import Renderer
 
 
 def measure(dataset: Path, preset: str, runs: Path) -> dict:

@@ -12,12 +12,13 @@ __version__ = "0.1.0"
 
 #: public name -> module; imported on first use, so that `import egstalker_nb` is quick and needs no mediapipe
 _PUBLIC = {
-    "prepare": "preparation", "load_dataset": "dataset", "Dataset": "dataset",
+    "prepare": "preparation.pipeline", "load_dataset": "data.dataset", "Dataset": "data.dataset",
     "load_config": "config", "presets": "config", "Config": "config",
-    "train": "training", "load_run": "run", "Run": "run",
-    "render": "rendering", "Renderer": "rendering", "stream": "streaming", "evaluate": "evaluation", "trim": "audio",
-    "sync_score": "sync", "export_frames": "export", "export_ply": "export",
-    "load_encoder": "encoders", "rasterize": "rasterizer", "compare": "comparison", "EgsError": "errors",
+    "train": "training.train", "load_run": "training.run", "Run": "training.run",
+    "render": "rendering.render", "Renderer": "rendering.render", "stream": "rendering.streaming",
+    "evaluate": "evaluation.evaluate", "trim": "media.audio", "sync_score": "evaluation.lip_sync",
+    "export_frames": "rendering.export", "export_ply": "rendering.export", "load_encoder": "speech.encoders",
+    "rasterize": "rasterizer", "compare": "analysis.comparison", "EgsError": "core.errors",
 }
 __all__ = list(_PUBLIC)
 

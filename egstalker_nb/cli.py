@@ -8,8 +8,8 @@ from typing import Any, Optional, Sequence
 
 import yaml
 
-from .encoders import BUILT_IN, DEFAULT_ENCODER
-from .errors import ConfigError, EgsError
+from .core.errors import ConfigError, EgsError
+from .speech.encoders import BUILT_IN, DEFAULT_ENCODER
 
 SPLITS = ("train", "val", "all")
 FACES = ("largest", "left", "right", "speaking")
@@ -95,7 +95,7 @@ def trim(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from .pipeline import run_notebooks
+    from .notebook.runner import run_notebooks
 
     given = {"features": args.features, "audio_features": args.audio_features}
     given = {name: str(path.resolve()) for name, path in given.items() if path is not None}
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def gallery(args: argparse.Namespace) -> None:
-    from .gallery import export
+    from .notebook.gallery.build import export
 
     print(export(args.outputs, args.out))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from .errors import ConfigError
+from .core.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
 INF = float("inf")

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from .cuda_extension import (
+from .core.cuda_extension import (
     AGAIN,
     FOLDER,
     ON_THE_CPU,
@@ -34,9 +34,9 @@ from .cuda_extension import (
     load_file,
     shipped_with_gsplat,
 )
-from .errors import EgsError, InputError
-from .files import alone_in, make_folder, writing_to
-from .progress import Progress
+from .core.errors import EgsError, InputError
+from .core.files import alone_in, make_folder, writing_to
+from .core.progress import Progress
 
 # CUDA 12's wheels have no nvcc in them, only ptxas; from 13 on they are the whole compiler, each of torch's own version
 COMPILER_WHEELS = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-cccl")

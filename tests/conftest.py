@@ -76,11 +76,11 @@ def sample_dataset(sample_clip, tmp_path_factory):
 def headless(sample_clip, tmp_path_factory):
     """All six notebooks, executed once on the sample, with few iterations and with refined poses, as in `production`:
     `size`, `seconds`, the folders `out` and `dataset`, and the `video`. Read only."""
-    from egstalker_nb import pipeline
+    from egstalker_nb.notebook import runner
 
     folder, size, seconds = tmp_path_factory.mktemp("headless"), 128, 2.0
     made = SimpleNamespace(size=size, seconds=seconds, out=folder / "out", dataset=folder / "dataset")
-    made.video = pipeline.run_notebooks(
+    made.video = runner.run_notebooks(
         sample_clip, "quick_test", audio=sample_clip.with_name("speech.wav"), name="sample", out=made.out,
         dataset=made.dataset, size=size, duration=seconds,
         overrides={"coarse_iterations": 40, "iterations": 90, "pose_steps": 1})
@@ -107,7 +107,7 @@ def stand_in(tiny_dataset):
 
 def make_tiny_dataset(root: Path) -> None:
     """Write a dataset folder with a known truth and without face tracking; the same bytes at every call."""
-    from egstalker_nb.encoders import DEFAULT_ENCODER, load_encoder
+    from egstalker_nb.speech.encoders import DEFAULT_ENCODER, load_encoder
 
     size, count, focal = TINY_SIZE, TINY_FRAMES, TINY_FOCAL
     time = np.arange(count) / 25.0

@@ -7,16 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from egstalker_nb.audio import (
-    BANDS,
-    frames_of,
-    load_audio,
-    load_features,
-    save_wav,
-    trim,
-)
-from egstalker_nb.encoders import load_encoder
-from egstalker_nb.errors import InputError
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.media.audio import BANDS, frames_of, load_audio, load_features, save_wav, trim
+from egstalker_nb.speech.encoders import load_encoder
 
 LOGMEL = load_encoder("logmel")
 ONSET = 0.5  # seconds of silence before the tone
@@ -99,7 +92,7 @@ def test_unusable_sounds_are_named(tmp_path):
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16_000)
-    from egstalker_nb.video_writer import write_video
+    from egstalker_nb.media.video_writer import write_video
     write_video(tmp_path / "silent.mp4", [np.zeros((32, 32, 3), np.uint8)])
     for name, match in [("missing.wav", "no file"), ("empty.wav", "0 bytes"), ("text.mp3", "FFmpeg can read"),
                         ("header.wav", "at least one sample"), ("silent.mp4", "without a sound")]:
@@ -178,7 +171,7 @@ def test_normalisation_removes_loudness_and_timbre():
 
 def test_features_do_not_depend_on_the_block_size(monkeypatch):
     """Long sounds are computed in blocks; the seams must not show. Repeated calls give equal bits."""
-    from egstalker_nb import logmel
+    from egstalker_nb.speech import logmel
 
     wave = speech(5.0)
     whole = LOGMEL.features(wave)

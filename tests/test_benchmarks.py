@@ -13,7 +13,7 @@ import report  # noqa: E402
 from common import Stretched, fine_trainer  # noqa: E402
 from stages import stages  # noqa: E402
 
-from egstalker_nb.frames import Frames  # noqa: E402
+from egstalker_nb.data.frame_loader import Frames
 
 FACTS = {"date": "2026-01-02", "device": "a card", "cores": 2, "versions": {"torch": "2", "gsplat": "1"}, "git": "abc"}
 

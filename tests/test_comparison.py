@@ -7,10 +7,13 @@ import pytest
 from matplotlib import pyplot
 
 import egstalker_nb as egs
-from egstalker_nb import catalogue, comparison, economy, effects, figures, growth_figures, plots, sidebyside
+from egstalker_nb.analysis import comparison, frame_cache, run_index, setting_effects
+from egstalker_nb.analysis import cost as economy
 from egstalker_nb.config import FIELDS
-from egstalker_nb.errors import DatasetError, InputError
-from egstalker_nb.evaluation import saved_scores
+from egstalker_nb.core.errors import DatasetError, InputError
+from egstalker_nb.evaluation.evaluate import saved_scores
+from egstalker_nb.notebook import comparison_figures, growth_figures, plots
+from egstalker_nb.rendering import inspection
 
 SHORT = dict(iterations=24, coarse_iterations=12, batch_size=1, plane_resolution=[8, 16], eval_interval=12)
 
@@ -64,8 +67,8 @@ def scored(monkeypatch):
 
 def test_every_setting_says_what_it_does():
     """A new setting without a sentence would break the table of a user who changed it."""
-    assert set(effects.EFFECTS) == set(FIELDS) - {"preset"}
-    assert all(text.endswith(".") and len(text.split()) >= 4 for text in effects.EFFECTS.values())
+    assert set(setting_effects.EFFECTS) == set(FIELDS) - {"preset"}
+    assert all(text.endswith(".") and len(text.split()) >= 4 for text in setting_effects.EFFECTS.values())
 
 
 def test_parameters_show_differences_only(result):
@@ -73,7 +76,7 @@ def test_parameters_show_differences_only(result):
     assert list(table.columns) == ["matters", "setting", "one", "two", "what it does"]
     assert [row[:4] for row in table.rows] == [("lesson 4 batch", "batch_size", 1, 2),
                                                ("quality", "lambda_mask", 0.1, 0.0)]
-    assert [row[4] for row in table.rows] == [effects.EFFECTS[row[1]] for row in table.rows]
+    assert [row[4] for row in table.rows] == [setting_effects.EFFECTS[row[1]] for row in table.rows]
 
 
 @pytest.mark.parametrize("runs", [[], ["one"], ["one", "one"]])
@@ -147,7 +150,7 @@ def test_seconds_add_up(pair, tmp_path):
 
 @pytest.mark.parametrize("by", ["iteration", "time"])
 def test_curves_hold_every_run_and_term(result, tmp_path, by):
-    figure = result.curves(by)
+    figure = comparison_figures.training_curves(result, by)
     axes = {a.get_title(): a for a in figure.axes}
     assert {"loss term: l1", "loss term: lip", "training batches", "validation frames", "Gaussians"} <= set(axes)
     # the second run has no mask term; empty lines only carry the legend
@@ -162,12 +165,12 @@ def test_curves_hold_every_run_and_term(result, tmp_path, by):
 
 def test_curves_by_something_else(result):
     with pytest.raises(InputError, match="by='time'"):
-        result.curves("epoch")
+        comparison_figures.training_curves(result, "epoch")
 
 
 def test_frames_are_truth_first_then_each_run(result):
     ids = list(result.dataset.val_ids)
-    figure = result.frames(ids)
+    figure = comparison_figures.frame_grid(result, ids)
     shown = [np.asarray(a.images[0].get_array()) for a in figure.axes]
     assert len(shown) == 3 * len(ids)
     np.testing.assert_array_equal(shown[0], result.dataset.frame(ids[0]))
@@ -179,7 +182,7 @@ def test_frames_are_truth_first_then_each_run(result):
 
 
 def test_default_frames_are_validation_frames(result):
-    titles = [a.get_title() for a in result.frames().axes]
+    titles = [a.get_title() for a in comparison_figures.frame_grid(result).axes]
     truth = [int(t.split()[-1]) for t in titles if t.startswith("ground truth")]
     assert truth and set(truth) <= set(result.dataset.val_ids)
     pyplot.close("all")
@@ -225,33 +228,34 @@ def test_real_scores_of_two_runs(result):
 
 
 def test_presets_that_do_not_load_say_so():
-    rows = {row[0]: row for row in effects.preset_table().rows}
+    rows = {row[0]: row for row in setting_effects.preset_table().rows}
     assert set(rows) == set(egs.presets()) and rows["args_default"][1] == "does not load"
     assert rows["quick_test"][4] == 0 and rows["production"][1:4] == (30000, 3000, "500 - 15000")
 
 
 def test_the_four_lessons_come_first():
     """A reader of the long table stops after a few lines: those must be the ones that decide quality."""
-    table = effects.differences({name: egs.load_config(name) for name in ("quick_test", "production")})
+    table = setting_effects.differences({name: egs.load_config(name) for name in ("quick_test", "production")})
     kinds = [row[0] for row in table.rows]
     lessons = [k for k in kinds if k.startswith("lesson")]
     assert kinds[:len(lessons)] == lessons and sorted({k.split()[1] for k in lessons}) == ["1", "2", "3", "4"]
-    assert kinds[-1] == "bookkeeping" and set(effects.LESSONS) < set(effects.EFFECTS)
+    assert kinds[-1] == "bookkeeping" and set(setting_effects.LESSONS) < set(setting_effects.EFFECTS)
     shown = table._repr_html_()
-    assert shown.count("<tr>") == 1 + len(table.rows) and effects.EFFECTS["batch_size"] in shown
+    assert shown.count("<tr>") == 1 + len(table.rows) and setting_effects.EFFECTS["batch_size"] in shown
 
 
 def test_presets_that_were_not_trained_stand_beside_the_runs(result):
     columns = result.parameters(presets=True).columns
     assert columns[2:4] == ("one", "two") and "production (not trained)" in columns
     same = {"mine": egs.load_config("quick_test")}
-    assert "quick_test (not trained)" not in effects.with_presets(same) and len(effects.with_presets(same)) == 3
+    shown = setting_effects.with_presets(same)
+    assert "quick_test (not trained)" not in shown and len(shown) == 3
 
 
 def test_settings_that_let_quick_test_grow():
     quick, production = egs.load_config("quick_test"), egs.load_config("production")
-    assert effects.makes_grow(quick, production) == ["densify_from_iter"]
-    assert set(effects.makes_grow(quick, production, keep=())) == {"iterations", "densify_from_iter"}
+    assert setting_effects.makes_grow(quick, production) == ["densify_from_iter"]
+    assert set(setting_effects.makes_grow(quick, production, keep=())) == {"iterations", "densify_from_iter"}
 
 
 def test_timeline_shows_every_preset_that_loads():
@@ -270,28 +274,28 @@ def test_runs_are_found_at_any_depth(pair, other_data, tmp_path):
     (deep / "broken").mkdir()
     for name in ("config.yaml", "manifest.json"):
         (deep / "broken" / name).write_text("{")
-    found = {f.path.name: f for f in catalogue.find(tmp_path, tmp_path / "nowhere", tmp_path)}
+    found = {f.path.name: f for f in run_index.find(tmp_path, tmp_path / "nowhere", tmp_path)}
     assert set(found) == {"lesson_9", "stranger", "broken"}
     one = found["lesson_9"]
     assert (one.iterations, one.planned, one.points, one.preset) == (24, 24, 478, "quick_test") and not one.problem
     assert one.psnr == pytest.approx(pair[0].metrics("eval")[-1]["val_psnr"]) and "while training" in one.source
     assert "cannot be read" in found["broken"].problem and not found["broken"].points
     assert found["stranger"].against(one.hash) and not one.against(one.hash)
-    assert set(catalogue.datasets(found.values())) == {one.hash, "0123456789ab"}
+    assert set(run_index.datasets(found.values())) == {one.hash, "0123456789ab"}
 
 
 def test_scored_psnr_stands_before_that_of_training(pair, tmp_path):
     shutil.copytree(pair[0].root, tmp_path / "run")
     (tmp_path / "run" / "scores").mkdir()
     (tmp_path / "run" / "scores" / "val_24_first1.json").write_text(json.dumps({"frames": 1, "psnr_composite": 33.5}))
-    found = catalogue.describe(tmp_path / "run")
+    found = run_index.describe(tmp_path / "run")
     assert (found.psnr, found.source) == (33.5, "1 frames scored")
 
 
 def test_names_are_as_short_as_possible():
     paths = [comparison.Path(p) for p in ("/x/a/run", "/x/b/run", "/x/b/other")]
-    assert catalogue.short_names(paths) == ["a/run", "b/run", "b/other"]
-    assert catalogue.short_names([]) == []
+    assert run_index.short_names(paths) == ["a/run", "b/run", "b/other"]
+    assert run_index.short_names([]) == []
 
 
 def test_select_finds_a_dataset_that_was_moved(pair, tiny_dataset, tmp_path):
@@ -380,11 +384,11 @@ def test_look_keeps_the_proportions():
 # ---- the same frame ----
 
 def test_renders_are_made_once_and_forgotten_in_time(result, monkeypatch):
-    renders, ds = sidebyside.Renders(result.runs, kept=3 * 64 * 64 * 3), result.dataset
+    renders, ds = frame_cache.Renders(result.runs, kept=3 * 64 * 64 * 3), result.dataset
     first = renders.picture(0, 3)
     assert renders.picture(0, 3) is first and renders.rendered == 1
     np.testing.assert_array_equal(renders.picture(-1, 3), ds.frame(3))
-    np.testing.assert_array_equal(first, sidebyside.Renders(result.runs).picture(0, 3))
+    np.testing.assert_array_equal(first, frame_cache.Renders(result.runs).picture(0, 3))
     assert (renders.picture(1, 3) != first).any()
     for i in (4, 5):
         renders.picture(0, i)
@@ -393,7 +397,7 @@ def test_renders_are_made_once_and_forgotten_in_time(result, monkeypatch):
 
 def test_renders_use_each_runs_own_poses(result):
     """Poses are refined in training: the first run's would shift the second one's head."""
-    renders = sidebyside.Renders(result.runs)
+    renders = frame_cache.Renders(result.runs)
     before = renders.picture(1, 2)
     other = egs.load_run(result.runs[1].root)
     load = other.load_head
@@ -404,21 +408,21 @@ def test_renders_use_each_runs_own_poses(result):
         return head
 
     other.load_head = moved
-    assert np.abs(sidebyside.Renders([result.runs[0], other]).picture(1, 2).astype(int) - before).max() > 30
+    assert np.abs(frame_cache.Renders([result.runs[0], other]).picture(1, 2).astype(int) - before).max() > 30
 
 
 def test_difference_has_one_scale():
     a, b = np.full((4, 4, 3), 100, np.uint8), np.full((4, 4, 3), 132, np.uint8)
-    assert sidebyside.difference(a, b) == pytest.approx(np.full((4, 4), 32))
-    ramp = sidebyside.heat(np.linspace(0, sidebyside.HIGHEST, 32)[None]).astype(float) @ [0.299, 0.587, 0.114]
+    assert frame_cache.difference(a, b) == pytest.approx(np.full((4, 4), 32))
+    ramp = frame_cache.heat(np.linspace(0, frame_cache.HIGHEST, 32)[None]).astype(float) @ [0.299, 0.587, 0.114]
     assert (np.diff(ramp[0]) > 0).all(), "readable in greyscale: lighter is always more"
-    np.testing.assert_array_equal(sidebyside.heat(np.float32([[200]])), sidebyside.heat(np.float32([[64]])))
+    np.testing.assert_array_equal(frame_cache.heat(np.float32([[200]])), frame_cache.heat(np.float32([[64]])))
 
 
 def test_crops_are_of_one_size_and_follow_the_face():
-    windows = sidebyside.crops(np.int32([[10, 10, 20, 16], [12, 10, 22, 16], [30, 30, 44, 36]]), 1.5)
+    windows = frame_cache.crops(np.int32([[10, 10, 20, 16], [12, 10, 22, 16], [30, 30, 44, 36]]), 1.5)
     assert windows[:, 2].tolist() == [10, 10, 10] and windows[:, 0].tolist() == [15, 17, 37]
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[10:16, 10:20] = 255
-    shown = figures.crop(picture, np.float64([15, 13, 10]), 10 / 6, width=100)
+    shown = inspection.crop(picture, np.float64([15, 13, 10]), 10 / 6, width=100)
     assert shown.shape == (60, 100, 3) and shown[5:55, 5:95].min() > 200

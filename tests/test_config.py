@@ -2,7 +2,7 @@
 import pytest
 
 import egstalker_nb as egs
-from egstalker_nb.errors import ConfigError
+from egstalker_nb.core.errors import ConfigError
 
 TABLE = {  # coarse, densify from, until, batch, threshold, iterations: the table that users are promised
     "quick_test": (100, 1000, 7000, 8, 0.001, 1000),

@@ -6,8 +6,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 import egstalker_nb as egs
-from egstalker_nb import control
-from egstalker_nb.errors import DatasetError, InputError
+from egstalker_nb.core.errors import DatasetError, InputError
+from egstalker_nb.rendering import motion
 
 FIVE_MINUTES = 5 * 60 * 25
 
@@ -35,14 +35,14 @@ def shifts(w2c):
 
 
 def test_cycle_never_jumps():
-    assert control.cycle(4, 9).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2]
-    assert control.cycle(1, 3).tolist() == [0, 0, 0] and control.cycle(2, 4).tolist() == [0, 1, 0, 1]
-    assert np.abs(np.diff(control.cycle(7, 100))).max() == 1
+    assert motion.cycle(4, 9).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2]
+    assert motion.cycle(1, 3).tolist() == [0, 0, 0] and motion.cycle(2, 4).tolist() == [0, 1, 0, 1]
+    assert np.abs(np.diff(motion.cycle(7, 100))).max() == 1
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 12, 200])
 def test_turning_points_are_eased_and_the_first_run_begins_as_the_clip(frames):
-    at = control.eased_cycle(frames, 5 * frames + 3)
+    at = motion.eased_cycle(frames, 5 * frames + 3)
     assert at.min() >= 0 and at.max() <= frames - 1
     assert np.abs(np.diff(at)).max(initial=0) <= 1 + 1e-9
     if frames >= 12:
@@ -52,45 +52,45 @@ def test_turning_points_are_eased_and_the_first_run_begins_as_the_clip(frames):
 
 @pytest.mark.parametrize("poses", ["cycle", "static", "orbit", "wild", "folder", "array", "npy"])
 def test_every_kind_of_poses(stand_in, wild, tmp_path, poses):
-    np.save(tmp_path / "poses.npy", stand_in.w2c[control.cycle(12, 50)].astype(np.float64))
-    given = {"wild": wild, "folder": str(stand_in.ds.root), "array": stand_in.w2c[control.cycle(12, 40)],
+    np.save(tmp_path / "poses.npy", stand_in.w2c[motion.cycle(12, 50)].astype(np.float64))
+    given = {"wild": wild, "folder": str(stand_in.ds.root), "array": stand_in.w2c[motion.cycle(12, 40)],
              "npy": tmp_path / "poses.npy"}.get(poses, poses)
-    source, w2c, pose = control.head_motion(stand_in, given, 40)
-    if poses in control.POSE_PATHS:
+    source, w2c, pose = motion.head_motion(stand_in, given, 40)
+    if poses in motion.POSE_PATHS:
         assert source.shape == (40,) and 0 <= source.min() and source.max() < 12
     else:
         assert source is None, "no frame of the clip has these poses: nothing of one may be shown"
     assert w2c.shape == pose.shape == (40, 4, 4) and w2c.dtype == pose.dtype == np.float32
     if poses in ("array", "npy"):
-        np.testing.assert_allclose(w2c, stand_in.w2c[control.cycle(12, 40)], atol=1e-6)
+        np.testing.assert_allclose(w2c, stand_in.w2c[motion.cycle(12, 40)], atol=1e-6)
 
 
 def test_cycle_shows_the_clips_own_frames(stand_in):
-    source, w2c, pose = control.head_motion(stand_in, "cycle", 7)
+    source, w2c, pose = motion.head_motion(stand_in, "cycle", 7)
     assert source.tolist() == list(range(7)) and pose is w2c
     np.testing.assert_allclose(w2c, stand_in.w2c[:7], atol=1e-6)
 
 
 def test_another_clips_motion_is_applied_around_this_heads_mean(stand_in, wild):
-    _, w2c, _ = control.head_motion(stand_in, wild, 12 * 20)
-    mean, middle = control.mean_pose(wild.w2c), control.mean_pose(stand_in.w2c)
+    _, w2c, _ = motion.head_motion(stand_in, wild, 12 * 20)
+    mean, middle = motion.mean_pose(wild.w2c), motion.mean_pose(stand_in.w2c)
     np.testing.assert_allclose(np.linalg.inv(middle) @ w2c[3], np.linalg.inv(mean) @ wild.w2c[3], atol=1e-4)
     assert np.linalg.norm(w2c[:, :3, 3].mean(0) - middle[:3, 3]) < 0.1, "framing stays"
     assert turns(w2c).max() <= turns(wild.w2c).max() + 1e-3 and shifts(w2c).max() <= shifts(wild.w2c).max() + 1e-3
 
 
 def test_cycle_has_no_larger_step_than_the_clip(stand_in):
-    _, w2c, _ = control.head_motion(stand_in, "cycle", 100)
+    _, w2c, _ = motion.head_motion(stand_in, "cycle", 100)
     assert turns(w2c).max() <= turns(stand_in.w2c).max() + 1e-3
     assert shifts(w2c).max() <= shifts(stand_in.w2c).max() + 1e-3
 
 
 def test_orbit_keeps_the_distance_and_turns(stand_in):
-    _, w2c, pose = control.head_motion(stand_in, "orbit", 100)
+    _, w2c, pose = motion.head_motion(stand_in, "orbit", 100)
     rotation = w2c[:, :3, :3]
     np.testing.assert_allclose(rotation @ rotation.transpose(0, 2, 1), np.eye(3)[None].repeat(100, 0), atol=1e-5)
     np.testing.assert_allclose(w2c[:, :3, 3], w2c[:1, :3, 3].repeat(100, 0), atol=1e-6)
-    start = stand_in.w2c[control.middle_frame(stand_in.ds)]
+    start = stand_in.w2c[motion.middle_frame(stand_in.ds)]
     angles = np.degrees((Rotation.from_matrix(rotation) * Rotation.from_matrix(start[:3, :3]).inv()).magnitude())
     assert angles[0] < 0.1 and 14 < angles.max() < 17
     np.testing.assert_array_equal(pose, start[None].repeat(100, 0))
@@ -105,17 +105,17 @@ def full_circle(stand_in, count=200):
 @pytest.mark.parametrize("poses", ["cycle", "static", "orbit", "wild", "circle"])
 def test_the_network_is_never_told_a_pose_outside_the_clip(stand_in, wild, poses):
     given = {"wild": wild, "circle": full_circle(stand_in)}.get(poses, poses)
-    _, w2c, pose = control.head_motion(stand_in, given, 200)
-    mean = control.mean_pose(stand_in.w2c)
-    told, seen = control._coordinates(mean, pose), control._coordinates(mean, stand_in.w2c)
+    _, w2c, pose = motion.head_motion(stand_in, given, 200)
+    mean = motion.mean_pose(stand_in.w2c)
+    told, seen = motion._coordinates(mean, pose), motion._coordinates(mean, stand_in.w2c)
     assert (told >= seen.min(0) - 1e-4).all() and (told <= seen.max(0) + 1e-4).all()
     assert turns(pose).max() <= turns(w2c).max() + 1e-3, "and it does not jump where the camera does not"
 
 
 def test_poses_near_the_mean_are_told_as_they_are(stand_in):
     known = stand_in.w2c[:stand_in.ds.num_train]
-    mean = control.mean_pose(known)[None]
-    np.testing.assert_allclose(control.inside_range(known, mean), mean, atol=1e-5)
+    mean = motion.mean_pose(known)[None]
+    np.testing.assert_allclose(motion.inside_range(known, mean), mean, atol=1e-5)
 
 
 def changed(w2c, change):
@@ -143,33 +143,33 @@ BAD_POSES = [
 @pytest.mark.parametrize("name, make, message", BAD_POSES, ids=[name for name, *_ in BAD_POSES])
 def test_poses_that_cannot_be_used_are_refused(stand_in, name, make, message):
     with pytest.raises(InputError, match=message):
-        control.head_motion(stand_in, make(stand_in.w2c), 8)
+        motion.head_motion(stand_in, make(stand_in.w2c), 8)
 
 
 def test_paths_that_hold_no_poses_are_refused(stand_in, tmp_path):
     np.save(tmp_path / "objects.npy", np.array([None]))
     for place in ("spin", tmp_path / "missing.npy", tmp_path / "objects.npy"):
         with pytest.raises(InputError):
-            control.head_motion(stand_in, place, 3)
+            motion.head_motion(stand_in, place, 3)
     with pytest.raises(DatasetError, match="prepared dataset"):
-        control.head_motion(stand_in, tmp_path, 3)
+        motion.head_motion(stand_in, tmp_path, 3)
 
 
 @pytest.mark.parametrize("rate", [6.0, 17, 30, 60])
 def test_blinks_come_at_the_rate_and_look_like_blinks(rate):
-    closed = control.natural_blinks(rate, FIVE_MINUTES)
+    closed = motion.natural_blinks(rate, FIVE_MINUTES)
     onsets = np.flatnonzero((closed[1:] > 0) & (closed[:-1] == 0))
     assert len(onsets) == pytest.approx(5 * rate, rel=0.2)
     intervals = np.diff(onsets) / 25
-    assert intervals.min() >= control.LEAST_INTERVAL - 0.04
+    assert intervals.min() >= motion.LEAST_INTERVAL - 0.04
     if rate < 60:
-        assert intervals.std() > 0.3 * (intervals.mean() - control.LEAST_INTERVAL), "not a metronome"
+        assert intervals.std() > 0.3 * (intervals.mean() - motion.LEAST_INTERVAL), "not a metronome"
     for onset in onsets[:-1]:
         shape = closed[onset:onset + 12]
         top = int(np.argmax(shape))
         assert shape[top] == 1, "every blink closes the eyes in some frame"
         assert 2 <= top <= 4 and np.count_nonzero(shape[top:]) > top, "they close faster than they open"
-    np.testing.assert_array_equal(closed, control.natural_blinks(rate, FIVE_MINUTES))
+    np.testing.assert_array_equal(closed, motion.natural_blinks(rate, FIVE_MINUTES))
 
 
 @pytest.mark.parametrize("blink", [0, 17.0, np.arange(300) % 2, "npy"])
@@ -177,10 +177,10 @@ def test_blinks_close_the_eyes_as_the_clip_does_and_leave_gaze_alone_while_open(
     ds = tiny_dataset
     np.save(tmp_path / "blink.npy", np.linspace(0, 1, 250))
     blink = tmp_path / "blink.npy" if isinstance(blink, str) else blink
-    own, eyes = (control.eye_motion(ds, choice, 250) for choice in ("dataset", blink))
+    own, eyes = (motion.eye_motion(ds, choice, 250) for choice in ("dataset", blink))
     np.testing.assert_array_equal(own[:6], ds.eyes[:6])
-    lids, shut = eyes[:, 0], control.closed_eyes(ds)
-    still = lids <= control._without_blinks(ds.eyes[:, 0]).min() + 1e-6
+    lids, shut = eyes[:, 0], motion.closed_eyes(ds)
+    still = lids <= motion._without_blinks(ds.eyes[:, 0]).min() + 1e-6
     np.testing.assert_allclose(own[still, 1:], eyes[still, 1:], atol=1e-6)
     np.testing.assert_allclose(eyes[lids >= shut[0] - 1e-6], np.broadcast_to(shut, (np.sum(lids >= shut[0] - 1e-6), 7)),
                                atol=1e-6)
@@ -198,7 +198,7 @@ def test_blinks_close_the_eyes_as_the_clip_does_and_leave_gaze_alone_while_open(
     (np.full(10, np.nan), "finite"), (np.array(["a"] * 10), "0 open"), (None, "0 to 60"), (".", "0 to 60")])
 def test_blinks_that_cannot_be_used_are_refused(tiny_dataset, blink, message):
     with pytest.raises(InputError, match=message):
-        control.eye_motion(tiny_dataset, blink, 10)
+        motion.eye_motion(tiny_dataset, blink, 10)
 
 
 def test_a_video_with_anothers_motion_and_drawn_blinks(tiny_dataset, wild, tmp_path):

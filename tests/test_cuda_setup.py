@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb import cli, cuda_extension, cuda_setup, pipeline
-from egstalker_nb.device import drawing_device
-from egstalker_nb.errors import InputError
+from egstalker_nb import cli, cuda_setup
+from egstalker_nb.core import cuda_extension
+from egstalker_nb.core.device import drawing_device
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.notebook import runner
 
 ROOT = Path(__file__).resolve().parents[1]
 DRIVER = cuda_setup.Driver((13, 0), (cuda_setup.Card("Some Card", (8, 6)),))
@@ -22,7 +24,7 @@ DRIVER = cuda_setup.Driver((13, 0), (cuda_setup.Card("Some Card", (8, 6)),))
 def card(monkeypatch, tmp_path):
     """A machine with a card, its driver, a CUDA build of torch and every tool; the environment is `tmp_path`."""
     monkeypatch.setattr(cuda_setup, "find_driver", lambda: DRIVER)
-    monkeypatch.setattr(pipeline, "find_driver", lambda: DRIVER)
+    monkeypatch.setattr(runner, "find_driver", lambda: DRIVER)
     for module in (cuda_setup, cuda_extension):
         monkeypatch.setattr(module, "FOLDER", tmp_path / "share")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
@@ -243,7 +245,7 @@ COMMANDS = {
     "export_frames": lambda run, device: egs.export_frames(run, "no.wav", device=device),
     "export_ply": lambda run, device: egs.export_ply(run, "no.wav", device=device),
     "sync_score": lambda run, device: egs.sync_score(run, device=device),
-    "run": lambda run, device: pipeline.run_notebooks("no.mp4", "quick_test", device=device),
+    "run": lambda run, device: runner.run_notebooks("no.mp4", "quick_test", device=device),
 }
 
 
@@ -299,6 +301,6 @@ def test_notebooks_keep_off_the_card_if_asked(tmp_path, monkeypatch):
     """Their kernels are other processes: the card is hidden from those, and only from those."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for device, expected in ("cpu", ""), (None, None):
-        with pipeline._kernel_environment(tmp_path / "line", tmp_path, device):
-            assert pipeline.os.environ.get("CUDA_VISIBLE_DEVICES") == expected
-        assert "CUDA_VISIBLE_DEVICES" not in pipeline.os.environ
+        with runner._kernel_environment(tmp_path / "line", tmp_path, device):
+            assert runner.os.environ.get("CUDA_VISIBLE_DEVICES") == expected
+        assert "CUDA_VISIBLE_DEVICES" not in runner.os.environ

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import egstalker_nb as egs
-from egstalker_nb.errors import DatasetError
+from egstalker_nb.core.errors import DatasetError
 
 
 @pytest.fixture

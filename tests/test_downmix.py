@@ -7,9 +7,8 @@ import av
 import numpy as np
 import pytest
 
-import egstalker_nb as egs
-from egstalker_nb.audio import load_audio
-from egstalker_nb.errors import InputError
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.media.audio import load_audio, save_wav
 
 RNG = np.random.default_rng(0)
 TIME = np.arange(64_000) / 16_000
@@ -200,7 +199,7 @@ def test_a_track_that_is_not_there_is_refused_with_a_list(track, tmp_path):
 
 
 def test_one_track_needs_no_choice(voice, tmp_path):
-    path = egs.audio.save_wav(tmp_path / "a.wav", voice)
+    path = save_wav(tmp_path / "a.wav", voice)
     assert not loaded(path)[1]
     np.testing.assert_array_equal(loaded(path, track=1)[0], loaded(path)[0])
     with pytest.raises(InputError, match="track=2; tracks of .*1: no language, pcm_s16le, 1 channel"):

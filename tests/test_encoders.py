@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from egstalker_nb import ctc
-from egstalker_nb.audio import frames_of, load_audio, save_wav
-from egstalker_nb.ctc import CLASSES, find_model, map_classes
-from egstalker_nb.encoders import BUILT_IN, load_encoder
-from egstalker_nb.errors import InputError, MissingPackageError
-from egstalker_nb.rendering import audio_script
+from egstalker_nb.core.errors import InputError, MissingPackageError
+from egstalker_nb.media.audio import frames_of, load_audio, save_wav
+from egstalker_nb.rendering.renderer import audio_script
+from egstalker_nb.speech import ctc
+from egstalker_nb.speech.ctc import CLASSES, find_model, map_classes
+from egstalker_nb.speech.encoders import BUILT_IN, load_encoder
 
 transformers = pytest.importorskip("transformers", reason="the extra 'asr' is not installed")
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "|"]

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import egstalker_nb as egs
-import egstalker_nb.evaluation as evaluation
-from egstalker_nb.errors import InputError
-from egstalker_nb.progress import Progress, progress
+import egstalker_nb.evaluation.evaluate as evaluation
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.core.progress import Progress, progress
 
 CFG = dict(iterations=60, coarse_iterations=20, batch_size=2, plane_resolution=[8, 16])
 

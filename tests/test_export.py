@@ -7,12 +7,14 @@ import pytest
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb import cli, export, gaussians
-from egstalker_nb.audio import load_audio, save_wav
-from egstalker_nb.errors import InputError
-from egstalker_nb.progress import Listener, listening
+from egstalker_nb import cli
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.core.progress import Listener, listening
+from egstalker_nb.media.audio import load_audio, save_wav
+from egstalker_nb.model import ply
 from egstalker_nb.rasterizer import rasterize
-from egstalker_nb.rendering import Renderer, audio_script
+from egstalker_nb.rendering import export
+from egstalker_nb.rendering.renderer import Renderer, audio_script
 
 FRAMES = 6
 
@@ -50,7 +52,7 @@ def test_ply_gives_back_what_was_rendered(spoken_run, speech, tmp_path):
     want, _ = renderer.batch(renderer.mouth(script), *(torch.from_numpy(x) for x in (script.eyes, script.w2c)), None,
                              torch.from_numpy(script.pose))
     assert len(done.files) == len(script) == FRAMES
-    moved = [gaussians.load_ply(path, head.cfg.sh_degree) for path in done.files]
+    moved = [ply.load_ply(path, head.cfg.sh_degree) for path in done.files]
     assert not torch.allclose(moved[0]["means"], moved[-1]["means"], atol=1e-4)
     for i in (0, FRAMES - 1):
         g = moved[i]

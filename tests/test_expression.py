@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from egstalker_nb.expression import COLUMNS, motion, upper_face
+from egstalker_nb.face.expression import COLUMNS, motion, upper_face
 
 FOCAL, SIZE, COUNT = 600.0, 256, 40
 BROW = [55, 107, 65, 66]   # the inner brow of column 1

@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from egstalker_nb import diagrams, figures, metrics, phones, plots, tables
-from egstalker_nb.audio import steps_of
 from egstalker_nb.config import FIELDS, load_config
-from egstalker_nb.encoders import EXTERNAL
-from egstalker_nb.errors import EgsError, InputError
-from egstalker_nb.preparation.face import LIP_MARGIN, LIPS, rectangles
-from egstalker_nb.rendering import Renderer
-from egstalker_nb.silence import loudness
-from egstalker_nb.trainer import new_head
+from egstalker_nb.core import table
+from egstalker_nb.core.errors import EgsError, InputError
+from egstalker_nb.face.landmarks import LIP_MARGIN, LIPS, rectangles
+from egstalker_nb.media.audio import steps_of
+from egstalker_nb.metrics import landmark_metrics
+from egstalker_nb.notebook import diagrams, figures, plots, tables
+from egstalker_nb.rendering import inspection
+from egstalker_nb.rendering.renderer import Renderer
+from egstalker_nb.speech import phones
+from egstalker_nb.speech.encoders import EXTERNAL
+from egstalker_nb.speech.voice_activity import loudness
+from egstalker_nb.training.init_head import new_head
 
 
 @pytest.fixture
@@ -64,7 +68,7 @@ def test_head_figures(moving, tmp_path):
 
 def test_picture_rows(tiny_dataset, tmp_path):
     ids = [1, 5, 9]
-    truth = figures.frames_of(tiny_dataset, ids)
+    truth = inspection.frames_of(tiny_dataset, ids)
     saved(figures.against_truth(truth, 255 - truth, ["a", "b", "c"]), tmp_path)
     figure = figures.faces_and_mouths({"video": truth, "render": truth}, tiny_dataset.lip_rect[ids], ["a", "b", "c"])
     assert len(figure.axes) == 12, "a face and a mouth for each of two kinds and three frames"
@@ -119,7 +123,8 @@ def test_loudness_is_in_decibels_of_full_scale():
 def test_landmarks_of_the_mean_face_fall_on_the_tracked_ones(tiny_dataset):
     """Head frame to pixels: a wrong axis or centre would paint points beside the face."""
     for i in (0, 7):
-        pixels, depth = figures.projected(tiny_dataset, tiny_dataset.w2c[i], torch.from_numpy(tiny_dataset.mean_face))
+        face = torch.from_numpy(tiny_dataset.mean_face)
+        pixels, depth = inspection.projected(tiny_dataset, tiny_dataset.w2c[i], face)
         np.testing.assert_allclose(pixels, tiny_dataset.landmarks[i, :, :2], atol=0.01)
         assert (depth > 0).all()
 
@@ -128,17 +133,17 @@ def test_mouth_is_found_in_any_pose(tiny_dataset):
     """Of the mean face, in its own poses as tracked; a head further right has its mouth there."""
     ds = tiny_dataset
     tracked = rectangles(ds.landmarks, LIPS, LIP_MARGIN, ds.size)
-    np.testing.assert_array_equal(figures.lip_rects(ds, ds.w2c), tracked)
+    np.testing.assert_array_equal(inspection.lip_rects(ds, ds.w2c), tracked)
     moved = ds.w2c[:1].copy()
     moved[:, 0, 3] += 9 * 0.2 * moved[:, 2, 3] / ds.focal
-    assert (figures.lip_rects(ds, moved)[0, [0, 2]] - tracked[0, [0, 2]]).tolist() == pytest.approx([2, 2], abs=1)
+    assert (inspection.lip_rects(ds, moved)[0, [0, 2]] - tracked[0, [0, 2]]).tolist() == pytest.approx([2, 2], abs=1)
 
 
 def test_faces_of_codes_open_as_the_tracked_mouth_does(sample_dataset, config):
     """The curve that is called for is compared with tracked openings: of tracked codes both must be the same."""
     ds = sample_dataset
     renderer = Renderer(new_head(ds, config), ds)
-    shown = metrics.aperture(figures.faces_of(renderer, renderer.head.mouth.codes[:ds.num_train]))
+    shown = landmark_metrics.aperture(inspection.faces_of(renderer, renderer.head.mouth.codes[:ds.num_train]))
     tracked = ds.aperture[:ds.num_train]
     assert np.corrcoef(shown, tracked)[0, 1] > 0.97
     assert shown.std() == pytest.approx(tracked.std(), rel=0.15)
@@ -148,7 +153,7 @@ def test_modes_are_drawn_two_standard_deviations_around_the_mean(sample_dataset,
     """Each of the four panels shows its own mode and no other."""
     renderer, codes = Renderer(new_head(sample_dataset, config), sample_dataset), torch.zeros(1, 8)
     codes[0, 1] = 2
-    mean, second = (figures.faces_of(renderer, c)[0][LIPS] for c in (torch.zeros(1, 8), codes))
+    mean, second = (inspection.faces_of(renderer, c)[0][LIPS] for c in (torch.zeros(1, 8), codes))
     lines = [np.column_stack(line.get_data()) for line in figures.mouth_modes(renderer).axes[1].lines]
     outer = lines[::2]
     assert np.abs(second - mean).max() > 0.01, "head units"
@@ -161,7 +166,7 @@ def test_mouth_is_centred_and_enlarged():
     """Also at the border of the picture, where the crop reaches outside."""
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[50:60, 4:16] = (255, 0, 0)
-    crop = figures.mouth(picture, np.array([4, 50, 16, 60]), edge=96)
+    crop = inspection.mouth(picture, np.array([4, 50, 16, 60]), edge=96)
     assert crop.shape == (96, 96, 3)
     red = crop[..., 0] > 128
     rows, columns = np.nonzero(red)
@@ -171,30 +176,30 @@ def test_mouth_is_centred_and_enlarged():
 
 def test_psnr_of_a_known_error():
     a = np.full((2, 16, 16, 3), 100, np.uint8)
-    assert figures.psnr(a + 51, a) == pytest.approx(-20 * np.log10(51 / 255), abs=1e-4)
+    assert inspection.psnr(a + 51, a) == pytest.approx(-20 * np.log10(51 / 255), abs=1e-4)
 
 
 def test_values_are_painted_unchanged_where_the_head_is(head, still):
     """Blending must not darken a value at soft edges; where there is no head there is no value."""
-    image = figures.painted(still, 2, torch.full((len(head), 1), 7.0))[..., 0]
+    image = inspection.painted(still, 2, torch.full((len(head), 1), 7.0))[..., 0]
     seen = np.isfinite(image)
     assert 0.05 < seen.mean() < 0.9
     np.testing.assert_allclose(image[seen], 7, rtol=1e-3)
     right = (head.gaussians["means"][:, :1] > 0).float()
-    image = figures.painted(still, 0, right)[..., 0]
+    image = inspection.painted(still, 0, right)[..., 0]
     assert np.nanmean(image[:, 42:]) > 0.8 > 0.2 > np.nanmean(image[:, :22])
 
 
 def test_rendered_follows_the_order_asked_for_and_the_offsets(head, still, tiny_dataset):
     """Frames come back in the order of `ids` over all batches; at the start the deformation changes nothing."""
     ids, deformed = [9, 0, 4], Renderer(head, tiny_dataset)
-    canonical = figures.rendered(still, ids, batch=2)
+    canonical = inspection.rendered(still, ids, batch=2)
     for picture, i in zip(canonical, ids):
-        np.testing.assert_array_equal(picture, figures.rendered(still, [i])[0])
-    np.testing.assert_array_equal(figures.rendered(deformed, ids), canonical)
-    assert all(not o.any() for o in figures.offsets(deformed, ids).values())
+        np.testing.assert_array_equal(picture, inspection.rendered(still, [i])[0])
+    np.testing.assert_array_equal(inspection.rendered(deformed, ids), canonical)
+    assert all(not o.any() for o in inspection.offsets(deformed, ids).values())
     torch.nn.init.normal_(head.deformation.heads["means"].weight, std=0.1)
-    assert (figures.rendered(deformed, ids) != canonical).any()
+    assert (inspection.rendered(deformed, ids) != canonical).any()
 
 
 # ---- diagrams ----
@@ -245,10 +250,10 @@ def test_report_table_shows_missing_values_as_missing():
 
 def test_table_as_html_and_as_text():
     """Text from a user's file must not become markup."""
-    table = tables.Table(("name", "value"), [("<b>", 0.123456), ("none", None), ("list", [1, True])], caption="a & b")
-    html = table._repr_html_()
+    shown = table.Table(("name", "value"), [("<b>", 0.123456), ("none", None), ("list", [1, True])], caption="a & b")
+    html = shown._repr_html_()
     assert "&lt;b&gt;" in html and "<b>" not in html and "a &amp; b" in html
-    assert str(table).splitlines() == ["a & b", "name  value", "<b>   0.1235", "none  -", "list  1, yes"]
+    assert str(shown).splitlines() == ["a & b", "name  value", "<b>   0.1235", "none  -", "list  1, yes"]
 
 
 def test_tensor_table_gives_shape_type_and_range():

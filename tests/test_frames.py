@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from egstalker_nb import frames as module
-from egstalker_nb.frames import Frames
-from egstalker_nb.torso import CODES, Torso
+from egstalker_nb.data import frame_loader as module
+from egstalker_nb.data.frame_loader import Frames
+from egstalker_nb.model.torso import CODES, Torso
 
 IDS = [7, 2, 5]
 POSES = torch.arange(12 * 16.0).reshape(12, 4, 4)  # of a head; other ones than those that were tracked

@@ -5,15 +5,15 @@ import re
 import nbformat
 import pytest
 
-from egstalker_nb import glossary, pipeline
-from egstalker_nb.errors import InputError
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.notebook import glossary, runner
 
 
 def asked_for() -> dict[str, list[str]]:
     """Notebook -> the words that its cells ask the glossary for."""
     found = {}
-    for name in pipeline.NOTEBOOKS:
-        cells = nbformat.read(pipeline.NOTEBOOK_DIR / f"{name}.ipynb", as_version=4).cells
+    for name in runner.NOTEBOOKS:
+        cells = nbformat.read(runner.NOTEBOOK_DIR / f"{name}.ipynb", as_version=4).cells
         calls = [node for cell in cells if cell.cell_type == "code" for node in ast.walk(ast.parse(cell.source))
                  if isinstance(node, ast.Call) and ast.unparse(node.func) == "glossary.words"]
         found[name] = [ast.literal_eval(word) for call in calls for word in call.args]
@@ -34,7 +34,7 @@ def test_entries_are_short_sentences():
     for word, (meaning, notebook) in glossary.entries().items():
         assert meaning.endswith("."), word
         assert 1 <= len(re.findall(r"[.!?](?= [A-Z`*]|$)", meaning)) <= 3, word
-        assert int(notebook) in range(1, len(pipeline.NOTEBOOKS) + 1), word
+        assert int(notebook) in range(1, len(runner.NOTEBOOKS) + 1), word
 
 
 def test_words_in_the_order_asked_for():
@@ -61,7 +61,7 @@ def test_search_finds_in_words_and_meanings():
         glossary.search("zeppelin")
 
 
-@pytest.mark.parametrize("name", pipeline.NOTEBOOKS)
+@pytest.mark.parametrize("name", runner.NOTEBOOKS)
 def test_notebooks_ask_for_words_that_exist(name):
     """Each has a few words explained, and none that fails when the cell is run."""
     words = asked_for()[name]

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from egstalker_nb.errors import InputError
-from egstalker_nb.image_io import encode_jpeg, encode_png, read_rgb, write_jpeg, write_png
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.media.image_io import encode_jpeg, encode_png, read_rgb, write_jpeg, write_png
 
 ROOT = Path(__file__).parents[1]
 

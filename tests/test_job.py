@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from egstalker_nb import progress
-from egstalker_nb.errors import InputError
-from egstalker_nb.files import alone_in
-from egstalker_nb.progress import Listener, Progress, listening
-from egstalker_nb.training import stop_signal
-from egstalker_nb.widgets import Job, Panel
-from egstalker_nb.widgets import job as job_module
+from egstalker_nb.core import progress
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.core.files import alone_in
+from egstalker_nb.core.progress import Listener, Progress, listening
+from egstalker_nb.notebook.widgets import Job, Panel
+from egstalker_nb.notebook.widgets import job as job_module
+from egstalker_nb.training.train import stop_signal
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from egstalker_nb.config import load_config
-from egstalker_nb.losses import Losses, picture_sums
-from egstalker_nb.metrics import ssim_map
+from egstalker_nb.metrics.image_metrics import ssim_map
+from egstalker_nb.training.losses import Losses, picture_sums
 
 
 def pictures(batch, height, width, seed=0):

@@ -7,20 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from egstalker_nb.errors import InputError
-from egstalker_nb.metrics import (
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.face.regions import PARTS
+from egstalker_nb.metrics.image_metrics import blur, psnr, seam, ssim, ssim_map
+from egstalker_nb.metrics.landmark_metrics import (
     aperture,
     blink_ratio,
-    blur,
     correlation_and_lag,
     landmark_distance,
-    psnr,
-    seam,
-    ssim,
-    ssim_map,
     temporal_jitter,
 )
-from egstalker_nb.regions import PARTS
 
 
 def plain_blur(x, sigma=1.5, size=11):

@@ -3,12 +3,13 @@ import pytest
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb.errors import InputError
-from egstalker_nb.gaussians import load_ply, make_gaussians, save_ply
-from egstalker_nb.model import TaylorKAN
-from egstalker_nb.mouth import fit_mouth
-from egstalker_nb.regions import part_landmarks, share_of_parts
-from egstalker_nb.trainer import new_head
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.face.regions import part_landmarks, share_of_parts
+from egstalker_nb.model.deformation import TaylorKAN
+from egstalker_nb.model.gaussians import make_gaussians
+from egstalker_nb.model.ply import load_ply, save_ply
+from egstalker_nb.training.fit_mouth import fit_mouth
+from egstalker_nb.training.init_head import new_head
 
 
 @pytest.fixture

@@ -12,12 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import egstalker_nb as egs
-from egstalker_nb import trainer
-from egstalker_nb.audio import SAMPLES_PER_FRAME, load_audio
-from egstalker_nb.encoders import load_encoder
-from egstalker_nb.errors import DatasetError
-from egstalker_nb.mouth import CENTRE, MODES, OPEN_TAPS, SHAPE, Mouth, fit_mouth, shut_in_silence
-from egstalker_nb.torso import Torso
+from egstalker_nb.core.errors import DatasetError
+from egstalker_nb.media.audio import load_audio
+from egstalker_nb.media.rates import SAMPLES_PER_FRAME
+from egstalker_nb.model.mouth import CENTRE, MODES, OPEN_TAPS, SHAPE, Mouth
+from egstalker_nb.model.torso import Torso
+from egstalker_nb.speech.encoders import load_encoder
+from egstalker_nb.speech.voice_activity import shut_in_silence
+from egstalker_nb.training import init_head, trainer
+from egstalker_nb.training.fit_mouth import fit_mouth
 
 CFG = dict(iterations=20, coarse_iterations=10, batch_size=2, checkpoint_interval=10, plane_resolution=[8, 16])
 REST = 0.3  # height of the made-up mouth at rest
@@ -259,7 +262,7 @@ def test_going_on_keeps_mouth_and_torso(run, tiny_dataset, monkeypatch):
 
     kept = run.load_head(device="cpu")
     monkeypatch.setattr(trainer, "fit_torso", never)
-    monkeypatch.setattr(trainer, "fit_mouth", lambda ds: Mouth(len(ds)))
+    monkeypatch.setattr(init_head, "fit_mouth", lambda ds: Mouth(len(ds)))
     again = trainer.Trainer(tiny_dataset, run.config, run, torch.device("cpu"))
     for part in ("mouth", "torso"):
         before, now = getattr(kept, part).state_dict(), getattr(again.head, part).state_dict()

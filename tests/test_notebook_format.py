@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 
-from egstalker_nb import pipeline
+from egstalker_nb.notebook import runner
 
 MAX_LINES = 20     # of a code cell
 MAX_IN_A_ROW = 3   # code cells without prose between them
@@ -14,11 +14,11 @@ METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "na
             "language_info": {"name": "python"}}
 HEADER = (r"\*\*What it shows\.\*\*", r"\*\*Inputs\.\*\*", r"\*\*Outputs\.\*\*", r"\*\*Run time\.\*\*")
 ABSOLUTE = re.compile(r"(?<![\w.*~/])/(?:home|root|tmp|work|usr|mnt|opt|var|Users|content|kaggle)/|\b[A-Z]:\\|file://")
-each_notebook = pytest.mark.parametrize("name", pipeline.NOTEBOOKS)
+each_notebook = pytest.mark.parametrize("name", runner.NOTEBOOKS)
 
 
 def text_of(name: str) -> str:
-    return (pipeline.NOTEBOOK_DIR / f"{name}.ipynb").read_text(encoding="utf-8")
+    return (runner.NOTEBOOK_DIR / f"{name}.ipynb").read_text(encoding="utf-8")
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -127,7 +127,7 @@ def test_it_ends_with_a_check_and_exercises(name):
     used = ast.unparse(asked.func.value.func).split(".")[-1]
     imports = {alias.asname or alias.name: node.module for cell in code_cells(name)
                for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert imports.get(used, "").startswith("egstalker_nb.exercises") or "exercises." in ast.unparse(asked)
+    assert imports.get(used, "").startswith("egstalker_nb.notebook.exercises") or "exercises." in ast.unparse(asked)
     later = [i for i, cell in enumerate(read(name).cells) if cell.source.startswith(("## Check", "## Exercises"))]
     assert len(later) == 2 and later[0] < later[1] and later[0] >= 0.75 * len(read(name).cells)
 

@@ -7,8 +7,9 @@ import papermill
 import pytest
 
 import egstalker_nb as egs
-from egstalker_nb import cli, pipeline
-from egstalker_nb.video import probe
+from egstalker_nb import cli
+from egstalker_nb.media.video_reader import probe
+from egstalker_nb.notebook import runner
 
 MAX_CELL_LINES = 25
 PARAMETERS = {
@@ -19,11 +20,11 @@ PARAMETERS = {
     "05_config_comparison": {"runs", "dataset"},
     "06_custom_audio_rendering": {"run", "audio", "out", "poses", "blink", "duration"},
 }
-each_notebook = pytest.mark.parametrize("name", pipeline.NOTEBOOKS)
+each_notebook = pytest.mark.parametrize("name", runner.NOTEBOOKS)
 
 
 def read(name: str) -> nbformat.NotebookNode:
-    return nbformat.read(pipeline.NOTEBOOK_DIR / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
+    return nbformat.read(runner.NOTEBOOK_DIR / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
 
 
 def parameter_cells(nb: nbformat.NotebookNode) -> list:
@@ -37,8 +38,8 @@ def assigned(cell: nbformat.NotebookNode) -> set:
 
 def test_the_six_are_there_and_no_other():
     """A notebook outside the list would never be run by anyone."""
-    assert sorted(p.stem for p in pipeline.NOTEBOOK_DIR.glob("*.ipynb")) == list(pipeline.NOTEBOOKS)
-    assert set(PARAMETERS) == set(pipeline.NOTEBOOKS)
+    assert sorted(p.stem for p in runner.NOTEBOOK_DIR.glob("*.ipynb")) == list(runner.NOTEBOOKS)
+    assert set(PARAMETERS) == set(runner.NOTEBOOKS)
 
 
 @each_notebook
@@ -79,7 +80,7 @@ def test_parameters_are_literals_in_one_cell(name):
 def test_papermill_sees_every_parameter(name):
     """Papermill's inspection drops lines it cannot read (`=` in a comment, `int | None`), and they become unknown."""
     (cell,) = parameter_cells(read(name))
-    assert set(papermill.inspect_notebook(str(pipeline.NOTEBOOK_DIR / f"{name}.ipynb"))) == assigned(cell)
+    assert set(papermill.inspect_notebook(str(runner.NOTEBOOK_DIR / f"{name}.ipynb"))) == assigned(cell)
 
 
 @pytest.mark.parametrize("encoder, folder", [("logmel", False), ("model", True), (None, False)])
@@ -87,7 +88,7 @@ def test_encoder_reaches_the_notebooks(tmp_path, monkeypatch, encoder, folder):
     """A name stays a name; a model's folder is meant as seen from where the command was given."""
     monkeypatch.chdir(tmp_path)
     given = {}
-    monkeypatch.setattr(pipeline, "run_notebooks", lambda *args, **more: given.update(more))
+    monkeypatch.setattr(runner, "run_notebooks", lambda *args, **more: given.update(more))
     if folder:
         (tmp_path / encoder).mkdir()
     assert cli.main(["run", "clip.mp4", *(["--encoder", encoder] if encoder else [])]) == 0
@@ -100,7 +101,7 @@ def test_all_six_run_headless_on_the_sample(headless):
     info = probe(headless.video)
     assert (info.width, info.height, info.fps, info.has_audio) == (headless.size, headless.size, 25, True)
     assert abs(info.duration - headless.seconds) <= 0.04
-    assert sorted(p.stem for p in (headless.out / "notebooks").glob("*.ipynb")) == list(pipeline.NOTEBOOKS)
+    assert sorted(p.stem for p in (headless.out / "notebooks").glob("*.ipynb")) == list(runner.NOTEBOOKS)
 
 
 def test_the_notebooks_ran_with_refined_poses(headless):

@@ -9,14 +9,15 @@ import pytest
 from test_audio import encode
 
 import egstalker_nb as egs
-from egstalker_nb import phones
-from egstalker_nb.audio import SAMPLES_PER_FRAME, load_audio
-from egstalker_nb.encoders import DEFAULT_ENCODER, load_encoder
+from egstalker_nb.media.audio import load_audio
+from egstalker_nb.media.rates import SAMPLES_PER_FRAME
+from egstalker_nb.media.video_reader import read_frames
+from egstalker_nb.media.video_writer import write_video
 from egstalker_nb.preparation import build, offset
 from egstalker_nb.preparation.offset import LEAD, moved_earlier, sound_offset
 from egstalker_nb.preparation.steps import Step, read_npz
-from egstalker_nb.video import read_frames
-from egstalker_nb.video_writer import write_video
+from egstalker_nb.speech import phones
+from egstalker_nb.speech.encoders import DEFAULT_ENCODER, load_encoder
 
 pytestmark = pytest.mark.slow
 

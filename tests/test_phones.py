@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from egstalker_nb import phones
-from egstalker_nb.audio import SAMPLES_PER_STEP, load_audio
-from egstalker_nb.metrics import correlation_and_lag
+from egstalker_nb.media.audio import SAMPLES_PER_STEP, load_audio
+from egstalker_nb.metrics.landmark_metrics import correlation_and_lag
+from egstalker_nb.speech import phones
 
 DATA = Path(__file__).parent / "data"
 for folder in ("benchmarks", "tools/phones"):

@@ -8,8 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from egstalker_nb import cli, pipeline
-from egstalker_nb.errors import ConfigError, InputError
+from egstalker_nb import cli
+from egstalker_nb.core.errors import ConfigError, InputError
+from egstalker_nb.notebook import runner
 
 PARAMETERS = {
     "first": 'video = ""\ndataset = ""\nsize = 512',
@@ -45,7 +46,7 @@ def made_up(tmp_path, monkeypatch):
 
 def run(folder: Path, **changes):
     arguments = {"notebooks": ("first", "second"), "notebook_dir": folder / "nb", **changes}
-    return pipeline.run_notebooks(folder / "clip one.mp4", "quick_test", **arguments)
+    return runner.run_notebooks(folder / "clip one.mp4", "quick_test", **arguments)
 
 
 def logged(folder: Path) -> list:
@@ -93,7 +94,7 @@ def test_failing_cell_is_named_and_the_notebook_saved(made_up, capsys):
     """A user must learn which notebook, which cell and why, and find the traceback; later notebooks must not run."""
     write_notebook(made_up / "nb", "first", PARAMETERS["first"], "print('before')",
                    "# a comment\nvalue = 1\nraise ValueError('the plug is out')")
-    with pytest.raises(pipeline.NotebookError) as caught:
+    with pytest.raises(runner.NotebookError) as caught:
         run(made_up)
     saved = made_up / "outputs" / "clip_one" / "notebooks" / "first.ipynb"
     message = str(caught.value)
@@ -107,7 +108,7 @@ def test_failing_cell_is_named_and_the_notebook_saved(made_up, capsys):
 def test_dead_kernel_is_named_and_the_notebook_saved(made_up):
     """A kernel that the system kills (out of memory) leaves no traceback; the message must still name the cell."""
     write_notebook(made_up / "nb", "first", PARAMETERS["first"], "print('before')", "import os\nos._exit(9)")
-    with pytest.raises(pipeline.NotebookError, match=r"notebook first .*kernel died in cell \[4\] `import os`"):
+    with pytest.raises(runner.NotebookError, match=r"notebook first .*kernel died in cell \[4\] `import os`"):
         run(made_up)
     assert (made_up / "outputs" / "clip_one" / "notebooks" / "first.ipynb").is_file()
 
@@ -137,9 +138,9 @@ def test_missing_video_is_found_before_anything_starts(made_up):
 
 def test_progress_line_of_the_kernel_is_shown(made_up, monkeypatch, capsys):
     """The kernels' bars are display updates that Papermill does not print: they come through a file."""
-    monkeypatch.setattr(pipeline, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "LOG_SECONDS", 0.0)
     write_notebook(made_up / "nb", "first", PARAMETERS["first"], "import time",
-                   "from egstalker_nb.progress import progress\n"
+                   "from egstalker_nb.core.progress import progress\n"
                    "for _ in progress(range(3), 'counting sheep'):\n    time.sleep(0.6)")
     run(made_up, notebooks=("first",))
     assert "      counting sheep" in capsys.readouterr().out
@@ -171,7 +172,7 @@ def test_command_line_lets_other_errors_through(monkeypatch, tmp_path):
     def broken(*args, **kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(pipeline, "run_notebooks", broken)
+    monkeypatch.setattr(runner, "run_notebooks", broken)
     with pytest.raises(ZeroDivisionError):
         cli.main(["run", str(tmp_path / "clip.mp4")])
 

@@ -11,10 +11,12 @@ import nbformat
 import numpy as np
 import pytest
 
-from egstalker_nb import gallery, pipeline, player
-from egstalker_nb.audio import save_wav
-from egstalker_nb.rendering import Video
-from egstalker_nb.widgets.base import media
+from egstalker_nb.media import player
+from egstalker_nb.media.audio import save_wav
+from egstalker_nb.notebook import runner
+from egstalker_nb.notebook.gallery import build
+from egstalker_nb.notebook.widgets.base import media
+from egstalker_nb.rendering.render import Video
 
 NAMES = ["talk.mp4", "my talk (1).mp4", 'it\'s "5".mp4', "Übung.mp4", "顔の動画.mp4", "a#b.mp4", "100%.mp4",
          "50%25.mp4", "a&b<c>.mp4", "a?b=c;d.mp4", "http:talk.mp4"]
@@ -93,7 +95,7 @@ def test_headless_runs_refer_to_files_from_where_the_notebook_is_saved(small, tm
     """Its kernel works in another folder."""
     saved = tmp_path / "outputs" / "me" / "notebooks"
     made = video(tmp_path / "outputs" / "me" / "talk.mp4", 1001)
-    with pipeline._kernel_environment(tmp_path / "progress", saved, None):
+    with runner._kernel_environment(tmp_path / "progress", saved, None):
         assert Seen(made._repr_html_()).one("video")["src"] == "../talk.mp4"
     assert player.FOLDER not in os.environ
 
@@ -107,7 +109,7 @@ def test_widgets_show_the_same(small, tmp_path):
 
 
 def test_a_long_sound_is_played_from_its_file(small, tmp_path):
-    from egstalker_nb.widgets.speaking import SpeechIn
+    from egstalker_nb.notebook.widgets.speech_input import SpeechIn
 
     long, short = (save_wav(tmp_path / f"{n}.wav", np.zeros(n, np.float32)) for n in (600, 400))
     now = [(long, np.zeros(600, np.float32))]
@@ -119,7 +121,7 @@ def test_a_long_sound_is_played_from_its_file(small, tmp_path):
 
 
 def test_the_panel_says_that_nothing_can_be_heard(tmp_path):
-    from egstalker_nb.widgets.speaking import SpeechIn
+    from egstalker_nb.notebook.widgets.speech_input import SpeechIn
 
     now = [(tmp_path / "a.wav", np.zeros(6400, np.float32))]
     panel = SpeechIn(lambda file: None, lambda: now[0], tmp_path)
@@ -145,7 +147,7 @@ def test_the_gallery_holds_copies_of_large_videos(small, name, tmp_path, monkeyp
     made = video(folder.parent / name, 1001)
     monkeypatch.setenv(player.FOLDER, str(folder))
     executed(folder, made._repr_html_())
-    index = gallery.export(tmp_path / "outputs").index
+    index = build.export(tmp_path / "outputs").index
     page = index.parent / "me" / "06_custom_audio_rendering.html"
     tags = Seen(page.read_text(encoding="utf-8")).tags
     (player_,) = [attrs for tag, attrs in tags if tag == "video"]
@@ -162,6 +164,6 @@ def test_a_video_that_was_deleted_since_leaves_no_dead_link(small, tmp_path, mon
     monkeypatch.setenv(player.FOLDER, str(folder))
     executed(folder, made._repr_html_())
     made.path.unlink()
-    index = gallery.export(tmp_path / "outputs").index
+    index = build.export(tmp_path / "outputs").index
     text = (index.parent / "me" / "06_custom_audio_rendering.html").read_text(encoding="utf-8")
     assert "../talk.mp4" not in text and "talk.mp4" in text

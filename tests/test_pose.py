@@ -2,9 +2,10 @@
 import numpy as np
 import pytest
 
-from egstalker_nb.errors import InputError
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.face import pose_math
+from egstalker_nb.face.landmarks import CHIN, FOREHEAD, RIGID, RIGID_MIDDLE, RIGID_PAIRS
 from egstalker_nb.preparation import bundle
-from egstalker_nb.preparation.face import CHIN, FOREHEAD, RIGID, RIGID_MIDDLE, RIGID_PAIRS
 from egstalker_nb.preparation.pose import solve_pose
 
 SIZE, FOCAL, COUNT = 512, 1280.0, 80
@@ -27,7 +28,7 @@ def made_up_poses():
     t = np.arange(COUNT) / 25
     turn = np.stack([0.10 * np.sin(2 * t), 0.22 * np.sin(3 * t + 1), 0.08 * np.cos(2.5 * t)], axis=1)
     place = np.stack([0.2 * np.sin(t), 0.1 * np.cos(2 * t), 11 + 0.3 * np.sin(1.5 * t)], axis=1)
-    return bundle.exponential(turn), place
+    return pose_math.exponential(turn), place
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def truth():
     rng = np.random.default_rng(0)
     head = made_up_head(rng)
     rotation, place = made_up_poses()
-    landmarks = np.concatenate([bundle.project(rotation, place, head, FOCAL) + SIZE / 2,
+    landmarks = np.concatenate([pose_math.project(rotation, place, head, FOCAL) + SIZE / 2,
                                 # depth as the tracker gives it: a little too flat
                                 0.95 * FOCAL / 11 * np.einsum("nij,pj->npi", rotation, head)[..., 2:]], axis=2)
     landmarks += rng.normal(0, 0.5, landmarks.shape)
@@ -70,7 +71,7 @@ def test_mean_face_lands_on_the_landmarks_and_fills_the_head_frame(truth):
     _, _, _, landmarks = truth
     poses = solve_pose(landmarks, np.ones(COUNT, bool), SIZE)
     face = poses.mean_face.astype(float)
-    shown = bundle.project(poses.w2c[:, :3, :3].astype(float), poses.w2c[:, :3, 3].astype(float), face, poses.focal)
+    shown = pose_math.project(poses.w2c[:, :3, :3].astype(float), poses.w2c[:, :3, 3].astype(float), face, poses.focal)
     assert np.abs(shown + SIZE / 2 - landmarks[..., :2]).mean(axis=(0, 1)).max() < 0.7
     assert np.abs(face[RIGID].mean(axis=0)).max() < 1e-4
     assert np.linalg.norm(face - face.mean(axis=0), axis=1).mean() == pytest.approx(1, abs=1e-4)
@@ -101,11 +102,11 @@ def test_before_the_first_face_the_head_rests(truth):
 
 def test_a_sudden_movement_is_not_smoothed_away(truth):
     head, rotation, place, _ = truth
-    jump = bundle.exponential(np.array([[0.0, 0.5, 0.0]]))[0]
+    jump = pose_math.exponential(np.array([[0.0, 0.5, 0.0]]))[0]
     rotation, place = rotation.copy(), place.copy()
     rotation[40:] = jump @ rotation[40:]
     place[40:] += [0.8, 0.3, 1.0]
-    landmarks = np.concatenate([bundle.project(rotation, place, head, FOCAL) + SIZE / 2,
+    landmarks = np.concatenate([pose_math.project(rotation, place, head, FOCAL) + SIZE / 2,
                                 FOCAL / 11 * np.einsum("nij,pj->npi", rotation, head)[..., 2:]], axis=2)
     poses = solve_pose(landmarks.astype(np.float32), np.ones(COUNT, bool), SIZE)
     assert misfit(poses, rotation)[36:44].max() < 0.5
@@ -126,7 +127,7 @@ def test_smoothing_takes_out_trembling(truth):
     poses = solve_pose(landmarks, np.ones(COUNT, bool), SIZE)
     found = poses.w2c[:, :3, :3].astype(float)
     # accelerations of the true head are below 0.15 degrees per frame^2 and vary slowly: their change is trembling
-    turn = bundle.logarithm(found[1:] @ np.transpose(found[:-1], (0, 2, 1)))
+    turn = pose_math.logarithm(found[1:] @ np.transpose(found[:-1], (0, 2, 1)))
     wobble = np.diff(turn, n=2, axis=0)
     # 0.5 px of noise on 69 landmarks alone would leave about 0.1 degrees
     assert np.degrees(np.sqrt((wobble**2).sum(axis=1).mean())) < 0.05
@@ -147,20 +148,20 @@ def test_derivatives_of_the_projection_are_right(truth):
     for k in range(6):
         delta = np.zeros((COUNT, 6))
         delta[:, k] = step
-        moved = bundle.project(bundle.exponential(delta[:, :3]) @ rotation, place + delta[:, 3:], points, FOCAL)
-        back = bundle.project(bundle.exponential(-delta[:, :3]) @ rotation, place - delta[:, 3:], points, FOCAL)
+        moved = pose_math.project(pose_math.exponential(delta[:, :3]) @ rotation, place + delta[:, 3:], points, FOCAL)
+        back = pose_math.project(pose_math.exponential(-delta[:, :3]) @ rotation, place - delta[:, 3:], points, FOCAL)
         np.testing.assert_allclose(to_pose[..., k], (moved - back) / (2 * step), rtol=1e-4, atol=1e-3)
     for k in range(3):
         delta = np.eye(3)[k] * step
-        slope = (bundle.project(rotation, place, points + delta, FOCAL)
-                 - bundle.project(rotation, place, points - delta, FOCAL)) / (2 * step)
+        slope = (pose_math.project(rotation, place, points + delta, FOCAL)
+                 - pose_math.project(rotation, place, points - delta, FOCAL)) / (2 * step)
         np.testing.assert_allclose(to_point[..., k], slope, rtol=1e-4, atol=1e-3)
 
 
 def test_rotation_logarithm_inverts_the_exponential():
     vectors = np.random.default_rng(1).normal(0, 0.7, (50, 3))
     vectors[0] = 0
-    np.testing.assert_allclose(bundle.logarithm(bundle.exponential(vectors)), vectors, atol=1e-9)
+    np.testing.assert_allclose(pose_math.logarithm(pose_math.exponential(vectors)), vectors, atol=1e-9)
 
 
 def test_no_face_is_an_input_error(truth):

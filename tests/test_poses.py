@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from egstalker_nb.dataset import Dataset
-from egstalker_nb.mouth import Mouth
-from egstalker_nb.poses import moved, refine_poses
+from egstalker_nb.data.dataset import Dataset
+from egstalker_nb.model.mouth import Mouth
+from egstalker_nb.model.torso import Torso
 from egstalker_nb.rasterizer import rasterize
-from egstalker_nb.torso import Torso
+from egstalker_nb.training.pose_refinement import moved, refine_poses
 
 SIZE, COUNT = 64, 6
 

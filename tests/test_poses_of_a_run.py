@@ -11,10 +11,14 @@ import pytest
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb import evaluation, figures, growth_figures, lessons, model, pipeline, plots, sidebyside, sync, widgets
-from egstalker_nb.exercises.coarse import coarse
-from egstalker_nb.exercises.fine import fine
-from egstalker_nb.poses import moved
+from egstalker_nb.analysis import attribution, frame_cache
+from egstalker_nb.evaluation import evaluate, lip_sync
+from egstalker_nb.model import deformation, head
+from egstalker_nb.notebook import figures, growth_figures, plots, runner, widgets
+from egstalker_nb.notebook.exercises.notebook_02 import coarse
+from egstalker_nb.notebook.exercises.notebook_03 import fine
+from egstalker_nb.rendering import inspection
+from egstalker_nb.training.pose_refinement import moved
 
 COARSE, LAST = 30, 90   # poses are refined at 30 and once more at 60
 SETTINGS = dict(iterations=LAST, coarse_iterations=COARSE, pose_steps=4, batch_size=2, plane_resolution=[8, 16])
@@ -38,7 +42,7 @@ def executed(name, **parameters):
     names, finished = {}, {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "finish", lambda figure, folder, title: finished.update({title: figure}))
-        for cell in nbformat.read(pipeline.NOTEBOOK_DIR / f"{name}.ipynb", as_version=4).cells:
+        for cell in nbformat.read(runner.NOTEBOOK_DIR / f"{name}.ipynb", as_version=4).cells:
             if cell.cell_type == "code":
                 exec(cell.source, names)
             if "parameters" in cell.metadata.get("tags", []):
@@ -51,7 +55,7 @@ def notebooks(dataset):
     """Notebooks 02 and 03, which train the run, as they are at their ends; without mediapipe, for speed."""
     given = {"dataset": str(dataset), "run": str(dataset.parent / "run"), "overrides": SETTINGS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "_tracker", lambda: (None, "no landmarks here"))
+        patch.setattr(evaluate, "_tracker", lambda: (None, "no landmarks here"))
         return executed("02_coarse_training", **given), executed("03_fine_training", **given)
 
 
@@ -63,7 +67,7 @@ def run(dataset, notebooks):
 def scored(run, iteration, ids):
     """PSNR of the composite of single frames, in dB, as `egs.evaluate` says."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "_tracker", lambda: (None, "no landmarks here"))
+        patch.setattr(evaluate, "_tracker", lambda: (None, "no landmarks here"))
         sums = [n * egs.evaluate(run, "all", iteration, max_frames=n, device="cpu")["psnr_composite"]
                 for n in range(1, len(run.dataset) + 1)]
     return np.diff([0.0, *sums])[ids].tolist()
@@ -79,16 +83,16 @@ def drawn(figure):
 
 def test_tracked_poses_would_cost_several_decibels(run):
     """Else this file could not tell one from the other."""
-    renderer, truth = egs.Renderer.from_run(run, device="cpu"), figures.frames_of(run.dataset, range(10))
-    own = figures.psnr(figures.rendered(renderer, range(10)), truth)
+    renderer, truth = egs.Renderer.from_run(run, device="cpu"), inspection.frames_of(run.dataset, range(10))
+    own = inspection.psnr(inspection.rendered(renderer, range(10)), truth)
     renderer.head.w2c.copy_(torch.from_numpy(run.dataset.w2c))
-    assert own > figures.psnr(figures.rendered(renderer, range(10)), truth) + 2
+    assert own > inspection.psnr(inspection.rendered(renderer, range(10)), truth) + 2
 
 
 def test_notebook_02_shows_the_coarse_head_as_it_is_scored(run, notebooks):
     (names, finished), _ = notebooks
     wanted = scored(run, COARSE, names["ids"])
-    found = [figures.psnr(*pair) for pair in zip(names["shown"], names["truth"])]
+    found = [inspection.psnr(*pair) for pair in zip(names["shown"], names["truth"])]
     assert found == pytest.approx(wanted, abs=CLOSE)
     assert drawn(finished["coarse_renders"]) == pytest.approx(wanted, abs=CLOSE + 0.05)
 
@@ -96,7 +100,7 @@ def test_notebook_02_shows_the_coarse_head_as_it_is_scored(run, notebooks):
 def test_notebook_03_shows_both_heads_as_they_are_scored(run, notebooks):
     _, (names, finished) = notebooks
     for kind, iteration in (("coarse", COARSE), ("fine", LAST)):
-        found = [figures.psnr(*pair) for pair in zip(names["kinds"][kind], names["kinds"]["video"])]
+        found = [inspection.psnr(*pair) for pair in zip(names["kinds"][kind], names["kinds"]["video"])]
         assert found == pytest.approx(scored(run, iteration, names["both"]), abs=CLOSE), kind
     assert drawn(finished["fine_renders"]) == pytest.approx(scored(run, LAST, names["pair"]), abs=CLOSE + 0.05)
     assert names["scores"]["train"]["psnr_composite"] == pytest.approx(np.mean(scored(run, LAST, [0, 1])), abs=CLOSE)
@@ -130,12 +134,13 @@ OF_A_CHECKPOINT = {
     "a replay": lambda run, at, out: egs.render(run, out=out / "a.mp4", split="train", iteration=at, device="cpu"),
     "evaluate": lambda run, at, out: egs.evaluate(run, "train", at, max_frames=3, device="cpu"),
     "stream": lambda run, at, out: streamed(run, at),
-    "figures.rendered": lambda run, at, out: figures.rendered(egs.Renderer.from_run(run, at), [4, 1]),
+    "figures.rendered": lambda run, at, out: inspection.rendered(egs.Renderer.from_run(run, at), [4, 1]),
     "figures.gaussians_on_frame": lambda run, at, out: figures.gaussians_on_frame(egs.Renderer.from_run(run, at), 2),
     "figures.movement": lambda run, at, out: figures.movement(egs.Renderer.from_run(run, at), [1, 2], 3),
-    "lessons.term_maps": lambda run, at, out: lessons.term_maps(egs.Renderer.from_run(run, at), 3),
-    "lessons.pulls": lambda run, at, out: lessons.pulls(egs.Renderer.from_run(run, at), [3]),
-    "lessons.attention_by_part": lambda run, at, out: lessons.attention_by_part(egs.Renderer.from_run(run, at), [3]),
+    "attribution.term_maps": lambda run, at, out: attribution.term_maps(egs.Renderer.from_run(run, at), 3),
+    "attribution.pulls": lambda run, at, out: attribution.pulls(egs.Renderer.from_run(run, at), [3]),
+    "attribution.attention_by_part":
+        lambda run, at, out: attribution.attention_by_part(egs.Renderer.from_run(run, at), [3]),
     "widgets.LossTerms": lambda run, at, out: widgets.LossTerms(run, at).still(),
     "growth_figures.born_on_frame": lambda run, at, out: growth_figures.born_on_frame(run, iteration=at),
     **{f"render, {poses}": lambda run, at, out, poses=poses: egs.render(
@@ -150,7 +155,7 @@ OF_THE_NEWEST = {
     "widgets.AttentionView": lambda run, at, out: widgets.AttentionView(run).still(),
     "export_ply": lambda run, at, out: egs.export_ply(run, sound(run), out / "ply", poses="static", duration=0.2),
     "sync_score": lambda run, at, out: egs.sync_score(run, device="cpu", pause=0),
-    "sidebyside.Renders": lambda run, at, out: sidebyside.Renders([run]).picture(0, 3),
+    "sidebyside.Renders": lambda run, at, out: frame_cache.Renders([run]).picture(0, 3),
     "widgets.Studio": lambda run, at, out: (s := studio(run, "static"), s.viewer.picture(1), s.curves),
     "exercises": lambda run, at, out: [item.answer() for make in (coarse, fine) for item in make(run).items],
 }
@@ -166,15 +171,15 @@ AROUND = {
 @pytest.fixture
 def cameras(monkeypatch):
     """World-to-camera matrices of what is drawn from now on, and those that the network is told: two lists."""
-    drawn, told, tokens = [], [], model.Deformation.tokens
+    drawn, told, tokens = [], [], deformation.Deformation.tokens
 
-    def rasterize(*given, viewmats, real=model.rasterize, **more):
+    def rasterize(*given, viewmats, real=head.rasterize, **more):
         drawn.extend(viewmats.detach().reshape(-1, 4, 4).numpy())
         return real(*given, viewmats=viewmats, **more)
 
-    for module in (model, figures):
+    for module in (head, figures):
         monkeypatch.setattr(module, "rasterize", rasterize)
-    monkeypatch.setattr(model.Deformation, "tokens", lambda self, mouth, eyes, w2c: (
+    monkeypatch.setattr(deformation.Deformation, "tokens", lambda self, mouth, eyes, w2c: (
         told.extend(w2c.detach().numpy()) or tokens(self, mouth, eyes, w2c)))
     return drawn, told
 
@@ -188,8 +193,8 @@ def away(cameras, poses):
     *[(name, at) for name in OF_A_CHECKPOINT for at in (COARSE, LAST)], *[(name, LAST) for name in OF_THE_NEWEST]])
 def test_frames_are_drawn_in_the_poses_of_their_head(run, cameras, monkeypatch, tmp_path, name, at):
     """Those of the checkpoint that is drawn: an older one has older poses."""
-    monkeypatch.setattr(evaluation, "_tracker", lambda: (None, "no landmarks here"))
-    monkeypatch.setattr(sync, "_tracked", lambda pictures, count: (
+    monkeypatch.setattr(evaluate, "_tracker", lambda: (None, "no landmarks here"))
+    monkeypatch.setattr(lip_sync, "_tracked", lambda pictures, count: (
         list(pictures), np.full((count, 478, 3), np.nan, np.float32))[1])
     poses = {i: run.load_head(i, "cpu").w2c.numpy() for i in (COARSE, LAST)}
     if name == "exercises":  # they compare two checkpoints

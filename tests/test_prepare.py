@@ -5,23 +5,13 @@ import numpy as np
 import pytest
 
 import egstalker_nb as egs
-from egstalker_nb.audio import frames_of, load_audio
-from egstalker_nb.encoders import DEFAULT_ENCODER, Encoder, load_encoder
-from egstalker_nb.errors import InputError
-from egstalker_nb.preparation import (
-    build,
-    bundle,
-    extract,
-    masks,
-    overlay,
-    pipeline,
-    quality,
-    scan,
-    steps,
-    track,
-)
-from egstalker_nb.video import read_frames
-from egstalker_nb.video_writer import write_video
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.face import pose_math, tracker
+from egstalker_nb.media.audio import frames_of, load_audio
+from egstalker_nb.media.video_reader import read_frames
+from egstalker_nb.media.video_writer import write_video
+from egstalker_nb.preparation import build, extract, masks, overlay, pipeline, scan, steps, track
+from egstalker_nb.speech.encoders import DEFAULT_ENCODER, Encoder, load_encoder
 
 # ---- the sample, tracked for real
 
@@ -35,7 +25,7 @@ def test_reprojection_of_the_sample_is_within_the_limit(sample_dataset):
 
 def test_mean_face_and_cameras_explain_the_landmarks(sample_dataset):
     ds = sample_dataset
-    shown = bundle.project(ds.w2c[:, :3, :3].astype(float), ds.w2c[:, :3, 3].astype(float),
+    shown = pose_math.project(ds.w2c[:, :3, :3].astype(float), ds.w2c[:, :3, 3].astype(float),
                            ds.mean_face.astype(float), ds.focal) + ds.size / 2
     error = np.linalg.norm(shown - ds.landmarks[..., :2], axis=-1)
     # also the moving landmarks are right in the mean
@@ -50,7 +40,7 @@ def test_mouth_eyes_and_head_follow_the_known_truth(sample_dataset, sample_clip)
 
     assert agreement(ds.aperture, truth["aperture"]) > 0.85
     assert agreement(ds.blink, truth["blink"]) > 0.85
-    angles, true = quality.euler(ds.w2c), quality.euler(truth["w2c"])
+    angles, true = pose_math.euler(ds.w2c), pose_math.euler(truth["w2c"])
     assert agreement(angles[:, 0], true[:, 0]) > 0.9 and agreement(angles[:, 1], true[:, 1]) > 0.7
 
 
@@ -143,7 +133,7 @@ def contents(root):
 @pytest.mark.parametrize("owner, name, calls, most_left", [
     # where it is interrupted, at which call, and how many calls at most are left for the second attempt
     (scan.FaceFinder, "__call__", 6, 5),
-    (track.FaceTracker, "__call__", 40, 35),
+    (tracker.FaceTracker, "__call__", 40, 35),
     (extract, "write_jpeg", 30, 25),
     (masks, "split", 30, 25),
     (build.sound, "save_wav", 1, 1),

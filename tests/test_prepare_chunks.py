@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import egstalker_nb as egs
-from egstalker_nb.audio import load_audio
-from egstalker_nb.encoders import load_encoder
-from egstalker_nb.errors import DatasetError, InputError, UnfinishedError
-from egstalker_nb.files import alone_in, make_folder
+from egstalker_nb.core.errors import DatasetError, InputError, UnfinishedError
+from egstalker_nb.core.files import alone_in, make_folder
+from egstalker_nb.media.audio import load_audio
+from egstalker_nb.media.video_reader import VideoInfo, read_frames
+from egstalker_nb.media.video_writer import write_video
 from egstalker_nb.preparation import account, build, extract, parallel, pipeline, scan, source, steps, track
-from egstalker_nb.video import VideoInfo, read_frames
-from egstalker_nb.video_writer import write_video
+from egstalker_nb.speech.encoders import load_encoder
 
 SIDE, BITS, CELL = 64, 10, 6
 
@@ -222,7 +222,7 @@ def failing(number, tick):
 
 
 def test_an_error_in_a_process_arrives_as_it_was_raised(monkeypatch):
-    from egstalker_nb.progress import Progress
+    from egstalker_nb.core.progress import Progress
 
     monkeypatch.setattr(parallel, "processes_for", lambda frames: 2)
     with parallel.Crew(1000) as crew, Progress(4, "test") as bar:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import egstalker_nb as egs
-from egstalker_nb.audio import load_audio
+from egstalker_nb.media.audio import load_audio
+from egstalker_nb.media.video_reader import read_frames
+from egstalker_nb.media.video_writer import write_video
 from egstalker_nb.preparation import quality
-from egstalker_nb.video import read_frames
-from egstalker_nb.video_writer import write_video
 
 FRAMES, SIZE = 100, 128
 

@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from egstalker_nb.preparation import crop, face, masks, people, plate, quality, scan, shots
+from egstalker_nb.face import landmarks, pose_math
+from egstalker_nb.preparation import crop, masks, people, plate, quality, scan, shots
 from egstalker_nb.preparation.steps import Workspace
 from egstalker_nb.preparation.track import looked_at
 
@@ -15,13 +16,13 @@ def drawn_face(size=256, centre=(128, 120), height=110, mouth=0.0):
     rng = np.random.default_rng(3)
     points = np.zeros((478, 3), np.float32)
     points[:, :2] = rng.uniform(-0.3, 0.3, (478, 2))
-    angles = np.linspace(0, 2 * np.pi, len(face.OVAL), endpoint=False)
-    points[face.OVAL, :2] = np.stack([0.38 * np.sin(angles), -0.5 * np.cos(angles)], axis=1)
-    for side, (corners, lids) in zip((-1, 1), face.EYES):
+    angles = np.linspace(0, 2 * np.pi, len(landmarks.OVAL), endpoint=False)
+    points[landmarks.OVAL, :2] = np.stack([0.38 * np.sin(angles), -0.5 * np.cos(angles)], axis=1)
+    for side, (corners, lids) in zip((-1, 1), landmarks.EYES):
         points[list(corners), :2] = [(side * 0.24, -0.1), (side * 0.08, -0.1)]
         for upper, lower in lids:
             points[[upper, lower], :2] = [(side * 0.16, -0.125), (side * 0.16, -0.075)]
-    points[face.LIPS, :2] = rng.uniform(-1, 1, (len(face.LIPS), 2)) * [0.15, 0.06] + [0, 0.25]
+    points[landmarks.LIPS, :2] = rng.uniform(-1, 1, (len(landmarks.LIPS), 2)) * [0.15, 0.06] + [0, 0.25]
     points[[13, 14], :2] = [(0, 0.25 - mouth / 2), (0, 0.25 + mouth / 2)]
     points[:, :2] = points[:, :2] * height + centre
     return points
@@ -58,26 +59,26 @@ def test_landmarks_follow_the_crop():
 
 def test_blink_is_scaled_to_the_clip_and_a_squint_is_no_blink():
     clip = np.stack([drawn_face() for _ in range(10)])
-    for _, lids in face.EYES:
+    for _, lids in landmarks.EYES:
         for upper, lower in lids:
             clip[5, upper, 1] = clip[5, lower, 1] - 0.2
             clip[7, upper, 1] += 1.5
-    blink = face.blink_curve(clip, np.ones(10, bool))
+    blink = landmarks.blink_curve(clip, np.ones(10, bool))
     assert blink[5] == pytest.approx(1) and blink[0] < 0.05 and 0.2 < blink[7] < 0.6
-    squint = face.blink_curve(clip[6:], np.ones(4, bool))
+    squint = landmarks.blink_curve(clip[6:], np.ones(4, bool))
     assert squint.max() < 0.6
 
 
 def test_gaps_are_interpolated_and_ends_held():
     values = np.array([9.0, 1, 9, 9, 4, 9], np.float32)[:, None]
     found = np.array([0, 1, 0, 0, 1, 0], bool)
-    np.testing.assert_allclose(face.fill_gaps(values, found)[:, 0], [1, 1, 2, 3, 4, 4])
+    np.testing.assert_allclose(landmarks.fill_gaps(values, found)[:, 0], [1, 1, 2, 3, 4, 4])
 
 
 def test_rectangles_hold_their_landmarks_and_stay_inside():
     points = np.stack([drawn_face(), drawn_face(centre=(5, 250))])
-    boxes = face.rectangles(points, face.LIPS, 0.25, 256)
-    low, high = points[0, face.LIPS, :2].min(0), points[0, face.LIPS, :2].max(0)
+    boxes = landmarks.rectangles(points, landmarks.LIPS, 0.25, 256)
+    low, high = points[0, landmarks.LIPS, :2].min(0), points[0, landmarks.LIPS, :2].max(0)
     assert (boxes[0, :2] < low).all() and (boxes[0, 2:] > high).all()
     assert (boxes >= 0).all() and (boxes <= 256).all() and (boxes[:, 2:] - boxes[:, :2] >= 4).all()
 
@@ -139,14 +140,14 @@ def test_a_face_outside_the_square_is_no_error(portrait):
     image, person, points, _ = portrait
     person = person.copy()
     person[:20, :20] = 1
-    assert masks.refine_person(image, person, masks.fill(points[face.OVAL, :2] + 900, 256)).shape == (256, 256)
+    assert masks.refine_person(image, person, masks.fill(points[landmarks.OVAL, :2] + 900, 256)).shape == (256, 256)
 
 
 def test_a_second_person_is_background(portrait):
     image, person, points, _ = portrait
     person = person.copy()
     person[20:60, 220:250] = 1
-    filled = masks.refine_person(image, person, masks.fill(points[face.OVAL, :2], 256))
+    filled = masks.refine_person(image, person, masks.fill(points[landmarks.OVAL, :2], 256))
     assert filled[40, 235] < 0.1 and filled[110, 128] > 0.95
 
 
@@ -268,13 +269,13 @@ def test_cuts_are_found_and_movement_and_flashes_are_none():
     ([30], [], (30, 100)),
 ])
 def test_the_longest_shot_that_shows_a_face_is_chosen(cuts, seen, expected):
-    face = np.zeros(100, bool)
+    landmarks = np.zeros(100, bool)
     for first, last in seen:
-        face[first:last] = True
+        landmarks[first:last] = True
     found = shots.find_shots(np.array(cuts, int), 100)
     assert [i for shot in found for i in shot] == list(range(100))
-    assert shots.choose_shot(found, face, "longest") == range(*expected)
-    assert shots.choose_shot(found, face, "all") == range(100)
+    assert shots.choose_shot(found, landmarks, "longest") == range(*expected)
+    assert shots.choose_shot(found, landmarks, "all") == range(100)
 
 
 @pytest.mark.parametrize("first, last", [(0, 50), (1, 50), (7, 23), (5, 6), (6, 8), (49, 50)])
@@ -294,7 +295,7 @@ def test_angles_have_the_stated_signs():
     w2c[1, :3, :3] = [[c, 0, -s], [0, 1, 0], [s, 0, c]]   # the nose, -z, goes to +x: the image's right
     w2c[2, :3, :3] = [[1, 0, 0], [0, c, -s], [0, s, c]]   # the nose goes to +y: down
     w2c[3, :3, :3] = [[c, -s, 0], [s, c, 0], [0, 0, 1]]   # the top of the head, -y, goes to +x
-    np.testing.assert_allclose(quality.euler(w2c), np.diag([0.0] + [np.degrees(0.2)] * 3)[:, 1:], atol=1e-6)
+    np.testing.assert_allclose(pose_math.euler(w2c), np.diag([0.0] + [np.degrees(0.2)] * 3)[:, 1:], atol=1e-6)
 
 
 def test_loudness_tells_speech_from_silence():

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb import checkpoint
-from egstalker_nb.audio import FPS, SAMPLES_PER_FRAME, load_audio, save_wav
-from egstalker_nb.encoders import DEFAULT_ENCODER, load_encoder
-from egstalker_nb.rendering import audio_script
-from egstalker_nb.video import probe, read_frames
+from egstalker_nb.media.audio import load_audio, save_wav
+from egstalker_nb.media.rates import FPS, SAMPLES_PER_FRAME
+from egstalker_nb.media.video_reader import probe, read_frames
+from egstalker_nb.rendering.renderer import audio_script
+from egstalker_nb.speech.encoders import DEFAULT_ENCODER, load_encoder
+from egstalker_nb.training import checkpoint
 
 SHORT = {  # quick_test is extended_test without its growth, and what all other tests train
     "extended_test": dict(coarse_iterations=3, iterations=8, densify_from_iter=2, densify_until_iter=7,

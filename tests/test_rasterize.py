@@ -7,9 +7,9 @@ import pytest
 import reference_rasterizer as reference
 import torch
 
-import egstalker_nb.compiled as compiled
+import egstalker_nb.core.numba_jit as numba_jit
 import egstalker_nb.rasterizer.cpu as rasterize_cpu
-from egstalker_nb.errors import InputError
+from egstalker_nb.core.errors import InputError
 from egstalker_nb.rasterizer import rasterize
 
 PARAMETERS = "means", "quats", "scales", "opacities", "colors"
@@ -347,15 +347,15 @@ def test_works_after_a_fork():
 
 def test_read_only_installation(monkeypatch):
     """Protects installations without a writable place for Numba's cache: the kernels compile without one."""
-    njit = compiled.numba.njit
+    njit = numba_jit.numba.njit
 
     def refuse_cache(*args, cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return njit(*args, **options)
 
-    monkeypatch.setattr(compiled.numba, "njit", refuse_cache)
-    assert compiled.jit(lambda x: x + 1)(1) == 2
+    monkeypatch.setattr(numba_jit.numba, "njit", refuse_cache)
+    assert numba_jit.jit(lambda x: x + 1)(1) == 2
 
 
 BAD = [

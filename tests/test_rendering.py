@@ -5,12 +5,12 @@ import torch
 
 import egstalker_nb as egs
 from egstalker_nb import cli
-from egstalker_nb.audio import load_audio, save_wav
-from egstalker_nb.encoders import DEFAULT_ENCODER, load_encoder
-from egstalker_nb.errors import DatasetError, InputError
-from egstalker_nb.progress import Progress
-from egstalker_nb.rendering import Renderer, audio_script
-from egstalker_nb.video import probe, read_frames
+from egstalker_nb.core.errors import DatasetError, InputError
+from egstalker_nb.core.progress import Progress
+from egstalker_nb.media.audio import load_audio, save_wav
+from egstalker_nb.media.video_reader import probe, read_frames
+from egstalker_nb.rendering.renderer import Renderer, audio_script
+from egstalker_nb.speech.encoders import DEFAULT_ENCODER, load_encoder
 
 CFG = dict(iterations=30, coarse_iterations=10, batch_size=2, plane_resolution=[8, 16])
 

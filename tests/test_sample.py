@@ -19,7 +19,7 @@ def truth():
 @pytest.fixture(scope="module")
 def frames(sample_clip):
     pytest.importorskip("av")
-    from egstalker_nb.video import read_frames
+    from egstalker_nb.media.video_reader import read_frames
 
     return list(read_frames(sample_clip))
 
@@ -56,8 +56,8 @@ def phone_of_frames(truth):
 
 def test_clip_is_what_the_kit_expects(sample_clip, frames):
     """Size, rate, length and sound, and small enough to be committed."""
-    from egstalker_nb.audio import load_audio
-    from egstalker_nb.video import probe
+    from egstalker_nb.media.audio import load_audio
+    from egstalker_nb.media.video_reader import probe
 
     info = probe(sample_clip)
     assert (info.width, info.height, info.num_frames) == (256, 256, NUM_FRAMES)
@@ -71,7 +71,7 @@ def test_clip_is_what_the_kit_expects(sample_clip, frames):
 def test_other_speech_is_short_and_audible():
     """speech.wav drives the demo: another sentence of a few seconds, small."""
     pytest.importorskip("av")
-    from egstalker_nb.audio import load_audio
+    from egstalker_nb.media.audio import load_audio
 
     sound = load_audio(SAMPLE / "speech.wav")
     assert 3 * 16_000 < len(sound) < 6 * 16_000 and np.sqrt(np.mean(sound**2)) > 0.03
@@ -122,7 +122,7 @@ def test_face_mesh_sees_the_true_pose(landmarks, truth):
 def test_mouth_and_sound_move_together(truth, sample_clip):
     """Lip sync has lag 0: the mouth follows the loudness, at most two frames ahead of it, and closes in silences."""
     pytest.importorskip("av")
-    from egstalker_nb.audio import load_audio
+    from egstalker_nb.media.audio import load_audio
 
     sound = np.pad(load_audio(sample_clip), (320, 640))
     loud = np.array([np.sqrt(np.mean(sound[640 * k : 640 * k + 640] ** 2)) for k in range(NUM_FRAMES)])
@@ -169,7 +169,7 @@ def test_script_still_makes_this_clip(script, truth, frames, sample_clip):
     """The committed files come from the committed script: truth and frames made again from phonemes and sound."""
     pytest.importorskip("skimage")
     pytest.importorskip("mediapipe")
-    from egstalker_nb.audio import load_audio
+    from egstalker_nb.media.audio import load_audio
 
     make = script("make_sample")
     phones = list(zip(truth["phones"].tolist(), truth["phone_ends"].tolist()))

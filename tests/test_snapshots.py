@@ -4,14 +4,15 @@ import pytest
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb import analysis, checkpoint, snapshots
-from egstalker_nb.errors import DatasetError
+from egstalker_nb.analysis import growth
+from egstalker_nb.core.errors import DatasetError
+from egstalker_nb.training import checkpoint, snapshots
 
 STEPS = 40
 
 
 def config(**more):
-    return analysis.lesson_config(STEPS, plane_resolution=[8, 16], checkpoint_interval=16, **more)
+    return growth.lesson_config(STEPS, plane_resolution=[8, 16], checkpoint_interval=16, **more)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def same(a, b):
 def test_moments_of_the_presets(name):
     """The start, the stages' ends, rounds; few enough for the disk, many enough for a slider."""
     cfg = egs.load_config(name)
-    found, rounds = snapshots.moments(cfg), set(analysis.rounds(cfg))
+    found, rounds = snapshots.moments(cfg), set(growth.rounds(cfg))
     assert {0, cfg.coarse_iterations, cfg.iterations} <= set(found) <= set(range(cfg.iterations + 1))
     assert found == sorted(set(found)) and 20 <= len(found) <= 44
     assert len(rounds & set(found)) >= min(len(rounds), 20)
@@ -76,7 +77,7 @@ def test_gaussians_are_those_that_entered_the_round(run):
 
 def test_rounds_counted_from_snapshots_are_those_of_the_run(run):
     """Half precision would put Gaussians on the other side of the size that tells clones from splits."""
-    table = analysis.recount(run)
+    table = growth.recount(run)
     assert len(table.rows) == len(run.metrics("densify")) and all(row[-1] is True for row in table.rows), str(table)
 
 

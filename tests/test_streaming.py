@@ -9,16 +9,17 @@ import soxr
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb import control, streaming
-from egstalker_nb.audio import frames_of, load_audio
-from egstalker_nb.encoders import load_encoder
-from egstalker_nb.errors import InputError
-from egstalker_nb.live_audio import mono_16khz
-from egstalker_nb.mouth import shut_in_silence
-from egstalker_nb.phones import CLASSES, OPENNESS
-from egstalker_nb.progress import Progress
-from egstalker_nb.rendering import Renderer, audio_script
-from egstalker_nb.streaming import LOOK_AHEAD, Listener, Motion
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.core.progress import Progress
+from egstalker_nb.media.audio import frames_of, load_audio
+from egstalker_nb.media.live_audio import mono_16khz
+from egstalker_nb.rendering import motion as control
+from egstalker_nb.rendering import streaming
+from egstalker_nb.rendering.renderer import Renderer, audio_script
+from egstalker_nb.rendering.streaming import LOOK_AHEAD, Listener, Motion
+from egstalker_nb.speech.encoders import load_encoder
+from egstalker_nb.speech.phones import CLASSES, OPENNESS
+from egstalker_nb.speech.voice_activity import shut_in_silence
 
 CFG = dict(iterations=30, coarse_iterations=10, batch_size=2, plane_resolution=[8, 16])
 OPEN = np.array([OPENNESS[name] for name in CLASSES])
@@ -132,7 +133,7 @@ def test_a_voice_much_quieter_than_the_clip_soon_moves_the_mouth(tiny_dataset, s
 @pytest.mark.slow
 def test_memory_does_not_grow(tiny_dataset, stand_in, monkeypatch):
     """Ten minutes, with the slow parts replaced: what is kept has the same size throughout."""
-    from egstalker_nb import phones
+    from egstalker_nb.speech import phones
 
     class Deaf:
         def __call__(self, x):
@@ -156,7 +157,7 @@ def test_memory_does_not_grow(tiny_dataset, stand_in, monkeypatch):
 
 
 def test_pictures_are_those_of_render_where_the_same_is_heard(run, speech, tmp_path, monkeypatch):
-    from egstalker_nb.audio import save_wav
+    from egstalker_nb.media.audio import save_wav
 
     wave = speech[:20_480]
     save_wav(tmp_path / "s.wav", wave)
@@ -312,7 +313,7 @@ def test_a_silent_sound_is_pointed_out_once(run, speech, monkeypatch):
 
 
 def test_a_silent_file_is_pointed_out(run, speech, tmp_path):
-    from egstalker_nb.audio import save_wav
+    from egstalker_nb.media.audio import save_wav
 
     renderer = Renderer.from_run(run, device="cpu")
     silent = save_wav(tmp_path / "silent.wav", np.zeros(16_000, np.float32))

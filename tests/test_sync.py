@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import egstalker_nb as egs
-from egstalker_nb import plots, sync
-from egstalker_nb.audio import load_audio, save_wav
-from egstalker_nb.errors import InputError
-from egstalker_nb.silence import HANGOVER, passages
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.evaluation import lip_sync
+from egstalker_nb.media.audio import load_audio, save_wav
+from egstalker_nb.notebook import audio_figures, plots
+from egstalker_nb.speech.voice_activity import HANGOVER, passages
 
 CFG = dict(iterations=60, coarse_iterations=20, batch_size=2, plane_resolution=[8, 16])
 RATE = 16_000
@@ -71,9 +72,9 @@ def test_openness_compares_silence_with_speech():
     silent, speaking = np.arange(10) < 4, np.arange(10) >= 6
     opening = np.where(silent, 0.01, np.where(speaking, 0.1, 9.0))
     opening[[0, 9]] = np.nan
-    assert sync.openness(opening, silent, speaking) == pytest.approx(0.1)
-    assert sync.openness(opening, np.zeros(10, bool), speaking) is None
-    assert sync.openness(0 * opening, silent, speaking) is None, "a mouth that never opens is not quiet, but dead"
+    assert lip_sync.openness(opening, silent, speaking) == pytest.approx(0.1)
+    assert lip_sync.openness(opening, np.zeros(10, bool), speaking) is None
+    assert lip_sync.openness(0 * opening, silent, speaking) is None, "a mouth that never opens is not quiet, but dead"
 
 
 # ---- the score of made-up mouths ----
@@ -82,8 +83,8 @@ def test_openness_compares_silence_with_speech():
 def tracked(monkeypatch, tiny_dataset):
     """Hand the score the landmarks that a render would have; the clip's own frames keep theirs."""
     def give(landmarks):
-        monkeypatch.setattr(sync, "_pictures", lambda renderer, script, name: "render")
-        monkeypatch.setattr(sync, "_tracked", lambda pictures, count:
+        monkeypatch.setattr(lip_sync, "_pictures", lambda renderer, script, name: "render")
+        monkeypatch.setattr(lip_sync, "_tracked", lambda pictures, count:
                             landmarks[:count] if pictures == "render" else tiny_dataset.landmarks[:count])
     return give
 
@@ -144,15 +145,15 @@ def test_jitter_is_the_ratio_of_trembling(tiny_dataset, monkeypatch):
         return path + size * rng.normal(size=(count, 478, 3))
     source = np.append(np.arange(count - 20), np.arange(20))
     script = type("Script", (), {"source": source, "__len__": lambda self: count})()
-    monkeypatch.setattr(sync, "_tracked", lambda pictures, n: trembling(0.5))
+    monkeypatch.setattr(lip_sync, "_tracked", lambda pictures, n: trembling(0.5))
     render = trembling(1.0)
-    assert sync._jitter(tiny_dataset, script, render) == pytest.approx(2, rel=0.03)
+    assert lip_sync._jitter(tiny_dataset, script, render) == pytest.approx(2, rel=0.03)
     blurred = trembling(0.5)
     blurred[50] += 90 * rng.normal(size=(478, 3))  # in which the head on the render was not found
-    monkeypatch.setattr(sync, "_tracked", lambda pictures, n: blurred)
+    monkeypatch.setattr(lip_sync, "_tracked", lambda pictures, n: blurred)
     render[50] = np.nan
     render[:, 13] += 40 * rng.normal(size=(count, 3))  # the mouth may move as it likes
-    assert sync._jitter(tiny_dataset, script, render) == pytest.approx(2, rel=0.03)
+    assert lip_sync._jitter(tiny_dataset, script, render) == pytest.approx(2, rel=0.03)
 
 
 @pytest.mark.parametrize("wrong", [dict(other="data/clip"), dict(pause=-1.0), dict(pause=float("nan"))])
@@ -168,16 +169,16 @@ def made_up(head, sound, **values):
                  movement=1.0, silence=None, silence_own=None, silence_seconds=0.0, pause=0.2, jitter=1.1,
                  driven=np.linspace(0, 0.1, 30), own=np.full(30, np.nan), silent=np.arange(30) < 9,
                  wave=np.zeros(30 * 640, np.float32))
-    return sync.SyncScore(head, sound, **{**given, **values})
+    return lip_sync.SyncScore(head, sound, **{**given, **values})
 
 
 def test_every_ordered_pair_has_a_row_and_each_voice_its_mean(monkeypatch):
     runs = [SimpleNamespace(name=n, dataset=SimpleNamespace(name=n, features=np.full(3, i)))
             for i, n in enumerate("abc")]
     r = iter([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
-    monkeypatch.setattr(sync, "sync_score", lambda run, other, device: made_up(
+    monkeypatch.setattr(lip_sync, "sync_score", lambda run, other, device: made_up(
         run.name, other.name if other else run.name, r=next(r), lag=-1 if other else 0))
-    table = sync.sync_table(runs)
+    table = lip_sync.sync_table(runs)
     pairs = [(row[0], row[1], row[2]) for row in table.rows]
     foreign = [(a, b, "foreign") for a in "abc" for b in "abc" if a != b]
     assert pairs == foreign + [("mean", "6", "foreign")] + [(a, a, "own") for a in "abc"] + [("mean", "3", "own")]
@@ -190,9 +191,9 @@ def test_every_ordered_pair_has_a_row_and_each_voice_its_mean(monkeypatch):
 def test_a_score_shows_itself(tmp_path):
     score = made_up("head", "voice", silent=np.arange(30) < 9)
     for text in (str(score), repr(score), score._repr_html_()):
-        assert all(name in text for name in sync.ABOUT) and "driven by voice" in text
+        assert all(name in text for name in lip_sync.ABOUT) and "driven by voice" in text
     assert score.as_dict()["silent"] == list(range(9)) and "wave" not in score.as_dict()
-    figure = plots.finish(sync.curves(score), tmp_path, "curves")
+    figure = plots.finish(audio_figures.curves(score), tmp_path, "curves")
     assert len(figure.axes) == 2 and "r = 0.50" in figure.axes[1].get_title()
     assert len(figure.axes[0].patches) == 1, "the silent passage is shaded"
     assert (tmp_path / "figures" / "curves.png").is_file()

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import egstalker_nb as egs
-from egstalker_nb.frames import Frames
-from egstalker_nb.torso import CODES, POSE, Torso, fit_torso
+from egstalker_nb.data.frame_loader import Frames
+from egstalker_nb.model.torso import CODES, POSE, Torso
+from egstalker_nb.training.fit_torso import fit_torso
 
 
 def loaded(ds):

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb import checkpoint
-from egstalker_nb.densify import HeadStrategy
-from egstalker_nb.errors import ConfigError, DatasetError, InputError, TrainingError
-from egstalker_nb.progress import Progress
-from egstalker_nb.trainer import Trainer, frame_order, new_head
+from egstalker_nb.core.errors import ConfigError, DatasetError, InputError, TrainingError
+from egstalker_nb.core.progress import Progress
+from egstalker_nb.training import checkpoint
+from egstalker_nb.training.densification import HeadStrategy
+from egstalker_nb.training.init_head import new_head
+from egstalker_nb.training.trainer import Trainer, frame_order
 
 SMALL = dict(iterations=90, coarse_iterations=30, batch_size=1, checkpoint_interval=25, eval_interval=50,
              densify_from_iter=10, densify_until_iter=60, densification_interval=10, max_points=600,
@@ -150,7 +151,7 @@ def test_a_wrong_end_is_refused(tiny_dataset, tmp_path, until):
 
 
 def test_a_non_finite_loss_stops_with_the_iteration_and_the_last_good_checkpoint(tiny_dataset, tmp_path, monkeypatch):
-    from egstalker_nb.losses import Losses
+    from egstalker_nb.training.losses import Losses
 
     real = Losses.forward
 

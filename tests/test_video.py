@@ -10,10 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from egstalker_nb.audio import load_audio
-from egstalker_nb.errors import InputError
-from egstalker_nb.video import probe, read_frames
-from egstalker_nb.video_writer import write_video
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.media.audio import load_audio
+from egstalker_nb.media.video_reader import probe, read_frames
+from egstalker_nb.media.video_writer import write_video
 
 SIZE = (64, 96)  # height, width
 FLASHES = (0.4, 1.0, 1.6)  # seconds; multiples of 0.2 fall on a frame at 25, 30, 50 and 60 fps
@@ -43,12 +43,12 @@ def make_clip(path, rate=30, times=None, picture_delay=0.0, sound_delay=0.0, sou
     rate = Fraction(rate)
     times = [n / rate for n in range(int(SECONDS * rate))] if times is None else times
     with av.open(str(path), "w") as out:
-        video = out.add_stream(picture, rate=rate.limit_denominator(1001))
-        video.width, video.height, video.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
-        video.gop_size = gop
-        video.codec_context.time_base = Fraction(1, 90_000)
+        video_reader = out.add_stream(picture, rate=rate.limit_denominator(1001))
+        video_reader.width, video_reader.height, video_reader.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
+        video_reader.gop_size = gop
+        video_reader.codec_context.time_base = Fraction(1, 90_000)
         if aspect:
-            video.codec_context.sample_aspect_ratio = aspect
+            video_reader.codec_context.sample_aspect_ratio = aspect
         if sound:
             audio = out.add_stream(sound, rate=sound_rate, layout="stereo")
         for index, time in enumerate(times):
@@ -56,8 +56,8 @@ def make_clip(path, rate=30, times=None, picture_delay=0.0, sound_delay=0.0, sou
                 continue
             frame = av.VideoFrame.from_ndarray(flash_frame(float(time), index), format="rgb24")
             frame.pts, frame.time_base = round(time * 90_000), Fraction(1, 90_000)
-            out.mux(video.encode(frame))
-        out.mux(video.encode(None))
+            out.mux(video_reader.encode(frame))
+        out.mux(video_reader.encode(None))
         if sound:
             skip = round(sound_delay * sound_rate)
             wave = np.tile(clicks(sound_rate)[skip:], (2, 1))
@@ -176,29 +176,29 @@ def test_start_gives_the_same_frames_as_reading_through(tmp_path, name, rate):
 
 def test_start_decodes_only_from_the_key_frame_before(tmp_path, monkeypatch):
     """Otherwise continuing an interrupted preparation would decode a long clip again and again."""
-    from egstalker_nb import video
+    from egstalker_nb.media import video_reader
 
     path = make_clip(tmp_path / "clip.mp4", 25, gop=5)
     seen = []
-    decode = video.decode
-    monkeypatch.setattr(video, "decode", lambda *args: (seen.append(f.pts) or f for f in decode(*args)))
+    decode = video_reader.decode
+    monkeypatch.setattr(video_reader, "decode", lambda *args: (seen.append(f.pts) or f for f in decode(*args)))
     assert len(list(read_frames(path, start=45))) == 10
     assert len(seen) < 30
 
 
 def test_a_seek_that_lands_too_late_is_not_trusted(tmp_path, monkeypatch):
     """Files without a good index: the clip is read from its beginning rather than from the wrong place."""
-    from egstalker_nb import video
+    from egstalker_nb.media import video_reader
 
     path = make_clip(tmp_path / "clip.mp4", 25, gop=5)
     frames = list(read_frames(path))
-    decode, calls = video.decode, []
+    decode, calls = video_reader.decode, []
 
     def late(*args):
         calls.append(args)
         return itertools.islice(decode(*args), 20 if len(calls) == 1 else 0, None)
 
-    monkeypatch.setattr(video, "decode", late)
+    monkeypatch.setattr(video_reader, "decode", late)
     rest = list(read_frames(path, start=30))
     assert len(calls) == 2
     np.testing.assert_array_equal(np.stack(rest), np.stack(frames[30:]))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from video_material import pq, to_bt2020, write_clip, ycc_frame
 
-from egstalker_nb import media, video
-from egstalker_nb.errors import InputError
-from egstalker_nb.media import EXACT_COLOURS
-from egstalker_nb.video import ALPHA_BACKGROUND, probe, read_frames
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.media import container as media
+from egstalker_nb.media import video_reader
+from egstalker_nb.media.container import EXACT_COLOURS
+from egstalker_nb.media.video_reader import ALPHA_BACKGROUND, probe, read_frames
 
 LOSSLESS = {"codec": "ffv1", "pix_fmt": "yuv444p10le"}
 
@@ -229,7 +230,7 @@ def test_alpha_that_cannot_be_decoded_is_said(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(read_frames(path))
-    for module in (media, video):
+    for module in (media, video_reader):
         monkeypatch.setattr(module, "has_decoder", lambda name: False)
     with pytest.warns(UserWarning, match="transparency, which is not read.*libvpx-vp9"):
         assert len(list(read_frames(path))) == 3

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from video_material import SOUND_RATE, write_clip
 
-from egstalker_nb.audio import load_audio
-from egstalker_nb.errors import InputError
-from egstalker_nb.preparation.track import FaceTracker
-from egstalker_nb.video import probe, read_frames
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.face.tracker import FaceTracker
+from egstalker_nb.media.audio import load_audio
+from egstalker_nb.media.video_reader import probe, read_frames
 
 COUNT = 40
 CLICKS = (0.4, 0.8, 1.2)  # seconds

@@ -4,7 +4,7 @@ import json
 import plotly.graph_objects as go
 import pytest
 
-from egstalker_nb.widgets.canvas import Canvas
+from egstalker_nb.notebook.widgets.canvas import Canvas
 
 
 @pytest.fixture

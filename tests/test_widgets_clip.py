@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from test_prepare_parts import GOOD
 
-from egstalker_nb import widgets
-from egstalker_nb.errors import EgsError, InputError
-from egstalker_nb.exercises.data_prep import data_prep
+from egstalker_nb.core.errors import EgsError, InputError
+from egstalker_nb.face.landmarks import LIPS
+from egstalker_nb.notebook import widgets
+from egstalker_nb.notebook.exercises.notebook_01 import data_prep
+from egstalker_nb.notebook.tables import report as report_table
+from egstalker_nb.notebook.widgets.clip import STEPS
+from egstalker_nb.notebook.widgets.explorer import LAYERS, envelope, moments
+from egstalker_nb.notebook.widgets.upload import clean_name, save_upload
 from egstalker_nb.preparation import quality
-from egstalker_nb.preparation.face import LIPS
 from egstalker_nb.preparation.pipeline import check_video
-from egstalker_nb.tables import report as report_table
-from egstalker_nb.widgets.clip import STEPS
-from egstalker_nb.widgets.explorer import LAYERS, envelope, moments
-from egstalker_nb.widgets.upload import clean_name, save_upload
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import egstalker_nb as egs
-from egstalker_nb import exercises, sidebyside, widgets
-from egstalker_nb.errors import InputError
-from egstalker_nb.exercises.comparison import common_level, comparison
-from egstalker_nb.widgets import base, comparison_plots
-from egstalker_nb.widgets.comparison_plots import Outcome
+from egstalker_nb.analysis import frame_cache
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.notebook import exercises, widgets
+from egstalker_nb.notebook.exercises.notebook_05 import common_level, comparison
+from egstalker_nb.notebook.widgets import base, comparison_panel, comparison_plots
+from egstalker_nb.notebook.widgets.comparison_plots import Outcome
 
 SHORT = dict(iterations=12, coarse_iterations=6, batch_size=1, plane_resolution=[8, 16], eval_interval=4)
 
@@ -199,8 +200,8 @@ def test_still_form_shows_pictures_difference_and_crops(panel, tmp_path):
 
 
 def test_colour_bar_names_scale_and_unit():
-    bar = base.ipywidgets.HTML(widgets.comparison.colour_bar(300)).value
-    assert "64 and more" in bar and sidebyside.UNIT in bar
+    bar = base.ipywidgets.HTML(comparison_panel.colour_bar(300)).value
+    assert "64 and more" in bar and frame_cache.UNIT in bar
 
 
 # ---- the wipe ----

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import egstalker_nb as egs
-from egstalker_nb import analysis, widgets
-from egstalker_nb.errors import InputError
-from egstalker_nb.exercises.growth import THRESHOLD, growth
-from egstalker_nb.growth_moments import COLOURINGS
-from egstalker_nb.regions import REGIONS
-from egstalker_nb.widgets import base
-from egstalker_nb.widgets import growth as panels
+from egstalker_nb.analysis import growth as analysis
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.face.regions import REGIONS
+from egstalker_nb.notebook import widgets
+from egstalker_nb.notebook.exercises.notebook_04 import THRESHOLD, growth
+from egstalker_nb.notebook.growth_moments import COLOURINGS
+from egstalker_nb.notebook.widgets import base
+from egstalker_nb.notebook.widgets import growth_panel as panels
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,16 @@ import pytest
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb import regions, widgets
-from egstalker_nb.audio import SAMPLE_RATE, save_wav
-from egstalker_nb.errors import EgsError, InputError
-from egstalker_nb.exercises.rendering import rendering
-from egstalker_nb.widgets import studio as studio_module
-from egstalker_nb.widgets.base import encode
-from egstalker_nb.widgets.orbit import YAW, ZOOM
-from egstalker_nb.widgets.recorder import Recorder
+from egstalker_nb.core.errors import EgsError, InputError
+from egstalker_nb.face import regions
+from egstalker_nb.media.audio import save_wav
+from egstalker_nb.media.rates import SAMPLE_RATE
+from egstalker_nb.notebook import widgets
+from egstalker_nb.notebook.exercises.notebook_06 import rendering
+from egstalker_nb.notebook.widgets import studio as studio_module
+from egstalker_nb.notebook.widgets.base import encode
+from egstalker_nb.notebook.widgets.orbit import YAW, ZOOM
+from egstalker_nb.notebook.widgets.recorder import Recorder
 
 FRAMES = 10
 PACKAGE = Path(egs.__file__).parent
@@ -249,7 +251,8 @@ def browser_page(tmp_path_factory):
     if chromium is None:
         pytest.skip("chromium is not installed")
     folder = tmp_path_factory.mktemp("page")
-    shutil.copytree(PACKAGE / "widgets", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py*"))
+    code = shutil.ignore_patterns("*.py*")
+    shutil.copytree(PACKAGE / "notebook" / "widgets", folder, dirs_exist_ok=True, ignore=code)
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     handler.log_message = lambda *_: None
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)

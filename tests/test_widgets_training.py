@@ -10,18 +10,20 @@ import torch
 from matplotlib.figure import Figure
 
 import egstalker_nb as egs
-from egstalker_nb import figures, lessons, plots, widgets
-from egstalker_nb.errors import ConfigError, DatasetError, InputError, TrainingError
-from egstalker_nb.exercises.coarse import coarse
-from egstalker_nb.exercises.fine import fine
-from egstalker_nb.history import History, thinned
-from egstalker_nb.losses import Losses
-from egstalker_nb.model import TOKENS
-from egstalker_nb.rendering import Renderer
-from egstalker_nb.widgets import sharpening
-from egstalker_nb.widgets import training as training_panel
-from egstalker_nb.widgets.base import png
-from egstalker_nb.widgets.heads import heat
+from egstalker_nb.analysis import attribution
+from egstalker_nb.core.errors import ConfigError, DatasetError, InputError, TrainingError
+from egstalker_nb.model.deformation import TOKENS
+from egstalker_nb.notebook import figures, plots, widgets
+from egstalker_nb.notebook.exercises.notebook_02 import coarse
+from egstalker_nb.notebook.exercises.notebook_03 import fine
+from egstalker_nb.notebook.widgets import sharpening
+from egstalker_nb.notebook.widgets import training_panel as training_panel
+from egstalker_nb.notebook.widgets.base import png
+from egstalker_nb.notebook.widgets.heads import heat
+from egstalker_nb.rendering import inspection
+from egstalker_nb.rendering.renderer import Renderer
+from egstalker_nb.training.losses import Losses
+from egstalker_nb.training.metrics_log import History, thinned
 
 SMALL = dict(iterations=60, coarse_iterations=40, batch_size=2, checkpoint_interval=1000, eval_interval=30,
              plane_resolution=[8, 16], pose_steps=0)
@@ -168,7 +170,7 @@ def test_scrubbing_through_snapshots(trained, tmp_path):
 
 
 def test_a_run_without_pictures_says_so(trained, monkeypatch):
-    monkeypatch.setattr(egs.run.Run, "snapshots", [])
+    monkeypatch.setattr(egs.Run, "snapshots", [])
     panel = widgets.Sharpening(trained)
     assert "left no pictures" in str(panel.still()) and isinstance(panel.widget, ipywidgets.HTML)
 
@@ -179,9 +181,9 @@ def test_a_run_without_pictures_says_so(trained, monkeypatch):
 def test_maps_are_the_loss_term_by_term(trained, deform):
     renderer = Renderer.from_run(trained, 60 if deform else 40, "cpu")
     losses = Losses(trained.config, "fine" if deform else "coarse", trained.dataset.head_box)
-    rgb, alpha, b = lessons._seen(renderer, [3])
+    rgb, alpha, b = attribution._seen(renderer, [3])
     _, shown = losses(rgb, alpha, b["frame"], b["head"], b["lips"])
-    maps = lessons.term_maps(renderer, 3)
+    maps = attribution.term_maps(renderer, 3)
     assert list(maps) == list(losses.weights)
     for value, image in zip(shown, maps.values()):
         assert image.shape == (64, 64) and image.mean() == pytest.approx(float(value), rel=1e-3, abs=1e-7)
@@ -189,7 +191,7 @@ def test_maps_are_the_loss_term_by_term(trained, deform):
 
 def test_pulls_of_the_terms_sum_to_that_of_the_loss(trained):
     renderer = Renderer.from_run(trained, 60, "cpu")
-    head, found = renderer.head, lessons.pulls(renderer, [1, 5])
+    head, found = renderer.head, attribution.pulls(renderer, [1, 5])
     whole = found.pop("loss")
     for name, gradient in whole.items():
         total = sum(by[name] for by in found.values())
@@ -197,16 +199,16 @@ def test_pulls_of_the_terms_sum_to_that_of_the_loss(trained):
         assert torch.allclose(total, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max())), name
     assert float(found["mask"]["sh0"].abs().max()) == 0, "a mask has no colour"
     assert not any(p.requires_grad or p.grad is not None for p in head.parameters())
-    assert lessons.strengths(found)["l1"]["means"] > 0
+    assert attribution.strengths(found)["l1"]["means"] > 0
 
 
 def test_a_step_along_the_pull_lowers_its_term(trained):
     """The gradient is that of the term as it is seen in the frame, not of something else."""
     renderer = Renderer.from_run(trained, 60, "cpu")
-    before = {k: m.mean() for k, m in lessons.term_maps(renderer, 2).items()}
-    pull = lessons.pulls(renderer, [2])["mask"]["opacities"]
+    before = {k: m.mean() for k, m in attribution.term_maps(renderer, 2).items()}
+    pull = attribution.pulls(renderer, [2])["mask"]["opacities"]
     renderer.head.gaussians["opacities"].data -= 0.3 * pull / pull.norm()
-    assert lessons.term_maps(renderer, 2)["mask"].mean() < before["mask"]
+    assert attribution.term_maps(renderer, 2)["mask"].mean() < before["mask"]
 
 
 def test_panel_of_the_loss_terms(trained, coarse_only, tmp_path):
@@ -227,17 +229,17 @@ def test_shares_of_the_loss(trained, tmp_path):
     assert np.allclose(stacked, 100) and len({t.fillpattern.shape for t in plot.figure.data}) == 4
     labelled(widgets.loss_shares(trained, last=20).still(), tmp_path)
     with pytest.raises(DatasetError, match="Train it first"):
-        widgets.loss_shares(egs.run.Run(tmp_path, trained.config, {}))
+        widgets.loss_shares(egs.Run(tmp_path, trained.config, {}))
 
 
 # ---- attention ----
 
 def test_attention_is_painted_as_one_by_one(trained):
     renderer = Renderer.from_run(trained, 60, "cpu")
-    maps = lessons.attention_maps(renderer, 4)
+    maps = attribution.attention_maps(renderer, 4)
     weights = renderer.head.attention(*renderer.conditions([4]))[0]
     for k in range(4):
-        alone = figures.painted(renderer, 4, weights[:, k:k + 1])[..., 0]
+        alone = inspection.painted(renderer, 4, weights[:, k:k + 1])[..., 0]
         assert np.allclose(maps[..., k], alone, atol=1e-5, equal_nan=True)
     inside = np.isfinite(maps[..., 0])
     assert inside.any() and not inside.all() and np.allclose(maps[inside].sum(-1), 1, atol=1e-3)
@@ -245,11 +247,11 @@ def test_attention_is_painted_as_one_by_one(trained):
 
 def test_parts_listen_to_what_concerns_them(trained):
     renderer = Renderer.from_run(trained, 60, "cpu")
-    seen = lessons.attention_by_part(renderer, range(len(renderer.ds)))
+    seen = attribution.attention_by_part(renderer, range(len(renderer.ds)))
     assert seen.shape == (12, 3, 4) and np.allclose(seen.sum(-1), 1, atol=1e-4)
-    by = {part: dict(zip(TOKENS, seen[:, k].mean(0))) for k, part in enumerate(lessons.PARTS)}
+    by = {part: dict(zip(TOKENS, seen[:, k].mean(0))) for k, part in enumerate(attribution.PARTS)}
     assert by["mouth"]["audio"] > by["eyes"]["audio"] and by["eyes"]["eye"] > by["mouth"]["eye"]
-    assert lessons.favourite(renderer, 2, "mouth") in TOKENS
+    assert attribution.favourite(renderer, 2, "mouth") in TOKENS
 
 
 def test_panel_of_the_attention(trained, coarse_only, tmp_path):

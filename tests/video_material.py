@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from egstalker_nb.media import EXACT_COLOURS
+from egstalker_nb.media.container import EXACT_COLOURS
 
 SOUND_RATE = 48_000
 BT709_TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])

@@ -16,9 +16,9 @@ from portrait import SIDE, load_portrait
 from render import CENTRE, DISTANCE, PIVOT, Renderer, unproject
 from voice import say
 
-from egstalker_nb.audio import save_wav
-from egstalker_nb.progress import progress
-from egstalker_nb.video_writer import write_video
+from egstalker_nb.core.progress import progress
+from egstalker_nb.media.audio import save_wav
+from egstalker_nb.media.video_writer import write_video
 
 SIZE, SECONDS = 256, 12.0
 SCRIPT = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import DatasetError, InputError
-from ..video import VideoInfo
+from ..core.errors import DatasetError, InputError
+from ..media.video_reader import VideoInfo
 from .scan import Scan
 
 #: frames (1 s) by which a file may fall short of its packets without a word from the decoder: pictures before the

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from .. import audio as sound
-from ..audio import FPS, SAMPLES_PER_FRAME
-from ..dataset import FORMAT
-from ..encoders import Encoder
-from ..errors import InputError
-from ..expression import lower_face, motion
-from ..image_io import write_png
-from ..metrics import aperture
-from ..video import VideoInfo
-from . import account, extract, face, masks, offset, overlay, people, plate, pose, quality, scan, track
+from ..core.errors import InputError
+from ..data.dataset import FORMAT
+from ..face import landmarks as face
+from ..face import pose_math
+from ..face.expression import lower_face, motion
+from ..media import audio as sound
+from ..media.image_io import write_png
+from ..media.rates import FPS, SAMPLES_PER_FRAME
+from ..media.video_reader import VideoInfo
+from ..metrics.landmark_metrics import aperture
+from ..speech.encoders import Encoder
+from . import account, extract, masks, offset, overlay, people, plate, pose, quality, scan, track
 from .crop import Crop, choose_crop, to_crop
 from .parallel import Crew
 from .shots import choose_shot, find_cuts, find_shots
@@ -109,7 +111,7 @@ def _finish(root: Path, clip: Clip, settings: dict[str, Any], report: dict[str, 
     report["seconds_per_step"] = {name: step.seconds for name, step in work.steps.items()}
     (root / "report").mkdir(exist_ok=True)
     overlay.write_sheet(root, tracking, focal)
-    overlay.write_curves(root, tracking, quality.euler(tracking["w2c"]), wave)
+    overlay.write_curves(root, tracking, pose_math.euler(tracking["w2c"]), wave)
     write_json(root / "report.json", report)
     n = report["account"]["kept"]
     write_json(root / "dataset.json", {

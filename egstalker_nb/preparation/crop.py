@@ -4,7 +4,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .face import CHIN, FOREHEAD, OVAL
+from ..face.landmarks import CHIN, FOREHEAD, OVAL
 
 #: x0, y0, side in source px
 Crop = tuple[int, int, int]

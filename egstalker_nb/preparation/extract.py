@@ -9,12 +9,12 @@ from typing import Callable, Iterator
 import cv2
 import numpy as np
 
-from ..image_io import read_rgb, write_jpeg, write_png
-from ..progress import Progress
-from ..video_color import ALPHA_BACKGROUND, composite
+from ..core.progress import Progress
+from ..face.nets import QuietNet, require_mediapipe
+from ..media.image_io import read_rgb, write_jpeg, write_png
+from ..media.video_color import ALPHA_BACKGROUND, composite
 from . import masks
 from .crop import Crop, cut
-from .nets import QuietNet, require_mediapipe
 from .parallel import Crew
 from .plate import PlateSum
 from .source import Source

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .face import CHIN, FOREHEAD, JAW, OVAL
+from ..face.landmarks import CHIN, FOREHEAD, JAW, OVAL
 
 #: at 512 px: softness of the border between head and torso (standard deviation, px)
 FEATHER = 2.5

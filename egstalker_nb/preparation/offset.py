@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import phones, ridge
-from ..audio import SAMPLES_PER_STEP
+from ..media.audio import SAMPLES_PER_STEP
+from ..speech import phones, ridge
 
 #: steps of 20 ms searched: the sound may be a quarter of a second late, and a little less early
 FIRST, LAST = -9, 13

@@ -7,9 +7,9 @@ from typing import Collection, Optional, Sequence
 import cv2
 import numpy as np
 
-from ..image_io import read_rgb, write_jpeg
-from . import bundle
-from .face import JAW, LIPS, OVAL, RIGID
+from ..face import pose_math
+from ..face.landmarks import JAW, LIPS, OVAL, RIGID
+from ..media.image_io import read_rgb, write_jpeg
 
 TINTS = np.float32([[255, 90, 60], [60, 120, 255], [40, 200, 90]])
 #: drawn at twice this picture's size at most, so that thin marks stay visible
@@ -47,10 +47,10 @@ def draw_frame(image: np.ndarray, mask: np.ndarray, landmarks: np.ndarray, w2c: 
             _dot(mixed, (landmarks[k, :2] - corner) * zoom, (255, 255, 255), radius)
     rotation, translation = w2c[None, :3, :3].astype(np.float64), w2c[None, :3, 3].astype(np.float64)
     if "rigid" in layers:
-        rigid = bundle.project(rotation, translation, mean_face[RIGID].astype(np.float64), focal)[0]
+        rigid = pose_math.project(rotation, translation, mean_face[RIGID].astype(np.float64), focal)[0]
         for point in rigid + middle:
             _dot(mixed, (point - corner) * zoom, (255, 230, 0), radius)
-    ends = bundle.project(rotation, translation, np.concatenate([np.zeros((1, 3)), np.eye(3)]), focal)[0] + middle
+    ends = pose_math.project(rotation, translation, np.concatenate([np.zeros((1, 3)), np.eye(3)]), focal)[0] + middle
     ends = (ends - corner) * zoom
     if "axes" in layers:
         for end, colour in zip(ends[1:], ((255, 0, 0), (0, 255, 0), (60, 60, 255))):

@@ -10,8 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Callable, Optional, Sequence
 
-from ..errors import UnfinishedError
-from ..progress import Progress
+from ..core.errors import UnfinishedError
+from ..core.progress import Progress
 
 #: each process takes 0.3 to 0.4 GB
 MAX_PROCESSES = 4

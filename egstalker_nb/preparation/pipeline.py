@@ -10,12 +10,13 @@ from typing import Any, Optional
 
 import numpy as np
 
-from .. import audio as sound
-from ..dataset import Dataset, load_dataset
-from ..encoders import DEFAULT_ENCODER, EXTERNAL, describe, load_encoder
-from ..errors import EgsError, InputError, UnfinishedError
-from ..files import alone_in, make_folder, writing_to
-from ..video import FPS, VideoInfo, probe
+from ..core.errors import EgsError, InputError, UnfinishedError
+from ..core.files import alone_in, make_folder, writing_to
+from ..data.dataset import Dataset, load_dataset
+from ..media import audio as sound
+from ..media.rates import FPS
+from ..media.video_reader import VideoInfo, probe
+from ..speech.encoders import DEFAULT_ENCODER, EXTERNAL, describe, load_encoder
 from .build import Clip, build
 from .people import FACES, Face
 from .shots import Scenes

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
+from ..face import pose_math
+from ..face.landmarks import CHIN, FOREHEAD, RIGID, RIGID_PAIRS
 from . import bundle
-from .face import CHIN, FOREHEAD, RIGID, RIGID_PAIRS
 
 KEYFRAMES = 300
 #: focal length in picture widths. Face landmarks alone hardly fix it (see `solve_pose`), so a usual one is taken:
@@ -157,6 +158,6 @@ def _finish(rotation, translation, shape, observed, focal) -> Poses:
     w2c = np.tile(np.eye(4), (len(rotation), 1, 1))
     w2c[:, :3, :3] = rotation @ turn.T
     w2c[:, :3, 3] = scale * (translation + rotation @ origin)
-    error = bundle.project(w2c[:, :3, :3], w2c[:, :3, 3], head[RIGID], focal) - observed[:, RIGID]
+    error = pose_math.project(w2c[:, :3, :3], w2c[:, :3, 3], head[RIGID], focal) - observed[:, RIGID]
     return Poses(w2c.astype(np.float32), focal, head.astype(np.float32),
                  np.sqrt((error**2).sum(-1).mean(axis=1)).astype(np.float32))

@@ -6,13 +6,14 @@ from typing import Callable, Iterable
 
 import numpy as np
 
-from ..silence import INAUDIBLE_DB, QUIET_DB, block_power, speech_level
+from ..face.landmarks import CHIN, FOREHEAD, OVAL
+from ..face.pose_math import euler
+from ..media.rates import FPS
+from ..speech.voice_activity import INAUDIBLE_DB, QUIET_DB, block_power, speech_level
 from .account import in_words
-from .face import CHIN, FOREHEAD, OVAL
 from .scan import Scan
 from .shots import find_cuts
 
-FPS = 25.0
 BLACK = 0.03
 SILENT_DBFS = -45.0
 #: face height in the video (px) that is too small, and enlargement that is too much
@@ -22,19 +23,6 @@ MISSING, SHARE = 0.02, 0.05     # of the frames: without a face; with any other 
 SIDE, TURN = 25.0, 45.0         # degrees: the usual view, and the strongest turn
 MOSTLY_SILENT, STILL_MOUTH = 0.6, 0.015
 SPEAKS = 0.25                   # correlation of a mouth with what the sound says of it, of somebody who speaks
-
-
-def euler(w2c: np.ndarray) -> np.ndarray:
-    """Yaw, pitch and roll of the head in degrees: [N, 4, 4] -> [N, 3].
-
-    Positive: the face turns to the image's right, downwards, and its top tilts to the image's right.
-    """
-    r = w2c[:, :3, :3].astype(np.float64)
-    # the face looks along -z of the head frame; in the camera that is minus the third column
-    yaw = np.arctan2(-r[:, 0, 2], r[:, 2, 2])
-    pitch = np.arctan2(-r[:, 1, 2], np.hypot(r[:, 0, 2], r[:, 2, 2]))
-    roll = np.arctan2(r[:, 1, 0], r[:, 0, 0])
-    return np.degrees(np.unwrap(np.stack([yaw, pitch, roll], axis=1), axis=0))
 
 
 def loudness(wave: np.ndarray) -> dict[str, float]:

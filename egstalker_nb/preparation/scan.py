@@ -10,11 +10,11 @@ from typing import Callable
 import cv2
 import numpy as np
 
-from ..errors import InputError
-from ..progress import Progress
-from ..video import read_frames
+from ..core.errors import InputError
+from ..core.progress import Progress
+from ..face.nets import QuietNet, require_mediapipe
+from ..media.video_reader import read_frames
 from . import steps
-from .nets import QuietNet, require_mediapipe
 from .parallel import Crew
 from .steps import Step, chunks, read_chunks, write_npz
 

@@ -8,8 +8,8 @@ from typing import Iterator
 
 import numpy as np
 
-from ..errors import UnfinishedError
-from ..video import read_frames
+from ..core.errors import UnfinishedError
+from ..media.video_reader import read_frames
 
 
 @dataclass(frozen=True)

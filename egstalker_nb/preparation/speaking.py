@@ -5,10 +5,10 @@ from typing import Callable, Sequence
 
 import numpy as np
 
-from ..audio import SAMPLES_PER_FRAME
-from ..metrics import aperture
-from ..progress import Progress
-from .face import CHIN, LIPS
+from ..core.progress import Progress
+from ..face.landmarks import CHIN, LIPS
+from ..media.rates import SAMPLES_PER_FRAME
+from ..metrics.landmark_metrics import aperture
 from .masks import face_axes
 from .offset import sound_offset
 from .parallel import Crew

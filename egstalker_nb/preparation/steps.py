@@ -17,7 +17,7 @@ from typing import Callable, Iterable, Iterator
 
 import numpy as np
 
-from ..progress import listener
+from ..core.progress import listener
 
 WORK = ".work"
 #: frames per chunk: what an interruption costs at most. The face tracker starts afresh in each chunk, so that the

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 RENDER_MODES = ("RGB", "RGB+D", "RGB+ED", "D", "ED")
 MAX_SH_DEGREE = 3
@@ -89,7 +89,7 @@ def rasterize(
     if means.shape[-2] == 0:
         return _empty_scene(*args, sh_degree=sh_degree, backgrounds=backgrounds, render_mode=render_mode)
     if means.is_cuda:
-        from .cuda import rasterize_cuda  # here: gsplat compiles on first use, and is not needed on the CPU
+        from .cuda import rasterize_cuda
 
         return rasterize_cuda(*args, **options, room=room)
     return _rasterize_here(*args, **options)
@@ -151,7 +151,7 @@ def _check_shapes(tensors: dict[str, Tensor], sh_degree: int | None, render_mode
 def _rasterize_here(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, sh_degree, near_plane,
                     far_plane, radius_clip, eps2d, backgrounds, render_mode, absgrad):  # fmt: skip
     """gsplat's interface around `cpu`: flattens the batch dimensions and builds info."""
-    from .cpu import rasterize_cpu  # here: Numba is slow to import, and not needed on CUDA
+    from .cpu import rasterize_cpu
 
     lead, cameras, count = means.shape[:-2], viewmats.shape[-3], means.shape[-2]
     with_color, with_depth = render_mode.startswith("RGB"), render_mode != "RGB"

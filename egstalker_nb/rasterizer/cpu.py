@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from ..compiled import run
+from ..core.numba_jit import run
 from . import geometry, kernels
 from . import tiles as tile_lists
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..cuda_extension import load_extension
+from ..core.cuda_extension import load_extension
 
 TILE = 16  # px, edge of the tiles that gsplat's kernels work in
 SPARE = 1.25  # room for pairs over the number measured, where a caller fixes it from a measurement

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from ..compiled import helper, jit
+from ..core.numba_jit import helper, jit
 
 ALPHA_MIN = 1.0 / 255.0  # contributions below one 8-bit step are skipped
 EXTENT = 3.33  # standard deviations at which an opaque Gaussian falls to ALPHA_MIN

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from ..compiled import helper, jit
+from ..core.numba_jit import helper, jit
 
 TILE = 16
 

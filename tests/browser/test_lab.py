@@ -5,7 +5,7 @@ import shutil
 import nbformat
 import pytest
 
-from egstalker_nb.pipeline import NOTEBOOKS
+from egstalker_nb.notebook.runner import NOTEBOOKS
 
 pytest.importorskip("playwright", reason="playwright is not installed: no browser tests")
 pytest.importorskip("jupyterlab", reason="jupyterlab is not installed: no browser tests")

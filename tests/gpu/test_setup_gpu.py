@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from egstalker_nb import cuda_setup
-from egstalker_nb.device import drawing_device
+from egstalker_nb.core.device import drawing_device
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 DRAW = """

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb import trainer
-from egstalker_nb.frames import Frames
-from egstalker_nb.graphs import Captured
-from egstalker_nb.metrics import blur
-from egstalker_nb.rendering import Renderer
-from egstalker_nb.torso import Torso
+from egstalker_nb.core.cuda_graph import Captured
+from egstalker_nb.data.frame_loader import Frames
+from egstalker_nb.metrics.image_metrics import blur
+from egstalker_nb.model.torso import Torso
+from egstalker_nb.rendering.renderer import Renderer
+from egstalker_nb.training import trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 SMALL = dict(iterations=90, coarse_iterations=30, checkpoint_interval=25, eval_interval=50, densify_from_iter=10,

@@ -13,9 +13,10 @@ from typing import Iterator, Sequence
 
 import numpy as np
 
-from egstalker_nb.audio import SAMPLE_RATE, load_audio
-from egstalker_nb.errors import InputError
-from egstalker_nb.phones import BANDS, log_power
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.media.audio import load_audio
+from egstalker_nb.media.rates import SAMPLE_RATE
+from egstalker_nb.speech.phones import BANDS, log_power
 
 PROMPTS = Path("/usr/share/asterisk/sounds")
 LEAST = 1.0                    # seconds: shorter prompts are left out

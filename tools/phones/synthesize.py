@@ -23,9 +23,10 @@ import numpy as np
 from scipy.signal import resample_poly
 from tables import ENGLISH, ROMANCE, Classes, classes_of
 
-from egstalker_nb.audio import SAMPLE_RATE, load_audio
-from egstalker_nb.errors import InputError, MissingPackageError
-from egstalker_nb.phones import CLASSES
+from egstalker_nb.core.errors import InputError, MissingPackageError
+from egstalker_nb.media.audio import load_audio
+from egstalker_nb.media.rates import SAMPLE_RATE
+from egstalker_nb.speech.phones import CLASSES
 
 HOP = 160                      # samples: 10 ms
 SHARD_SECONDS = 600

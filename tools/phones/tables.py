@@ -1,4 +1,4 @@
-"""The phones that each synthesiser names, as classes of `egstalker_nb.phones`."""
+"""The phones that each synthesiser names, as classes of `egstalker_nb.speech.phones`."""
 from __future__ import annotations
 
 from functools import lru_cache

@@ -1,6 +1,6 @@
 """Train the built-in speech encoder.
 
-    python tools/phones/train.py DATA.npz egstalker_nb/weights/phones.safetensors
+    python tools/phones/train.py DATA.npz egstalker_nb/speech/weights/phones.safetensors
 
 DATA.npz: from features.py. Needs torch, numpy and safetensors only. Takes about two minutes on one H100, hours on a
 CPU. Prints the accuracy on the held-out sounds.
@@ -21,7 +21,7 @@ from features import LOWEST, STEP, UNKNOWN, load
 from safetensors.torch import save_file
 from torch import Tensor
 
-from egstalker_nb.phones import CLASSES, PhoneNet, level_and_mean, normalised
+from egstalker_nb.speech.phones import CLASSES, PhoneNet, level_and_mean, normalised
 
 BATCH = 128
 CROP = 320                     # steps of 10 ms

@@ -1,0 +1,113 @@
+"""The runs that lie in a folder at any depth, and which of them can be compared."""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable, Optional, Sequence
+
+from ..core.errors import EgsError
+from ..evaluation.evaluate import saved_scores
+from ..training.run import CONFIG, MANIFEST, Run, load_run
+
+#: what lies in runs and datasets, and never holds a run
+SKIPPED = {"checkpoints", "snapshots", "renders", "figures", "scores", "frames", "masks", "notebooks"}
+LOST = "collapse_"  # heads that notebook 04 loses on purpose
+
+
+@dataclass
+class Found:
+    """A run folder with what is known about it without rendering anything.
+
+    Attributes:
+        path: the folder. name: as short as tells it apart. dataset: its dataset's folder. hash: of the dataset.
+        size: px of its pictures. preset: it was made from. iterations: of the newest checkpoint; planned: of the whole.
+        psnr: dB on validation frames, None if unknown; source: where that is from. points: Gaussians, None if unknown.
+        device: it was trained on. problem: why it cannot be used, or "".
+    """
+
+    path: Path
+    name: str = ""
+    dataset: str = ""
+    hash: str = ""
+    size: int = 0
+    preset: str = ""
+    iterations: int = 0
+    planned: int = 0
+    psnr: Optional[float] = None
+    source: str = ""
+    points: Optional[int] = None
+    device: str = ""
+    problem: str = ""
+
+    def against(self, hash: str) -> str:
+        """Why it cannot be compared on the dataset of this hash; "" if it can."""
+        if self.problem or not hash or self.hash == hash:
+            return self.problem
+        return f"other dataset ({self.hash[:4]}, {self.size} px)"
+
+
+def find(*places: str | Path) -> list[Found]:
+    """All run folders (`config.yaml` and `manifest.json`) in some folders, at any depth, sorted by dataset and path.
+
+    A folder that is none or holds none is no error; a damaged run is listed with its problem.
+    """
+    folders: dict[Path, None] = {}
+    for place in places:
+        for folder, below, files in os.walk(Path(place)):
+            below[:] = sorted(b for b in below if b not in SKIPPED and not b.startswith((".", LOST)))
+            if CONFIG in files and MANIFEST in files:
+                folders.setdefault(Path(folder).resolve())
+    found = [describe(folder) for folder in folders]
+    for run, name in zip(found, short_names([r.path for r in found])):
+        run.name = name
+    return sorted(found, key=lambda r: (r.dataset, r.hash, str(r.path)))
+
+
+def describe(path: Path) -> Found:
+    """What is known about one run folder."""
+    try:
+        run = load_run(path)
+        place = (path / run.manifest["dataset"]).resolve()
+        found = Found(path, path.name, str(place), run.manifest["dataset_hash"], run.manifest.get("dataset_size", 0),
+                      run.config.preset, planned=run.config.iterations, device=run.manifest.get("device", ""))
+    except EgsError as error:
+        return Found(path, path.name, problem=f"cannot be read: {error.found}")
+    if not run.iterations:
+        found.problem = "no checkpoint yet"
+        return found
+    found.iterations = run.pick()
+    try:
+        found.psnr, found.source = known_psnr(run)
+        points = [r["points"] for r in run.metrics() if "points" in r and r["iteration"] <= found.iterations]
+        found.points = points[-1] if points else None
+    except (OSError, ValueError, KeyError) as error:
+        found.problem = f"damaged metrics or scores: {type(error).__name__}: {error}"
+    return found
+
+
+def known_psnr(run: Run) -> tuple[Optional[float], str]:
+    """PSNR (dB) of the newest checkpoint on validation frames, and where it is from; None before any evaluation."""
+    saved = saved_scores(run, "val")
+    if saved:
+        return saved[max(saved)]["psnr_composite"], f"{max(saved)} frames scored"
+    rows = [r for r in run.metrics("eval") if r["iteration"] <= run.pick()]
+    return (rows[-1]["val_psnr"], f"while training, at {rows[-1]['iteration']}") if rows else (None, "")
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as many as it takes to tell all apart."""
+    for count in range(1, 1 + max((len(p.parts) for p in paths), default=0)):
+        names = ["/".join(p.parts[-count:]) for p in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(p) for p in paths]
+
+
+def datasets(found: Iterable[Found]) -> dict[str, list[Found]]:
+    """Dataset hash -> its usable runs."""
+    groups: dict[str, list[Found]] = {}
+    for run in found:
+        if not run.problem:
+            groups.setdefault(run.hash, []).append(run)
+    return groups

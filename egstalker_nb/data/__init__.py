@@ -1,0 +1,4 @@
+"""A prepared dataset on disk, and its frames as batches of tensors.
+
+May import: core, media, face.
+"""

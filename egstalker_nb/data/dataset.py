@@ -1,0 +1,153 @@
+"""A prepared dataset folder: what `prepare` wrote, read lazily frame by frame."""
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..core.errors import DatasetError, InputError
+from ..face.expression import lower_face, motion, upper_face
+from ..media.image_io import read_rgb
+
+FORMAT = 1
+TRACKING = ("landmarks", "found", "w2c", "blink", "aperture", "lip_rect", "eye_rect", "mean_face", "reprojection")
+
+
+class Dataset:
+    """A talking-head clip, ready for training. Made by `load_dataset`.
+
+    Attributes:
+        root: the folder. size: S, pictures are S x S px. num_frames: N. fps: 25.
+        focal: focal length in px; `K` is the [3, 3] float32 intrinsic matrix.
+        w2c: [N, 4, 4] float32 world-to-camera, OpenCV axes; the world is the head's own frame. As tracked: a trained
+            head has its own, refined poses of the same frames (`Head.w2c`), and is drawn with those.
+        landmarks: [N, 478, 3] float32 px. mean_face: [478, 3] float32 head frame.
+        found: [N] bool, a face was tracked. blink: [N] float32, 0 open ... 1 closed.
+        aperture: [N] float32, inner lip gap over face height. reprojection: [N] float32 px.
+        lip_rect, eye_rect: [N, 4] int32 (x0, y0, x1, y1) px, end exclusive.
+        eyes: [N, 7] float32, lids, brows and gaze (see `upper_face`), what the eye token sees.
+        mouth: [N, D] float32, shape of lips and jaw, head units (see `lower_face`).
+        features: [N, 16, 29] float32 audio features; encoder: how they were computed.
+        num_train: frames 0 ... num_train-1 train, the rest validate.
+    """
+
+    def __init__(self, root: Path, meta: dict, tracking: dict[str, np.ndarray], features: np.ndarray):
+        self.root, self.meta = root, meta
+        self.size, self.num_frames = int(meta["size"]), int(meta["num_frames"])
+        self.fps, self.focal = float(meta["fps"]), float(meta["focal"])
+        self.num_train, self.encoder, self.source = int(meta["num_train"]), meta["encoder"], meta["source"]
+        self.features, self._tracking = features, tracking
+        for name in TRACKING:
+            setattr(self, name, tracking[name])
+        moved = motion(self.landmarks, self.w2c, self.mean_face, self.focal, self.size)
+        self.eyes = upper_face(moved, self.blink, self.num_train)
+        self.mouth = lower_face(moved)
+        half = self.size / 2
+        self.K = torch.tensor([[self.focal, 0, half], [0, self.focal, half], [0, 0, 1]], dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __repr__(self) -> str:
+        return (f"Dataset({self.root.name}: {self.num_frames} frames of {self.size} px, "
+                f"{self.num_train} train + {self.num_frames - self.num_train} validation)")
+
+    @property
+    def train_ids(self) -> range:
+        return range(self.num_train)
+
+    @property
+    def val_ids(self) -> range:
+        return range(self.num_train, self.num_frames)
+
+    def split(self, name: str) -> range:
+        """Frame numbers of split `train`, `val` or `all`."""
+        ids = {"train": self.train_ids, "val": self.val_ids, "all": range(self.num_frames)}
+        if name not in ids:
+            raise DatasetError("split 'train', 'val' or 'all'", repr(name), "Choose one of the three.")
+        return ids[name]
+
+    def _image(self, path: Path) -> np.ndarray:
+        try:
+            return read_rgb(path)
+        except InputError as error:
+            raise DatasetError(f"a picture at {path}", "none that can be read",
+                               "Prepare the dataset again into a fresh folder.") from error
+
+    def frame(self, i: int) -> np.ndarray:
+        """Frame i, [S, S, 3] uint8 RGB."""
+        return self._image(self.root / "frames" / f"{i:06d}.jpg")
+
+    def mask(self, i: int) -> np.ndarray:
+        """Soft masks of frame i, [S, S, 3] uint8: head, torso, background; they sum to 255."""
+        return self._image(self.root / "masks" / f"{i:06d}.png")
+
+    @cached_property
+    def plate(self) -> np.ndarray:
+        """The clean background, [S, S, 3] uint8."""
+        return self._image(self.root / "background.png")
+
+    def packed(self, i: int) -> np.ndarray:
+        """All that training needs of frame i: frame and head mask, one after the other, [4 S S] uint8."""
+        return np.concatenate([self.frame(i).ravel(), self.mask(i)[..., 0].ravel()])
+
+    @cached_property
+    def head_box(self) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1 px that hold the head in every frame, end exclusive (from 32 masks, with a margin)."""
+        ids = np.unique(np.linspace(0, self.num_frames - 1, 32).astype(int))
+        head = np.max([self.mask(i)[..., 0] for i in ids], axis=0) > 0
+        if not head.any():
+            return 0, 0, self.size, self.size
+        margin = self.size // 16
+        (x0, x1), (y0, y1) = (np.flatnonzero(head.any(axis))[[0, -1]] for axis in (0, 1))
+        return (max(0, int(x0) - margin), max(0, int(y0) - margin),
+                min(self.size, int(x1) + 1 + margin), min(self.size, int(y1) + 1 + margin))
+
+    def audio(self) -> np.ndarray:
+        """The clip's sound, [samples] float32, 16 kHz mono, -1 ... 1."""
+        from ..media.audio import load_audio
+
+        return load_audio(self.root / "audio.wav")
+
+    @cached_property
+    def report(self) -> dict:
+        """The quality report that `prepare` wrote."""
+        return json.loads((self.root / "report.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of what was tracked, of the features and of the description: all that training depends on besides the
+        pictures themselves (12 hex digits)."""
+        digest = hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode())
+        for name in TRACKING:
+            digest.update(np.ascontiguousarray(self._tracking[name]).tobytes())
+        digest.update(np.ascontiguousarray(self.features).tobytes())
+        return digest.hexdigest()[:12]
+
+
+def load_dataset(path: str | Path) -> Dataset:
+    """Open a prepared dataset folder.
+
+    Raises:
+        DatasetError: the folder is missing, unfinished, damaged, or of another format.
+    """
+    root = Path(path)
+    again = "Run egs.prepare(video, folder) to make it, or to finish what was interrupted."
+    if not (root / "dataset.json").is_file():
+        raise DatasetError(f"a prepared dataset in '{root}' (dataset.json)", "none", again)
+    try:
+        meta = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+        with np.load(root / "tracking.npz", allow_pickle=False) as file:
+            tracking = {name: file[name] for name in TRACKING}
+        features = np.load(root / "features.npy", allow_pickle=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError(f"a complete dataset in '{root}'", f"{type(error).__name__}: {error}", again) from error
+    if meta.get("format") != FORMAT:
+        raise DatasetError(f"dataset format {FORMAT}", f"format {meta.get('format')}", "Prepare the clip again.")
+    if features.shape != (meta["num_frames"], 16, 29):
+        raise DatasetError(f"features of shape ({meta['num_frames']}, 16, 29)", str(features.shape), again)
+    return Dataset(root, meta, tracking, features.astype(np.float32))

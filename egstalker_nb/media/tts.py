@@ -1,0 +1,136 @@
+"""Speech from typed text, by a synthesiser that is installed: espeak-ng (many languages) or flite (English)."""
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Optional
+
+from ..core.errors import InputError, MissingPackageError
+from ..core.files import check_target
+from .audio import load_audio, save_wav
+
+MOST_TEXT = 5000          # characters: about six minutes of speech
+SLOWEST, FASTEST = 80, 400  # words a minute
+USUAL = 160
+PATIENCE = 120            # seconds for a synthesiser that hangs
+FLITE_PACE = 175          # words a minute of flite's voices as they are
+#: quality of flite's voices, best first; those that are not named come after
+FLITE_ORDER = ("slt", "rms", "awb", "kal16")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A voice of a synthesiser.
+
+    Attributes:
+        program: espeak-ng or flite. id: what the program calls it. language: a tag such as en-us. name: for people.
+    """
+
+    program: str
+    id: str
+    language: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.language}, {self.program})"
+
+
+@lru_cache
+def voices() -> tuple[Voice, ...]:
+    """All voices of the synthesisers that are installed, English ones first; empty where there is none."""
+    found = (*_espeak_voices(), *_flite_voices())
+    return tuple(sorted(found, key=lambda v: (not v.language.startswith("en"), v.language != "en-us", v.program)))
+
+
+def _espeak_voices() -> list[Voice]:
+    found = []
+    for line in _output("espeak-ng", "--voices").splitlines()[1:]:
+        fields = line.split()
+        if len(fields) >= 5:  # priority, language, gender, name, file
+            found.append(Voice("espeak-ng", fields[1], fields[1], fields[3].replace("_", " ")))
+    return found
+
+
+def _flite_voices() -> list[Voice]:
+    listed = re.search(r"available:(.*)", _output("flite", "-lv"))
+    names = set(listed[1].split()) if listed else set()
+    ordered = [n for n in FLITE_ORDER if n in names] + sorted(names - set(FLITE_ORDER))
+    return [Voice("flite", name, "en-us", name) for name in ordered]
+
+
+def _output(*command: str) -> str:
+    """What a program prints; nothing where it is not installed or does not work."""
+    if shutil.which(command[0]) is None:
+        return ""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, errors="replace").stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def find_voice(name: Optional[str] = None) -> Voice:
+    """A voice by its id, language or name; None: the first one.
+
+    Raises:
+        MissingPackageError: no synthesiser is installed. InputError: no such voice.
+    """
+    have = voices()
+    if not have:
+        raise MissingPackageError("a speech synthesiser on this computer: espeak-ng or flite", "neither",
+                                  "Install one, for instance with: sudo apt-get install espeak-ng (macOS: brew install "
+                                  "espeak-ng), or give a sound file.")
+    if name is None:
+        return have[0]
+    wanted = name.strip().lower()
+    for matches in (lambda v: wanted in (v.id.lower(), v.language.lower(), v.name.lower(), str(v).lower()),
+                    lambda v: v.language.lower().split("-")[0] == wanted):
+        for voice in have:
+            if matches(voice):
+                return voice
+    raise InputError(f"a voice or language, one of {len(have)}", repr(name),
+                     f"For instance {', '.join(sorted({v.language for v in have})[:12])}; speech.voices() lists all.")
+
+
+def synthesize(text: str, out: str | Path, voice: Optional[str | Voice] = None, pace: float = USUAL) -> Path:
+    """Speak a text into a WAV file (16 kHz, mono, 16 bit).
+
+    Args:
+        text: what is said, 1 ... 5000 characters. out: the WAV to write. voice: a `Voice`, or its id, language or name
+            (see `find_voice`). pace: words a minute, 80 ... 400.
+
+    Raises:
+        MissingPackageError: no synthesiser is installed. InputError: no text, too much of it, no such voice, another
+            pace, or a voice that says nothing of it (letters of another script).
+    """
+    if not isinstance(text, str) or not text.strip() or len(text) > MOST_TEXT:
+        found = f"{len(text)} characters" if isinstance(text, str) and text.strip() else "no text"
+        raise InputError(f"a text of 1 to {MOST_TEXT} characters", found, "Type what the head is to say.")
+    if not SLOWEST <= pace <= FASTEST:
+        raise InputError(f"a pace of {SLOWEST} to {FASTEST} words a minute", str(pace), "People speak 120 to 180.")
+    voice = voice if isinstance(voice, Voice) else find_voice(voice)
+    out = check_target(out, ".wav")
+    with tempfile.TemporaryDirectory() as folder:
+        words, spoken = Path(folder) / "text.txt", Path(folder) / "spoken.wav"
+        words.write_text(text.replace("\0", " ") + "\n", encoding="utf-8")  # a file: text is never taken for an option
+        command = (["espeak-ng", "-v", voice.id, "-s", str(round(pace)), "-f", str(words), "-w", str(spoken)]
+                   if voice.program == "espeak-ng" else
+                   ["flite", "-voice", voice.id, "--setf", f"duration_stretch={FLITE_PACE / pace:.3f}",
+                    "-f", str(words), "-o", str(spoken)])
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, errors="replace")
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise InputError(f"speech from {voice.program}", str(error),
+                             "Try another voice or a shorter text.") from error
+        if done.returncode != 0 or not spoken.is_file():
+            raise InputError(f"speech from {voice.program}", (done.stderr or "no sound").strip()[:200],
+                             "Try another voice.")
+        wave = load_audio(spoken)
+    if abs(wave).max() < 1e-3:
+        raise InputError(f"words that {voice} can say", f"{text.strip()[:40]!r}, which it keeps silent about",
+                         "Choose a voice of that language.")
+    return save_wav(out, wave)

@@ -1,0 +1,192 @@
+"""Scores of images; and the blur under SSIM, which training differentiates through."""
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..core.errors import InputError
+
+_SEAM = 6 / 512  # of the picture's edge: half the width of the band around the edge of the head
+_LUMINANCE, _CONTRAST = 0.01 ** 2, 0.03 ** 2  # SSIM's constants for a value range of 1 (Wang et al. 2004)
+
+
+@lru_cache(maxsize=8)
+def _gaussian(sigma, size):
+    offsets = np.arange(size) - (size - 1) / 2
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    return weights / weights.sum()
+
+
+@lru_cache(maxsize=8)
+def _kernel(sigma, size, dtype, device):
+    # kept on the device: copying it there would make every step wait, and cannot be captured in a CUDA graph
+    return torch.as_tensor(_gaussian(sigma, size), dtype=dtype, device=device)
+
+
+class _Blur(torch.autograd.Function):
+    """A symmetric kernel with zero padding is its own adjoint: backward is the same blur of the gradient."""
+
+    @staticmethod
+    def forward(ctx, x, sigma, size):
+        ctx.kernel = sigma, size
+        return _blurred(x, *ctx.kernel)
+
+    @staticmethod
+    def backward(ctx, grad):
+        # Through apply, so that second derivatives exist too.
+        return _Blur.apply(grad, *ctx.kernel), None, None
+
+
+def blur(x, sigma=1.5, size=11):
+    """Gaussian blur with zero padding, differentiable.
+
+    Args:
+        x: [B, H, W, C] float32 or float64 (images, any number of channels up to 512), CPU or CUDA.
+        sigma: standard deviation in px.
+        size: taps of the kernel, odd.
+
+    Returns:
+        tensor like x, contiguous; near the border the zeros outside count.
+
+    Errors: InputError for another number of dimensions, more channels, or an even size.
+    """
+    if x.ndim != 4 or x.shape[-1] > 512 or size % 2 == 0:
+        raise InputError("x [B, H, W, C] with C of at most 512, and an odd size", f"{list(x.shape)}, size {size}",
+                         "Reshape to [B, H, W, C].")
+    return _Blur.apply(x, float(sigma), int(size))
+
+
+def _blurred(x, sigma, size):
+    weights = _gaussian(sigma, size)
+    if x.device.type == "cpu":
+        return _blurred_cpu(x, weights)
+    channels = x.shape[-1]
+    kernel = _kernel(sigma, size, x.dtype, x.device).expand(channels, 1, size)
+    planes = x.permute(0, 3, 1, 2).contiguous()  # cuDNN is twice as slow on interleaved channels
+    planes = F.conv2d(planes, kernel[:, :, None, :], padding=(0, size // 2), groups=channels)
+    planes = F.conv2d(planes, kernel[:, :, :, None], padding=(size // 2, 0), groups=channels)
+    return planes.permute(0, 2, 3, 1).contiguous()
+
+
+def _blurred_cpu(x, weights):
+    # OpenCV on interleaved channels, an image a thread: torch's depthwise convolutions take 1 to 6 times
+    # as long and vary. The pool is made anew (0.1 ms), since threads do not survive a fork.
+    source = x.detach().contiguous().numpy()
+    result = np.empty_like(source)
+
+    def one(index):
+        height, width, channels = source.shape[1:]
+        cv2.sepFilter2D(source[index], -1, weights, weights, borderType=cv2.BORDER_CONSTANT,
+                        dst=result[index] if channels > 1 else result[index].reshape(height, width))
+
+    workers = min(len(source), torch.get_num_threads())
+    if workers > 1:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(one, range(len(source))))
+    else:
+        for index in range(len(source)):
+            one(index)
+    return torch.from_numpy(result)
+
+
+def ssim_map(a, b):
+    """Structural similarity of each pixel and channel, differentiable in both.
+
+    Window: 11 x 11 Gaussian, sigma 1.5, zero padding (as in 3D Gaussian Splatting; at the outer 5 px the
+    zeros outside count). Value range 1, K = 0.01 and 0.03 (Wang et al. 2004).
+
+    Args:
+        a, b: [..., H, W, 3] float, 0..1, equal shapes.
+
+    Returns:
+        [..., H, W, 3], -1..1.
+
+    Errors: InputError for other or unequal shapes.
+    """
+    _require_images(a, b)
+    shape, x, y = a.shape, a.reshape(-1, *a.shape[-3:]), b.reshape(-1, *b.shape[-3:])
+    # Only the sum of the two variances is needed: four blurs instead of five. y has its own, so that a constant
+    # target (training) costs no backward pass. Stacked as images, not as channels: the parts stay contiguous.
+    mean_y = blur(y)
+    mean_x, square, product = blur(torch.cat((x, x * x + y * y, x * y))).chunk(3)
+    mean_product, mean_square = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+    luminance = (2 * mean_product + _LUMINANCE) / (mean_square + _LUMINANCE)
+    structure = (2 * (product - mean_product) + _CONTRAST) / (square - mean_square + _CONTRAST)
+    return (luminance * structure).reshape(shape)
+
+
+def ssim(a, b, mask=None):
+    """Mean structural similarity of each image; see `ssim_map`.
+
+    Args:
+        a, b: [..., H, W, 3] float, 0..1.
+        mask: None, or weights [..., H, W, 1], 0..1, by which the map is averaged.
+
+    Returns:
+        [...] one number for each image, 1 for equal images; nan where the mask is empty.
+    """
+    return _averaged(ssim_map(a, b), mask)
+
+
+def psnr(a, b, mask=None):
+    """Peak signal-to-noise ratio of each image in dB, for a peak of 1.
+
+    Args:
+        a, b: [..., H, W, 3] float, 0..1.
+        mask: None, or weights [..., H, W, 1], 0..1, by which squared errors are averaged.
+
+    Returns:
+        [...] one number for each image, at most 100 (equal images; so that means stay finite); nan where the
+        mask is empty.
+
+    Errors: InputError for other or unequal shapes.
+    """
+    _require_images(a, b)
+    return -10 * torch.log10(_averaged((a - b).square(), mask).clamp_min(1e-10))
+
+
+def seam(a, b, head):
+    """How visible the edge of the head is: mean absolute error in a band around it over that inside the head.
+
+    The band reaches 6 px (at a size of 512 px; other sizes in proportion) to both sides of the edge; the inside is
+    what of the head lies further in. Where the picture ends there is no edge.
+
+    Args:
+        a, b: [..., S, S, 3] float, 0..1.
+        head: [..., S, S, 1] mask, 0..1; above 0.5 is head.
+
+    Returns:
+        [...] one number for each image: 1 where the band is as good as the face, above 1 where a seam shows; nan
+        without an edge or an inside, or where the inside has no error.
+
+    Errors: InputError for other or unequal shapes.
+    """
+    _require_images(a, b)
+    reach = max(1, round(_SEAM * a.shape[-2]))
+    covered = (head > 0.5).to(a.dtype).expand(*a.shape[:-1], 1).reshape(-1, 1, *a.shape[-3:-1])
+    # of head and of what is not head, each grown by the reach
+    grown, outside = F.max_pool2d(torch.cat([covered, 1 - covered], 1), 2 * reach + 1, 1, reach).unbind(1)
+    error, shape = (a - b).abs(), (*a.shape[:-1], 1)
+    inside = _averaged(error, (1 - outside).reshape(shape))
+    return _averaged(error, (grown * outside).reshape(shape)) / torch.where(inside > 0, inside, torch.nan)
+
+
+def _require_images(a, b):
+    if a.shape != b.shape or a.ndim < 3 or a.shape[-1] != 3:
+        raise InputError("two equal shapes [..., H, W, 3]", f"{list(a.shape)} and {list(b.shape)}",
+                         "Bring both to one size, channels last.")
+
+
+def _averaged(values, mask):
+    """Mean over the last three dimensions, weighted by a mask."""
+    if mask is None:
+        return values.mean(dim=(-3, -2, -1))
+    if mask.shape[-1] != 1 or mask.shape[-3:-1] != values.shape[-3:-1]:
+        raise InputError(f"a mask {list(values.shape[:-1]) + [1]}", str(list(mask.shape)), "Resize the mask.")
+    mask = mask.to(values.dtype).expand(*values.shape[:-1], 1)
+    return (values * mask).sum(dim=(-3, -2, -1)) / (values.shape[-1] * mask.sum(dim=(-3, -2, -1)))

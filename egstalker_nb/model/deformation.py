@@ -1,0 +1,178 @@
+"""The network that deforms the canonical Gaussians by audio, eyes and pose.
+
+After EGSTalker: a tri-plane gives each Gaussian a feature; the efficient spatial-audio attention (ESAA) lets it look at
+four tokens (audio, eye, camera, null); five heads turn the result into offsets.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import Config
+from ..face import expression
+from ..face.regions import part_landmarks, share_of_parts
+from .mouth import MODES
+
+TOKENS = ("audio", "eye", "camera", "null")
+#: what each part of the face may see of them (see `ESAA`); columns of `share_of_parts`
+VIEWS = {"rest": TOKENS, "mouth": ("audio", "null"), "eyes": ("eye", "null")}
+CAMERA_DIM = 12     # a rotation matrix and a translation
+
+
+def keep_scale(module: nn.Module) -> None:
+    """Start linear layers so that signals keep their size: with torch's defaults sound reaches the offsets a
+    thousand times weaker than position does, and mouths hardly learn to move."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, a=0.02)
+            nn.init.zeros_(layer.bias)
+
+
+class TaylorKAN(nn.Module):
+    """A Kolmogorov-Arnold layer with cubic Taylor polynomials on its edges: y_j = sum_i sum_k w_jik x_i^k.
+
+    Inputs are squashed by tanh, because a cubic explodes on whatever lies outside the training range.
+    """
+
+    def __init__(self, inputs: int, outputs: int, order: int = 3):
+        super().__init__()
+        self.order = order
+        self.weights = nn.Linear(inputs * order, outputs)  # its bias is the k = 0 term
+        keep_scale(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(x)
+        powers = [x]
+        for _ in range(self.order - 1):
+            powers.append(powers[-1] * x)
+        return self.weights(torch.cat(powers, -1))
+
+
+class TriPlane(nn.Module):
+    """Features of points: three planes at several resolutions, multiplied over the planes, joined over resolutions."""
+
+    AXES = (slice(0, 2), slice(0, 3, 2), slice(1, 3))  # xy, xz, yz; as slices, which CUDA graphs can capture
+
+    def __init__(self, resolutions: tuple, channels: int, bounds: float):
+        super().__init__()
+        self.bounds = bounds
+        self.planes = nn.ParameterList(
+            [nn.Parameter(torch.empty(3, channels, r, r).uniform_(0.5, 1.5)) for r in resolutions])
+
+    def forward(self, points: Tensor) -> Tensor:
+        """points [N, 3] head frame -> [N, channels * resolutions]."""
+        x = (points / self.bounds).nan_to_num()  # NaN crashes grid_sample's backward; the training guard reports it
+        grid = torch.stack([x[:, axes] for axes in self.AXES])[:, :, None]  # [3, N, 1, 2]
+        levels = []
+        for planes in self.planes:
+            xy, xz, yz = F.grid_sample(planes, grid, align_corners=True, padding_mode="border")[..., 0]
+            levels.append(xy * xz * yz)  # [C, N]; not prod(), whose gradient waits for the device
+        return torch.cat(levels).t()
+
+
+class ESAA(nn.Module):
+    """Efficient spatial-audio attention: Gaussians look at agents, agents look at the tokens.
+
+    Every agent comes three times, for the parts of the face (see `VIEWS`): Gaussians of lips, chin and jaw see the
+    audio token only, those of lids and brows the eye token only, all others everything. Eyes and camera tell the
+    frames of a short clip apart, so a mouth that sees them learns the clip by heart instead of the sound, and lids
+    that hear the sound do not close unless it says so (upstream lets both).
+
+    Agents are learned. Upstream pools them from neighbouring rows of the queries, which depends on the order of the
+    Gaussians in memory, and that changes with every densification. With learned agents a Gaussian's weights over
+    agents do not depend on the frame either, so a frame costs one small product per head.
+    """
+
+    def __init__(self, width: int, heads: int, agents: int):
+        super().__init__()
+        self.heads, self.dim = heads, width // heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.agents = nn.Parameter(torch.randn(heads, agents, self.dim))
+        self.out = nn.Linear(width, width)
+        hidden = [[0.0 if token in view else -torch.inf for token in TOKENS] for view in VIEWS.values()]
+        self.register_buffer("hidden", torch.tensor(hidden), persistent=False)
+        keep_scale(self)
+
+    def spatial_weights(self, feature: Tensor, parts: Tensor) -> Tensor:
+        """Attention of N Gaussians over M agents of each view: feature [N, W], shares of the parts [N, 3] ->
+        [N, heads * 3M]; the same for every frame."""
+        ask = self.query.weight.unflatten(0, (self.heads, self.dim)).transpose(1, 2) @ self.agents.transpose(1, 2)
+        bias = (self.agents @ self.query.bias.reshape(self.heads, self.dim, 1))[..., 0]      # [heads, M]
+        scores = feature @ ask.transpose(0, 1).flatten(1) + bias.flatten()                   # one product for all heads
+        weights = (scores.unflatten(1, bias.shape) / self.dim ** 0.5).softmax(-1)            # [N, heads, M]
+        return (weights[:, :, None] * parts[:, None, :, None]).flatten(1)
+
+    def token_weights(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Attention of agents over tokens: tokens [B, T, W] -> ([B, heads, 3M, T], values [B, heads, T, dim])."""
+        b, t, _ = tokens.shape
+        key, value = self.key_value(tokens).reshape(b, t, 2, self.heads, self.dim).permute(2, 0, 3, 1, 4)
+        scores = self.agents @ key.transpose(2, 3) / self.dim ** 0.5             # [B, heads, M, T]
+        return (scores[:, :, None] + self.hidden[:, None]).softmax(-1).flatten(2, 3), value
+
+    def forward(self, feature: Tensor, spatial: Tensor, tokens: Tensor) -> Tensor:
+        """Add what Gaussians see to their features [N, W]: spatial [N, heads * 3M], tokens [B, T, W] -> [B, N, W].
+
+        The output layer is applied to what the few agents saw, before the many Gaussians look at them.
+        """
+        weights, value = self.token_weights(tokens)
+        out = self.out.weight.unflatten(1, (self.heads, self.dim)).permute(1, 2, 0)          # [heads, dim, W]
+        seen = (weights @ value @ out).flatten(1, 2)                                         # [B, heads * 3M, W]
+        return torch.baddbmm((feature + self.out.bias)[None], spatial.expand(len(tokens), -1, -1), seen)
+
+
+class Deformation(nn.Module):
+    """Offsets of every Gaussian for given audio, eyes and camera; zero at the start of the fine stage."""
+
+    def __init__(self, cfg: Config, pose_mean: Tensor, pose_std: Tensor, mean_face: Tensor):
+        super().__init__()
+        width = cfg.net_width
+        for name, landmarks in zip(("mouth_landmarks", "eye_landmarks"), part_landmarks(mean_face)):
+            self.register_buffer(name, landmarks)
+        self.cfg = cfg
+        self.register_buffer("pose_mean", pose_mean)
+        self.register_buffer("pose_std", pose_std)
+        self.triplane = TriPlane(cfg.plane_resolution, cfg.output_coordinate_dim, cfg.bounds)
+        inputs = {"audio": MODES, "eye": len(expression.COLUMNS), "camera": CAMERA_DIM}
+        self.encoders = nn.ModuleDict({name: TaylorKAN(n, width) for name, n in inputs.items()})
+        self.null = nn.Parameter(torch.zeros(width))
+        self.attention = ESAA(width, cfg.num_heads, cfg.num_agents)
+        self.outputs = {"means": 3, "scales": 3, "quats": 4, "opacities": 1, "sh": 3 * (cfg.sh_degree + 1) ** 2}
+        self.trunk = nn.Linear(width, width * len(self.outputs))  # the first layer of all five heads in one product
+        self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in self.outputs.items()})
+        for head in self.heads.values():
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def tokens(self, mouth: Tensor, eyes: Tensor, w2c: Tensor) -> Tensor:
+        """mouth [B, 8], eyes [B, 7], w2c [B, 4, 4] -> [B, 4, W] in the order of `TOKENS`."""
+        pose = torch.cat([w2c[:, :3, :3].flatten(1), w2c[:, :3, 3]], 1)
+        pose = (pose - self.pose_mean) / self.pose_std
+        if self.training and self.cfg.mouth_noise:
+            mouth = mouth + self.cfg.mouth_noise * torch.randn_like(mouth)
+        null = self.null.expand(len(mouth), -1)
+        audio, eye, camera = (self.encoders[name](x) for name, x in zip(TOKENS, (mouth / 2, eyes, pose / 2)))
+        if self.training and self.cfg.token_dropout:
+            drop = torch.rand(2, len(mouth), 1, device=mouth.device) < self.cfg.token_dropout
+            eye, camera = torch.where(drop[0], null, eye), torch.where(drop[1], null, camera)
+        return torch.stack([audio, eye, camera, null], 1)
+
+    def spatial(self, means: Tensor) -> tuple[Tensor, Tensor]:
+        """What does not depend on the frame: features [N, W] and weights over agents [N, heads * 3M]."""
+        feature = self.triplane(means)
+        parts = share_of_parts(means, self.mouth_landmarks, self.eye_landmarks)
+        return feature, self.attention.spatial_weights(feature, parts)
+
+    def decode(self, spatial: tuple[Tensor, Tensor], tokens: Tensor) -> dict[str, Tensor]:
+        """Offsets: means [B, N, 3], scales [B, N, 3], quats [B, N, 4], opacities [B, N, 1], sh [B, N, 3K]."""
+        feature, weights = spatial
+        # half precision where nothing is learned: a few parts in a thousand of an offset, and half the memory traffic
+        with torch.autocast("cuda", torch.bfloat16, enabled=feature.is_cuda and not torch.is_grad_enabled()):
+            hidden = F.relu(self.trunk(F.relu(self.attention(feature, weights, tokens))))
+            # the five heads in one product, with a few rows of zeros: tensor cores want a multiple of 8
+            unused = -sum(self.outputs.values()) % 8
+            weight = F.pad(torch.block_diag(*(head.weight for head in self.heads.values())), (0, 0, 0, unused))
+            bias = F.pad(torch.cat([head.bias for head in self.heads.values()]), (0, unused))
+            values = F.linear(hidden, weight, bias)
+        return dict(zip(self.outputs, values.float().split([*self.outputs.values(), unused], -1)))

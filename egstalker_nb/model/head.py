@@ -1,0 +1,107 @@
+"""The talking head: canonical Gaussians and the network that deforms them by audio, eyes and pose.
+
+After EGSTalker: a tri-plane gives each Gaussian a feature; the efficient spatial-audio attention (ESAA) lets it
+look at four tokens (audio, eye, camera, null); five heads turn the result into offsets.
+"""
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Config
+from ..rasterizer import rasterize
+from .deformation import CAMERA_DIM, Deformation
+from .gaussians import make_gaussians
+from .mouth import Mouth
+from .torso import Torso
+
+
+class Head(nn.Module):
+    """A talking head: canonical Gaussians, their deformation, the mouth's shapes and the torso behind them.
+
+    The world is the head's own frame, so moving the head means moving the camera.
+
+    Attributes:
+        gaussians: a ParameterDict in gsplat's layout (see `make_gaussians`).
+        w2c: [N, 4, 4] float32 world-to-camera, OpenCV axes: the poses of the dataset's frames that the head was trained
+            on. They begin as tracked (`Dataset.w2c`) and are refined in training; a frame is drawn with these.
+    """
+
+    def __init__(self, cfg: Config, gaussians: nn.ParameterDict, pose_mean: Tensor, pose_std: Tensor,
+                 mean_face: Tensor, mouth: Mouth, torso: Torso, w2c: Tensor):
+        super().__init__()
+        self.cfg = cfg
+        self.gaussians = gaussians
+        self.deformation = Deformation(cfg, pose_mean, pose_std, mean_face)
+        self.mouth, self.torso = mouth, torso
+        self.register_buffer("w2c", w2c)
+
+    @classmethod
+    def blank(cls, cfg: Config, points: int, frames: int, size: int) -> "Head":
+        """A head of the right shapes for a checkpoint of `points` Gaussians, trained on `frames` of `size` px."""
+        gaussians = make_gaussians(torch.randn(max(points, 4), 3), torch.zeros(max(points, 4), 3), cfg.sh_degree)
+        return cls(cfg, gaussians, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM), torch.zeros(478, 3),
+                   Mouth(frames), Torso.blank(size, frames), torch.eye(4).repeat(frames, 1, 1))
+
+    def __len__(self) -> int:
+        return len(self.gaussians["means"])
+
+    def spatial(self) -> tuple[Tensor, Tensor]:
+        """The frame-independent part of the network; pass it to `render` when many frames follow."""
+        return self.deformation.spatial(self.gaussians["means"].detach())
+
+    def shapes(self, offsets: Optional[dict[str, Tensor]], batch: int) -> dict[str, Tensor]:
+        """Gaussians of `batch` frames, activated for the rasteriser (offsets None: the canonical head)."""
+        g = self.gaussians
+        sh = torch.cat([g["sh0"], g["shN"]], 1)                       # [N, K, 3]
+        raw = {"means": g["means"], "scales": g["scales"], "quats": g["quats"], "opacities": g["opacities"], "sh": sh}
+        raw = {k: v.expand(batch, *v.shape) for k, v in raw.items()}
+        if offsets is not None:
+            raw = {k: v + offsets[k].reshape(v.shape) for k, v in raw.items()}
+        return {"means": raw["means"], "quats": raw["quats"], "scales": raw["scales"].exp(),
+                "opacities": raw["opacities"].sigmoid(), "colors": raw["sh"]}
+
+    def offsets(self, mouth: Tensor, eyes: Tensor, w2c: Tensor,
+                spatial: Optional[tuple[Tensor, Tensor]] = None) -> dict[str, Tensor]:
+        """Raw offsets of B frames, see `Deformation.decode`; `spatial` saves time where many batches follow."""
+        net = self.deformation
+        return net.decode(spatial or self.spatial(), net.tokens(mouth, eyes, w2c))
+
+    def splat(self, offsets: Optional[dict[str, Tensor]], w2c: Tensor, K: Tensor, size: int,
+              background: Optional[Tensor] = None, room: Optional[int] = None) -> tuple[Tensor, Tensor, dict]:
+        """Render B frames from their offsets (None: the canonical head).
+
+        Args:
+            offsets: see `offsets()`. w2c: [B, 4, 4]. K: [3, 3] px. size: picture edge in px.
+            background: [B, size, size, 3] 0...1, black if None. room: see `rasterize`.
+
+        Returns:
+            rgb [B, size, size, 3] composite (not clamped), alpha [B, size, size, 1], info of the rasteriser.
+        """
+        batch = len(w2c)
+        rgb, alpha, info = rasterize(**self.shapes(offsets, batch), viewmats=w2c[:, None],
+                                     Ks=K.expand(batch, 1, 3, 3), width=size, height=size,
+                                     sh_degree=self.cfg.sh_degree, room=room,
+                                     backgrounds=None if background is None else background[:, None])
+        return rgb.squeeze(1), alpha.squeeze(1), info
+
+    def render(self, mouth: Tensor, eyes: Tensor, w2c: Tensor, K: Tensor, size: int,
+               background: Optional[Tensor] = None, deform: bool = True,
+               spatial: Optional[tuple[Tensor, Tensor]] = None,
+               pose: Optional[Tensor] = None, room: Optional[int] = None) -> tuple[Tensor, Tensor, dict]:
+        """`splat` of `offsets`: mouth [B, 8] (see `Mouth`), eyes [B, 7] (see `upper_face`).
+
+        deform=False renders the canonical head, as the coarse stage does. pose [B, 4, 4]: what the network is told
+        instead of w2c; a camera outside the clip's range would make it extrapolate.
+        """
+        offsets = self.offsets(mouth, eyes, w2c if pose is None else pose, spatial) if deform else None
+        return self.splat(offsets, w2c, K, size, background, room)
+
+    @torch.no_grad()
+    def attention(self, mouth: Tensor, eyes: Tensor, w2c: Tensor) -> Tensor:
+        """How much each Gaussian looks at each token, mean over attention heads: [B, N, 4], rows sum to 1."""
+        esaa = self.deformation.attention
+        weights, _ = esaa.token_weights(self.deformation.tokens(mouth, eyes, w2c))  # [B, heads, 3M, T]
+        return self.spatial()[1] @ weights.flatten(1, 2) / esaa.heads

@@ -1,0 +1,74 @@
+"""Gaussians as PLY files in the common 3DGS layout."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import InputError
+
+PLY_REST = 45  # common viewers expect harmonics of degree 3: 15 coefficients for each of 3 colours
+_PLY_NAMES = ("x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)),
+              *(f"f_rest_{i}" for i in range(PLY_REST)), "opacity", *(f"scale_{i}" for i in range(3)),
+              *(f"rot_{i}" for i in range(4)))
+
+
+PLY_BYTES = 4 * len(_PLY_NAMES)  # of a Gaussian
+
+
+def save_ply(path: str | Path, gaussians: dict[str, Tensor]) -> None:
+    """Write Gaussians in the common 3DGS layout (x y z, normals, f_dc, f_rest, opacity, scale, rot).
+
+    Opacities are logits, scales logs, harmonics channel-major, padded with zeros to degree 3, as viewers expect.
+    """
+    g = {k: v.detach().cpu().float().numpy() for k, v in gaussians.items()}
+    n = len(g["means"])
+    rest = np.zeros((n, 3, PLY_REST // 3), np.float32)
+    rest[:, :, :g["shN"].shape[1]] = g["shN"].transpose(0, 2, 1)
+    columns = [g["means"], np.zeros((n, 3)), g["sh0"][:, 0], rest.reshape(n, -1), g["opacities"][:, None],
+               g["scales"], g["quats"]]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {n}",
+              *(f"property float {name}" for name in _PLY_NAMES), "end_header", ""]
+    with open(path, "wb") as file:
+        file.write("\n".join(header).encode())
+        file.write(np.concatenate(columns, 1).astype("<f4").tobytes())
+
+
+def load_ply(path: str | Path, sh_degree: int = 3) -> dict[str, Tensor]:
+    """Read a 3DGS PLY back into gsplat's layout (see `make_gaussians`); harmonics up to `sh_degree`.
+
+    Raises:
+        InputError: not a PLY file, or not in the 3DGS layout.
+    """
+    try:
+        table = _read_ply(Path(path).read_bytes())
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError(f"a binary PLY file in the 3DGS layout at '{path}'", f"{type(error).__name__}: {error}",
+                         "Give a point_cloud.ply of a checkpoint.") from error
+
+    def get(*names: str) -> Tensor:
+        return torch.from_numpy(np.stack([table[name] for name in names], -1))
+
+    rest = get(*[f"f_rest_{i}" for i in range(PLY_REST)]).reshape(-1, 3, PLY_REST // 3).transpose(1, 2)
+    return {"means": get("x", "y", "z"), "scales": get("scale_0", "scale_1", "scale_2"),
+            "quats": get("rot_0", "rot_1", "rot_2", "rot_3"), "opacities": get("opacity")[:, 0],
+            "sh0": get("f_dc_0", "f_dc_1", "f_dc_2")[:, None],
+            "shN": rest[:, :(sh_degree + 1) ** 2 - 1].contiguous()}
+
+
+def _read_ply(data: bytes) -> np.ndarray:
+    """The vertex table of a little-endian PLY whose properties are floats. ValueError if it is something else.
+
+    Our own few lines, because the library for PLY files is under the GPL.
+    """
+    header, _, body = data.partition(b"end_header\n")
+    lines = header.decode("ascii").split("\n")
+    if lines[:2] != ["ply", "format binary_little_endian 1.0"]:
+        raise ValueError("not a binary little-endian PLY")
+    count = next(int(line.split()[2]) for line in [*lines, "element vertex -1"] if line.startswith("element vertex"))
+    names = [line.split()[2] for line in lines if line.startswith("property float ")]
+    if not set(_PLY_NAMES) <= set(names) or count < 0:
+        raise ValueError("properties of 3DGS are missing")
+    return np.frombuffer(body, [(name, "<f4") for name in names], count)

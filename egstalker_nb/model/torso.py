@@ -1,0 +1,90 @@
+"""The torso as a layer of its own: a learned picture that follows the head, over the clean plate.
+
+Nothing of it is lent from a frame of the video, so that it can be drawn for any head pose and for any length.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CODES = 8           # numbers that say how the torso of a frame is bent
+POSE = 6            # numbers of a head pose: rotation (against the mean, about rad) and shift (head units)
+CHANNELS = 6        # of a field: shift x and y (half pictures), red, green, blue and opacity
+GRID = 12           # control points of a field along each axis
+
+
+class Torso(nn.Module):
+    """What lies behind the splats: plate and torso.
+
+    A picture of the torso with opacity is bent by a smooth field and laid over the plate. The field is a sum of
+    learned ones, weighed by the codes of a frame. They change colours a little as well, for the shadow of the chin.
+
+    Attributes:
+        plate: [S, S, 3] uint8. picture: [4, S, S] uint8, colours and opacity. fields: [CODES, CHANNELS, GRID, GRID].
+        codes: [N, CODES] of the dataset's frames; validation frames have theirs from the pose alone.
+        turned: [3, 3] and shifted: [3], the mean training pose; spread, low, high: [POSE], standard deviation and
+            range around it. mix: [POSE, CODES], from poses to codes.
+    """
+
+    def __init__(self, size: int, num_frames: int):
+        super().__init__()
+        self.fields = nn.Parameter(torch.zeros(CODES, CHANNELS, GRID, GRID), requires_grad=False)
+        self.mix = nn.Parameter(torch.eye(POSE, CODES), requires_grad=False)
+        for name, value in {"picture": torch.zeros(4, size, size, dtype=torch.uint8),
+                            "plate": torch.zeros(size, size, 3, dtype=torch.uint8),
+                            "codes": torch.zeros(num_frames, CODES), "turned": torch.eye(3), "shifted": torch.zeros(3),
+                            "spread": torch.ones(POSE), "low": torch.zeros(POSE), "high": torch.zeros(POSE)}.items():
+            self.register_buffer(name, value)
+
+    @classmethod
+    def blank(cls, size: int, num_frames: int) -> "Torso":
+        """A layer of the right shapes for loading a checkpoint; size in px."""
+        return cls(size, num_frames)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Backgrounds [B, S, S, 3] 0...1 of codes [B, CODES]."""
+        return self.layer(codes, self.picture.float() / 255, self.clean_plate()).permute(0, 2, 3, 1)
+
+    def codes_of(self, w2c: Tensor) -> Tensor:
+        """Codes [B, CODES] for head poses [B, 4, 4].
+
+        Poses beyond those of the training frames count as the last ones inside: neither an orbit nor another clip's
+        poses bend the torso as it never was.
+        """
+        return self.pose_of(w2c) @ self.mix
+
+    def pose_of(self, w2c: Tensor) -> Tensor:
+        """Head poses [B, 4, 4] against the mean one in standard deviations, kept within the range: [B, POSE]."""
+        return (self.away(w2c) / self.spread).clamp(self.low, self.high)
+
+    def away(self, w2c: Tensor) -> Tensor:
+        """Rotation (sine of the angle times the axis) and shift of heads [B, 4, 4] against the mean: [B, POSE]."""
+        turn = w2c[:, :3, :3] @ self.turned.T
+        skew = (turn - turn.transpose(1, 2)) / 2
+        return torch.cat([skew[:, 2, 1, None], skew[:, 0, 2, None], skew[:, 1, 0, None],
+                          w2c[:, :3, 3] - self.shifted], -1)
+
+    def clean_plate(self) -> Tensor:
+        """[3, S, S] 0...1."""
+        return self.plate.permute(2, 0, 1).float() / 255
+
+    def layer(self, codes: Tensor, picture: Tensor, plate: Tensor, top: int = 0) -> Tensor:
+        """Bend `picture` [4, S, S] by `codes` [B, CODES] and lay it over `plate` [3, S, S]; any S.
+
+        Returns:
+            [B, 3, S - top, S] 0...1, the rows from `top` down.
+        """
+        size = picture.shape[-1]
+        field = torch.einsum("bk,kcgh->bcgh", codes, self.fields)
+        # cubic first, so that control points cannot be seen; then linear, which is cheap
+        field = F.interpolate(field, (4 * GRID, 4 * GRID), mode="bicubic", align_corners=True)
+        field = F.interpolate(field, (size, size), mode="bilinear", align_corners=True)[:, :, top:]
+        at = (torch.arange(size, device=codes.device) + 0.5) * (2 / size) - 1
+        grid = torch.stack([at + field[:, 0], at[top:, None] + field[:, 1]], -1)       # [B, S - top, S, 2]
+        bent = F.grid_sample(picture.expand(len(codes), -1, -1, -1), grid, padding_mode="border", align_corners=False)
+        colour = (bent[:, :3] + field[:, 2:5]).clamp(0, 1)
+        opacity = (bent[:, 3:] * (1 + field[:, 5:])).clamp(0, 1)  # a product: where there is no torso, none appears
+        return torch.lerp(plate[:, top:].expand_as(colour), colour, opacity)
+
+

@@ -1,0 +1,57 @@
+"""Exercises of notebook 03."""
+from __future__ import annotations
+
+import numpy as np
+
+from ...analysis import attribution
+from ...rendering import inspection
+from ...rendering.renderer import Renderer
+from ...training.metrics_log import History
+from ...training.run import Run
+from . import Exercise, Exercises
+
+NEAR = 1.0  # dB below the best
+
+
+def mouth_psnr(renderer: Renderer, i: int) -> float:
+    """PSNR in dB inside the lip rectangle of frame i, as the head shows it."""
+    ds = renderer.ds
+    x0, y0, x1, y1 = ds.lip_rect[i]
+    shown = inspection.rendered(renderer, [i])[0, y0:y1, x0:x1]
+    return inspection.psnr(shown, ds.frame(i)[y0:y1, x0:x1])
+
+
+def fine(run: Run) -> Exercises:
+    """What the fine stage gained on the mouth, what the lips look at, when validation was nearly as good as ever."""
+    ds = run.dataset
+    widest, coarse = int(np.argmax(ds.aperture[:ds.num_train])), max(run.config.coarse_iterations, 1)
+
+    def gained() -> float:
+        return mouth_psnr(Renderer.from_run(run), widest) - mouth_psnr(Renderer.from_run(run, coarse), widest)
+
+    def looked_at() -> str:
+        return attribution.favourite(Renderer.from_run(run), widest, "mouth")
+
+    def when() -> int:
+        at, value = History(run.root).curve("val_psnr", "eval", points=10**9)
+        return int(at[np.argmax(value >= value.max() - NEAR)])
+
+    return Exercises([
+        Exercise(f"How many dB did the fine stage gain on the mouth (the lip rectangle) of training frame {widest}, "
+                 "in which it is widest (to 0.1)?", gained, 0.1,
+                 "Render the frame by figures.rendered, with start and with end. Cut ds.lip_rect (x0, y0, x1, y1) out "
+                 "of both and out of ds.frame; compare by figures.psnr.",
+                 f"i = {widest}\nx0, y0, x1, y1 = ds.lip_rect[i]\n"
+                 "pictures = figures.rendered(start, [i])[0], figures.rendered(end, [i])[0], ds.frame(i)\n"
+                 "before, after, truth = [p[y0:y1, x0:x1] for p in pictures]\n"
+                 "figures.psnr(after, truth) - figures.psnr(before, truth)"),
+        Exercise(f"Which token do mouth, chin and jaw look at most in frame {widest}? (its name in quotes)", looked_at,
+                 hint="The highest line in the left chart of the attention panel; they may be close.",
+                 solution="from egstalker_nb.analysis import attribution\n"
+                          f"attribution.favourite(end, {widest}, 'mouth')"),
+        Exercise(f"At which evaluation (its iteration) was the PSNR of validation frames first within {NEAR:g} dB of "
+                 "its best?", when, 0.0, "Each is a point on the curve of validation frames; the numbers are val_psnr "
+                 "in trained.metrics('eval').",
+                 "rows = trained.metrics('eval')\nbest = max(r['val_psnr'] for r in rows)\n"
+                 f"next(r['iteration'] for r in rows if r['val_psnr'] >= best - {NEAR:g})"),
+    ])

@@ -1,0 +1,101 @@
+"""What a gallery can show: executed notebooks, as they are found in a folder of results."""
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+from urllib.parse import quote
+
+from ...core.errors import InputError
+from ...core.progress import clock
+from ..runner import NOTEBOOKS
+
+
+@dataclass
+class Page:
+    """One executed notebook.
+
+    Attributes:
+        path: the .ipynb. notebook: as read. title, summary: from its first cell. html: where its page goes, seen from
+            the gallery. pictures, videos: files written beside it, as links from the gallery.
+    """
+
+    path: Path
+    notebook: Any
+    title: str
+    summary: str
+    html: str
+    pictures: list[str] = field(default_factory=list)
+    videos: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> str:
+        """Where its pictures and videos go, seen from the gallery."""
+        return self.html.removesuffix(".html")
+
+    @property
+    def link(self) -> str:
+        """Its name in addresses, seen from its neighbours."""
+        return quote(self.path.stem)
+
+    @property
+    def headless(self) -> dict[str, Any]:
+        """What Papermill noted; {} where it was run by hand."""
+        return self.notebook.metadata.get("papermill") or {}
+
+    @property
+    def ran(self) -> str:
+        """How long it ran and when, as a reader wants to know it."""
+        noted = self.headless
+        if noted.get("exception"):
+            return "stopped with an error"
+        took = f"ran for {clock(noted['duration'])}" if noted.get("duration") else "run time unknown"
+        return took + (f" on {noted['start_time'][:10]}" if noted.get("start_time") else "")
+
+
+def found_pages(outputs: Path, out: Path) -> dict[str, list[Page]]:
+    """Name of a set of results -> its pages in the order in which notebooks are read."""
+    def place(path: Path) -> tuple[int, str]:
+        return NOTEBOOKS.index(path.stem) if path.stem in NOTEBOOKS else len(NOTEBOOKS), path.stem
+
+    sets = {}
+    for folder in sorted(outputs.glob("*/notebooks")):
+        paths = sorted(folder.glob("*.ipynb"), key=place)
+        pages = [page for page in (_page(path, folder.parent.name) for path in paths) if page]
+        if pages and folder.parent != out:
+            sets[folder.parent.name] = pages
+    if not sets:
+        raise InputError(f"executed notebooks in '{outputs}/<name>/notebooks/'", "none",
+                         "Run `make demo` first (or `make run VIDEO=clip.mp4`).")
+    return sets
+
+
+def _page(path: Path, name: str) -> Optional[Page]:
+    """None for a notebook that was never run."""
+    import nbformat
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:  # JSON, schema, encoding: nbformat has no common error
+        raise InputError("a notebook", f"'{path}', which cannot be read ({type(error).__name__})",
+                         "Remove it, or run the notebooks again.") from error
+    if not any(cell.get("outputs") for cell in notebook.cells):
+        return None
+    text = next((cell.source for cell in notebook.cells if cell.cell_type == "markdown"), "")
+    title, _, rest = text.strip().partition("\n")
+    first = rest.strip().split("\n\n")[0]
+    return Page(path, notebook, plain(title.lstrip("# ")) or path.stem,
+                sentence(re.sub(r"^\*\*[^*]+\*\*", "", first)), f"{name}/{path.stem}.html")
+
+
+def plain(markdown: str) -> str:
+    """Markdown as one line of text."""
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
+    return " ".join(re.sub(r"[*`]+|^#+ |^(?:-|\d+\.) ", "", text, flags=re.MULTILINE).split())
+
+
+def sentence(markdown: str) -> str:
+    """The first sentence."""
+    text = plain(markdown)
+    return re.split(r"(?<=[.!?:]) (?=[A-Z*])", text, maxsplit=1)[0]

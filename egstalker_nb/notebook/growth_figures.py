@@ -1,0 +1,214 @@
+"""Pictures of how a head grows: the schedule, births and deaths, ages on a frame, sizes and opacities."""
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..analysis import growth
+from ..analysis.growth import KINDS, by_region
+from ..config import Config, first_round, loadable, rounds
+from ..face.regions import REGIONS
+from ..rendering.inspection import projected, rendered
+from ..rendering.motion import middle_frame
+from ..rendering.renderer import Renderer
+from ..training.run import Run
+from . import plots
+
+OLD = "#8a8a8a"             # Gaussians that are there from the start
+AGES = "plasma"             # colour map of the iteration of birth
+REGION_COLOURS = ("#c1440e", "#1b3a6b", "#a58bc4", "#3d8f6e", "#e0a526", "#c9c9c9")
+REGION_HATCHES = ("", "//", "xx", "..", "\\\\", "--")
+KIND_LOOKS = {"cloned": ("#3d8f6e", "..", "born: clones"), "split": ("#1b3a6b", "", "born: children of splits"),
+              "replaced": ("#a58bc4", "//", "gone: were split"), "pruned": ("#c1440e", "xx", "gone: pruned"),
+              "born": ("#3d8f6e", "", "born")}
+HATCH = {"edgecolor": "white", "linewidth": 0}
+
+
+# ---- the schedule ----
+
+PHASES = (("coarse", "#c9c9c9", ""), ("densification", "#e0a526", "///"), ("refinement", "#7fb09a", "..."))
+
+
+def phases(c: Config) -> dict[str, tuple[int, int]]:
+    """First and last iteration of the coarse stage, of the part of the window that is reached, and of what follows
+    both; an empty span where there is none."""
+    begin, end = min(c.densify_from_iter, c.iterations), min(c.densify_until_iter, c.iterations)
+    settled = max(c.coarse_iterations, end if end > begin else 0)
+    return {"coarse": (0, c.coarse_iterations), "densification": (begin, end),
+            "refinement": (min(settled, c.iterations), c.iterations)}
+
+
+def timeline(*runs: Run) -> Figure:
+    """Phases of every preset, and of the given runs, on the counter of iterations; the whole, and its beginning.
+
+    Solid: what a run of this length reaches. Dashed outline: the part of the window that it never reaches.
+    """
+    configs = loadable()
+    configs.update({f"run '{r.root.name}'": r.config for r in runs if r.config != configs.get(r.config.preset)})
+    longest = max(c.iterations for c in configs.values())
+    figure, axes = plots.subplots(1, 2, width=12.5, height=1.4 + 0.62 * len(configs))
+    for axis, last, title in zip(axes, (1.02 * longest, 1600), ("all", "the beginning, enlarged")):
+        for row, c in enumerate(configs.values()):
+            _lane(axis, row, c, last)
+        axis.set(xlim=(0, last), ylim=(len(configs) - 0.4, -0.6), yticks=range(len(configs)),
+                 yticklabels=configs if axis is axes[0] else [""] * len(configs))
+        plots.label(axis, "iteration", "preset or run", title)
+        axis.grid(axis="y", visible=False)
+    for name, colour, hatch in PHASES:
+        axes[0].bar(0, 0, color=colour, hatch=hatch, label=name, edgecolor="white")
+    axes[0].bar(0, 0, color="none", edgecolor="black", linestyle="--", label="never reached")
+    axes[0].plot([], [], "|", color="black", markersize=12, markeredgewidth=2.5, label="end of the run")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def _lane(axis: Axes, row: int, c: Config, last: float) -> None:
+    """One configuration: coarse and refinement above, the window below, the end, and how many rounds there are."""
+    spans = phases(c)
+    for (name, colour, hatch), (y, high) in zip(PHASES, ((row - 0.3, 0.28), (row, 0.28), (row - 0.3, 0.28))):
+        begin, end = spans[name]
+        axis.barh(y + high / 2, end - begin, high, left=begin, color=colour, hatch=hatch, **HATCH)
+    left = max(spans["densification"][1], c.densify_from_iter)
+    if left < c.densify_until_iter:
+        axis.barh(row + 0.14, c.densify_until_iter - left, 0.28, left=left, color="none", edgecolor="black",
+                  linestyle="--", linewidth=1)
+    axis.plot([c.iterations] * 2, [row - 0.36, row + 0.34], color="black", linewidth=2.5)
+    planned = rounds(c)
+    words = (f"{len(planned)} rounds: {planned[0]} ... {planned[-1]}" if planned
+             else f"no round: the first would be at {first_round(c)}, the run ends at {c.iterations}")
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.9}
+    if last > 2000:
+        end = max(c.iterations, 0 if planned else c.densify_until_iter)
+        side, shift = ("right", -0.012) if end > 0.6 * last else ("left", 0.012)
+        axis.text(end + shift * last, row + 0.14, words, va="center", ha=side, fontsize=8.5, bbox=white)
+    elif first_round(c) < last:
+        at = first_round(c), row + 0.14
+        axis.plot(*at, marker="v", color="black" if planned else "white", markeredgecolor="black")
+        axis.annotate(f"first round {at[0]}" + ("" if planned else ", too late"), at, (9, -3),
+                      textcoords="offset points", fontsize=8, bbox=white)
+
+
+def _phases(axis, run: Run) -> None:
+    """Mark the ends of the coarse stage and of the run, and shade the window, also where it opens after the end."""
+    c = run.config
+    last = c.iterations if rounds(c) else max(c.iterations, min(1.5 * c.densify_from_iter, c.densify_until_iter))
+    if c.densify_from_iter < last:
+        axis.axvspan(c.densify_from_iter, min(c.densify_until_iter, last), color="#e0a526", alpha=0.15, lw=0,
+                     label="densification")
+    if 0 < c.coarse_iterations < c.iterations:
+        axis.axvline(c.coarse_iterations, color="#666666", linewidth=1.2, label="end of the coarse stage")
+    if c.iterations < last:
+        axis.axvline(c.iterations, color="#c1440e", linestyle="--", linewidth=1.5, label="end of the run")
+    axis.set_xlim(0, last)
+
+
+def points_figure(run: Run, other: Optional[Run] = None) -> Figure:
+    """Number of Gaussians over iterations with the phases marked; a second run beside it on its own axis."""
+    shown = [r for r in (run, other) if r is not None]
+    figure, axes = plots.subplots(1, len(shown), width=4.8 * len(shown) + 1.5, height=3.4)
+    for axis, r in zip(axes, shown):
+        iterations, points = growth.history(r)
+        plots.curve(axis, iterations, points, "Gaussians", drawstyle="steps-post", linewidth=2)
+        _phases(axis, r)
+        if points[-1] > 0.5 * r.config.max_points:
+            axis.axhline(r.config.max_points, color="#c1440e", linestyle=":", label="max_points")
+        axis.set_ylim(0, 1.15 * max(points))
+        plots.label(axis, "iteration", "number of Gaussians", r.root.name)
+        axis.legend(loc="lower right", framealpha=0.9)
+    return figure
+
+
+def counts(run: Run) -> dict[str, np.ndarray]:
+    """What each round did to the whole head: kind (see `KIND_LOOKS`) -> [rounds] int, deaths negative."""
+    done = run.metrics("densify")
+    cloned, split, pruned = (np.array([r[k] for r in done]) for k in ("cloned", "split", "pruned"))
+    return {"cloned": cloned, "split": 2 * split, "replaced": -split, "pruned": -pruned}
+
+
+def stack(axis: Axes, at: np.ndarray, width: float, bars: Sequence[tuple[np.ndarray, str, str, str]]) -> None:
+    """Bars on each other, positive ones up and negative ones down: (counts, colour, hatch, name) each."""
+    up, down = np.zeros(len(at)), np.zeros(len(at))
+    for values, colour, hatch, name in bars:
+        axis.bar(at, values, width, bottom=np.where(values < 0, down, up), color=colour, hatch=hatch, label=name,
+                 **HATCH)
+        up, down = up + np.maximum(values, 0), down + np.minimum(values, 0)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_ylim(1.15 * min(down.min(), -0.02 * up.max()), 1.05 * max(up.max(), 1))
+    axis.set_axisbelow(True)
+
+
+def births_figure(run: Run) -> Figure:
+    """Births (up) and deaths (down) of each round, and by region of the face for each kind.
+
+    Raises:
+        DatasetError: the run has had no round.
+    """
+    placed, done = by_region(run), run.metrics("densify")
+    at, width = np.array([r["iteration"] for r in done]), 0.8 * run.config.densification_interval
+    figure, axes = plots.subplots(2, 2, width=12, height=3.2) if len(placed) > 1 else plots.subplots(1, 2, 12, 3.6)
+    stack(axes[0], at, width, [(n, *KIND_LOOKS[kind]) for kind, n in counts(run).items()])
+    plots.label(axes[0], "iteration of the round", "Gaussians per round", "whole head, by kind")
+    for axis, (kind, values) in zip(axes[1:], placed.items()):
+        looks = zip(values.T, REGION_COLOURS, REGION_HATCHES, REGIONS)
+        stack(axis, at, width, [look for look in looks if look[0].any()])
+        name = KINDS.get(kind, "born, after pruning")
+        plots.label(axis, "iteration of the round", "Gaussians per round", f"{name}: {values.sum()} in all, by region")
+        if not values.any():
+            axis.set(yticks=[0], ylim=(-1, 1), xlim=axes[0].get_xlim())
+            axis.text(0.5, 0.6, "none", transform=axis.transAxes, ha="center")
+    return figure
+
+
+def born_on_frame(run: Run, i: Optional[int] = None, iteration: Optional[int] = None) -> Figure:
+    """The living Gaussians on frame i, coloured by the iteration of their birth, beside what they render to.
+
+    Args:
+        i: frame number; default the one nearest to the mean pose. iteration: checkpoint, default the newest.
+    """
+    ds, number = run.dataset, run.pick(iteration)
+    i = middle_frame(ds) if i is None else i
+    renderer, born = Renderer.from_run(run, number), run.born(number).numpy()
+    pixels, depth = projected(ds, renderer.w2c[i], renderer.head.gaussians["means"])
+    picture = rendered(renderer, [i])[0]
+    dim = (0.35 * ds.frame(i) + 0.65 * 255).astype(np.uint8)
+    old, new = int((born == 0).sum()), int((born > 0).sum())
+    figure = plots.pictures([ds.frame(i), dim, dim, picture],
+                            [f"frame {i}", f"{old} from the start", f"{new} born since", "rendered"], edge=3.2)
+    nearest_last = np.argsort(-depth)  # what is in front is drawn last
+    for axis, chosen in ((figure.axes[1], born == 0), (figure.axes[2], born > 0)):
+        order = nearest_last[chosen[nearest_last]]
+        colour = {"c": OLD} if axis is figure.axes[1] else {"c": born[order], "cmap": AGES}
+        dots = axis.scatter(*pixels[order].T - 0.5, s=5, linewidths=0, **colour)
+        axis.set(xlim=(-0.5, ds.size - 0.5), ylim=(ds.size - 0.5, -0.5))
+    if new:
+        figure.colorbar(dots, ax=figure.axes[2], label="born at iteration", shrink=0.7)
+    return figure
+
+
+def histograms(run: Run) -> Figure:
+    """Distribution of size and opacity at the start, after the coarse stage and at the end."""
+    figure, (left, right) = plots.subplots(1, 2, width=10, height=3.4)
+    found = growth.stages(run)
+    sizes = {name: growth.size_px(g["scales"], run.dataset) for name, g in found.items()}
+    low, high = (f(s for v in sizes.values() for s in np.percentile(v, (0.5, 99.5))) for f in (min, max))
+    for style, (name, g) in enumerate(found.items()):
+        share = np.full(len(g["means"]), 100 / len(g["means"]))
+        colour, line = plots.STYLES[style]
+        look = {"histtype": "step", "color": colour, "linestyle": line, "linewidth": 1.8, "weights": share,
+                "label": f"{name}: {len(share)} Gaussians"}
+        left.hist(sizes[name], bins=np.geomspace(low / 1.1, high * 1.1, 32), **look)
+        opacity = g["opacities"].sigmoid().numpy()
+        if np.ptp(opacity) < 1e-3:  # all alike at the start: as a bar of 100 % it would flatten the others
+            right.axvline(opacity[0], color=colour, linestyle=line, linewidth=1.8,
+                          label=f"{name}: all {opacity[0]:.2f}")
+        else:
+            right.hist(opacity, bins=np.linspace(0, 1, 32), **look)
+    left.set_xscale("log")
+    for axis in (left, right):
+        axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # room for the legend
+    plots.label(left, f"standard deviation (px of {run.dataset.size})", "share (%)", "size")
+    plots.label(right, "opacity (0 ... 1)", "share (%)", "opacity")
+    return figure

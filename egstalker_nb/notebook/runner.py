@@ -1,0 +1,287 @@
+"""The six notebooks in order, without a browser: Papermill with progress on the terminal."""
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, Optional, Sequence
+
+from ..config import load_config
+from ..core.errors import EgsError, InputError, MissingPackageError
+from ..core.files import make_folder
+from ..core.progress import clock
+from ..cuda_setup import find_driver
+from ..media import player
+from ..media.audio import load_audio
+from ..media.video_reader import probe
+
+NOTEBOOKS = (
+    "01_data_prep",
+    "02_coarse_training",
+    "03_fine_training",
+    "04_densification_analysis",
+    "05_config_comparison",
+    "06_custom_audio_rendering",
+)
+NOTEBOOK_DIR = Path(__file__).resolve().parents[2] / "notebooks"
+POLL_SECONDS = 0.25
+LOG_SECONDS = 10.0  # between progress lines where the output is not a terminal
+MIB = 2.0**20
+
+
+class NotebookError(EgsError, RuntimeError):
+    """A notebook stopped before its end; what it did until then is saved."""
+
+
+def run_notebooks(
+    video: str | Path,
+    config: str | Path,
+    audio: Optional[str | Path] = None,
+    name: Optional[str] = None,
+    notebooks: Sequence[str] = NOTEBOOKS,
+    out: Optional[str | Path] = None,
+    dataset: Optional[str | Path] = None,
+    notebook_dir: str | Path = NOTEBOOK_DIR,
+    device: Optional[str] = None,
+    **parameters: Any,
+) -> Path:
+    """Run the notebooks headless, each in a fresh kernel of this very Python.
+
+    What can be checked is checked before anything starts. What the dataset and run folders already hold is kept.
+
+    Args:
+        video: the talking-head video.
+        config: a preset name or the path of a YAML file.
+        audio: sound that drives the head in notebook 06; default: the clip's own.
+        name: names the folders; default: the video's name.
+        notebooks: which ones to run, in this order.
+        out: folder of all results, default `outputs/<name>`: `notebooks/` (as executed), `runs/<config>/` and the
+            video `<config>_<audio>.mp4`. Notebook 05 compares all runs found in `runs/`, this one first.
+        dataset: the dataset folder, default `data/<name>`.
+        notebook_dir: where the notebooks lie.
+        device: `cpu` hides the cards from the notebooks; default: the card where there is one.
+        parameters: more parameters (`size=256`, `overrides={...}`); each goes to every notebook that declares it.
+
+    Returns:
+        The path of the video that notebook 06 writes.
+
+    Raises:
+        InputError: a file is missing, the card cannot draw, or no notebook declares a parameter.
+        ConfigError: the configuration is not usable.
+        NotebookError: a notebook failed; the message names notebook, cell and cause.
+    """
+    if device != "cpu" and (device or find_driver()):  # importing torch only where there is a card to be checked
+        from ..core.device import drawing_device
+
+        drawing_device(device)
+    video = _existing(video, "a video")
+    if not probe(video).has_audio:
+        raise InputError("a video with sound", f"'{video}' without", "Use a clip in which the person is heard.")
+    load_config(config, **(parameters.get("overrides") or {}))
+    config = Path(config).resolve() if Path(config).is_file() else config  # kernels work in another folder
+    name = name or re.sub(r"[^\w.-]+", "_", video.stem)
+    if name in (".", "..") or re.search(r"[/\\]", name):
+        raise InputError("a name for folders in data/ and outputs/", repr(name), "Leave out slashes.")
+    out = Path(out or Path("outputs") / name).resolve()
+    dataset = Path(dataset or Path("data") / name).resolve()
+    if audio is None:
+        audio = dataset / "audio.wav"
+    else:
+        audio = _existing(audio, "a sound file")
+        load_audio(audio)  # hours before notebook 06 would find out that it is no sound
+    run = out / "runs" / Path(config).stem
+    result = out / f"{run.name}_{audio.stem}.mp4"
+    earlier = sorted(p.parent for p in run.parent.glob("*/config.yaml") if p.parent != run)
+    values = {"video": video, "dataset": dataset, "run": run, "config": config, "audio": audio, "out": result}
+    values = {key: str(value) for key, value in values.items()} | {"runs": [str(p) for p in (run, *earlier)]}
+    paths = [_existing(Path(notebook_dir) / f"{n}.ipynb", "a notebook") for n in notebooks]
+    plan = _plan(paths, values, parameters)
+
+    start = time.perf_counter()
+    saved = out / "notebooks"
+    make_folder(saved)
+    with _Monitor() as monitor, _kernel_environment(monitor.progress_file, saved, device):
+        for i, (path, values) in enumerate(plan, start=1):
+            begin = time.perf_counter()
+            monitor.write(f"[{i}/{len(plan)}] {path.stem}\n")
+            _execute(path, saved / path.name, values, monitor)
+            monitor.write(f"[{i}/{len(plan)}] {path.stem}: done in {clock(time.perf_counter() - begin)}\n")
+    places = {"video": result, "run": run, "notebooks": saved}
+    lines = [f"{what:<16} {_short(path)}" for what, path in places.items() if path.exists()]
+    lines += [f"{'total time':<16} {clock(time.perf_counter() - start)}",
+              f"{'peak memory':<16} {monitor.peak / MIB:.0f} MiB (this program and the notebooks' kernels)"]
+    print("\n".join(lines), flush=True)
+    return result
+
+
+def _existing(path: str | Path, what: str) -> Path:
+    path = Path(path).expanduser().resolve()
+    if not path.is_file():
+        raise InputError(f"{what} at '{path}'", "no such file", "Check the path.")
+    return path
+
+
+def _short(path: Path) -> str:
+    """Relative to the working folder where the path lies in it."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _plan(paths: list[Path], values: dict[str, Any], extra: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
+    """For each notebook the parameters that its `parameters` cell declares."""
+    try:
+        import papermill
+    except ImportError as error:
+        raise MissingPackageError("papermill, which runs notebooks headless", "it is not installed",
+                                  "pip install 'egstalker-nb[notebooks]'") from error
+    declared = {path: set(papermill.inspect_notebook(str(path))) for path in paths}
+    known = set().union(*declared.values())
+    unknown = sorted(set(extra) - known)
+    if unknown:
+        raise InputError(f"parameters that the notebooks declare ({', '.join(sorted(known))})",
+                         ", ".join(unknown), "Check the spelling.")
+    values = {**values, **extra}
+    return [(path, {key: values[key] for key in values if key in names}) for path, names in declared.items()]
+
+
+def _execute(path: Path, saved: Path, values: dict[str, Any], terminal: _Monitor) -> None:
+    import papermill
+    import zmq
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+
+    # between this process and the kernel, where other users of the machine could listen
+    encrypted = Config({"KernelManager": {"transport_encryption": "auto"}} if zmq.has("curve") else {})
+    task, look = f"notebook {path.stem} to run to its end", f"The notebook as far as it came: {saved}"
+    try:
+        papermill.execute_notebook(
+            str(path), str(saved), parameters=values, kernel_name="python3", language="python", cwd=str(path.parent),
+            progress_bar=False, stdout_file=terminal, stderr_file=terminal, config=encrypted)
+    except papermill.PapermillExecutionError as error:
+        cause = f"{error.ename}: {error.evalue}".rstrip(". \n")
+        raise NotebookError(task, f"{_cell(error.exec_count, error.source)} raised {cause}", look) from None
+    except DeadKernelError as error:
+        cause = f"its kernel died in {_last_cell(saved)} (out of memory, or a crash in compiled code)"
+        raise NotebookError(task, cause, look) from error
+
+
+def _cell(count: Optional[int], source: str) -> str:
+    lines = [line.strip() for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
+    return f"cell [{count if count is not None else '?'}] `{lines[0] if lines else ''}`"
+
+
+def _last_cell(saved: Path) -> str:
+    """The last code cell that was started, from the saved notebook: a dead kernel cannot tell."""
+    import nbformat
+
+    cells = [c for c in nbformat.read(saved, as_version=4).cells if c.cell_type == "code"]
+    started = [i for i, c in enumerate(cells) if c.metadata.get("papermill", {}).get("start_time")]
+    return _cell(started[-1] + 1, cells[started[-1]].source) if started else "its start"
+
+
+@contextmanager
+def _kernel_environment(progress_file: Path, saved: Path, device: Optional[str]) -> Iterator[None]:
+    """Kernels started inside run this Python with this package, show panels' still forms, keep their newest progress
+    line in a file, and know the folder where their notebooks are saved; with the device `cpu` they see no card.
+
+    A kernel named python3 in the user's home or in JUPYTER_PATH may belong to another Python, so one of our own is
+    put in front of them all.
+    """
+    from ipykernel.kernelspec import write_kernel_spec
+
+    with tempfile.TemporaryDirectory(prefix="egs-kernel-") as folder:
+        # an idle kernel logs the interrupt that ends it as an error; errors in cells do not take this way
+        quiet = ["--IPKernelApp.log_level=CRITICAL"]
+        write_kernel_spec(Path(folder) / "kernels" / "python3", extra_arguments=quiet)
+        package = str(Path(__file__).resolve().parents[2])
+        new = {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")])),
+               "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+               "EGS_PROGRESS_FILE": str(progress_file), "EGS_STATIC": "1", player.FOLDER: str(saved),
+               "MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # the caller's own may show no pictures
+        if device == "cpu":
+            new["CUDA_VISIBLE_DEVICES"] = ""
+        before = {key: os.environ.get(key) for key in new}
+        os.environ.update(new)
+        try:
+            yield
+        finally:
+            for key, value in before.items():
+                if value is None:
+                    del os.environ[key]
+                else:
+                    os.environ[key] = value
+
+
+class _Monitor:
+    """Watches a headless run: shows the kernels' progress line, measures the memory of all processes.
+
+    Papermill writes what the notebooks print to it like to a file. On a terminal the progress line is rewritten in
+    place and gives way to printed text; elsewhere it is repeated every 10 s.
+
+    Attributes:
+        progress_file: where the kernels keep their newest progress line.
+        peak: largest sum of resident memory of this process and its children so far, in bytes. Pages that they
+            share are counted for each.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="egs-progress-")
+        self.progress_file = Path(self._folder.name) / "line"
+        self.peak = 0
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._line, self._live, self._shown = "", False, time.perf_counter()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Monitor:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.write("")
+        self._folder.cleanup()
+
+    def write(self, text: str) -> None:
+        with self._lock:
+            if self._live:
+                sys.stdout.write("\r\033[K")
+                self._live = False
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            self.peak = max(self.peak, _tree_memory())
+            line = self.progress_file.read_text(encoding="utf-8") if self.progress_file.is_file() else ""
+            if line and line != self._line:
+                self._show(line)
+
+    def _show(self, line: str) -> None:
+        terminal, now = sys.stdout.isatty(), time.perf_counter()
+        if not terminal and now - self._shown < LOG_SECONDS:
+            return
+        with self._lock:
+            sys.stdout.write(f"\r\033[K      {line}" if terminal else f"      {line}\n")
+            sys.stdout.flush()
+            self._live, self._line, self._shown = terminal, line, now
+
+
+def _tree_memory() -> int:
+    """Resident bytes of this process and all its children."""
+    import psutil
+
+    total, this = 0, psutil.Process()
+    for process in (this, *this.children(recursive=True)):
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:  # it ended between listing and asking
+            continue
+    return total

@@ -1,0 +1,96 @@
+"""What a head shows and does in given frames, as arrays: the measurements behind figures and panels."""
+from __future__ import annotations
+
+from typing import Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.dataset import Dataset
+from ..data.frame_loader import Frames
+from ..face.expression import LOWER
+from ..face.landmarks import LIP_MARGIN, LIPS, rectangles
+from ..metrics import image_metrics
+from ..rasterizer import rasterize
+from .renderer import Renderer
+
+VISIBLE = 0.02              # below this opacity a pixel shows no painted value
+
+
+def rendered(renderer: Renderer, ids: Sequence[int], batch: int = 8) -> np.ndarray:
+    """Frames `ids` of its clip as the head shows them, [len(ids), S, S, 3] uint8 composites."""
+    head, ids = renderer.head, list(ids)
+    frames, out = Frames(renderer.ds, ids, renderer.device, place="disk").for_head(head), []
+    for begin in range(0, len(ids), batch):
+        given = frames.batch(ids[begin:begin + batch])
+        rgb, _ = renderer.batch(head.mouth.codes[given["ids"]], given["eyes"], given["w2c"], given["background"])
+        out.append((rgb * 255).round().byte().cpu().numpy())
+    return np.concatenate(out)
+
+
+def psnr(shown: np.ndarray, truth: np.ndarray) -> float:
+    """Mean PSNR in dB of pictures [..., S, S, 3] uint8 over all their pixels."""
+    return float(image_metrics.psnr(*(torch.from_numpy(a).float() / 255 for a in (shown, truth))).mean())
+
+
+def frames_of(ds: Dataset, ids: Sequence[int]) -> np.ndarray:
+    """The clip's own frames, [len(ids), S, S, 3] uint8."""
+    return np.stack([ds.frame(i) for i in ids])
+
+
+def projected(ds: Dataset, w2c: np.ndarray, points: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Points [N, 3] of the head frame in a frame of pose w2c [4, 4]: px [N, 2] and depth [N]."""
+    camera = points.detach().cpu().numpy() @ w2c[:3, :3].T + w2c[:3, 3]
+    return ds.focal * camera[:, :2] / camera[:, 2:] + ds.size / 2, camera[:, 2]
+
+
+@torch.no_grad()
+def offsets(renderer: Renderer, ids: Sequence[int]) -> dict[str, Tensor]:
+    """The network's offsets of all N Gaussians in frames `ids`: means [B, N, 3] and so on, see `Deformation.decode`."""
+    return renderer.head.offsets(*renderer.conditions(ids))
+
+
+@torch.no_grad()
+def painted(renderer: Renderer, i: int, values: Tensor) -> np.ndarray:
+    """Several values per Gaussian [N, D] as they are seen in frame i: [S, S, D] float32, NaN where there is no head."""
+    head, ds, device, count = renderer.head, renderer.ds, renderer.device, values.shape[1]
+    shape, K, w2c = head.shapes(None, 1), renderer.K[None, None], head.w2c[i][None, None]
+    out = np.empty((ds.size, ds.size, count), np.float32)
+    for first in range(0, count, 3):  # three at a time, which is what both rasterisers are fastest at
+        three = values[:, first:first + 3].to(device)
+        shape["colors"] = torch.nn.functional.pad(three, (0, 3 - three.shape[1]))[None]
+        rgb, alpha, _ = rasterize(**shape, viewmats=w2c, Ks=K, width=ds.size, height=ds.size)
+        rgb, alpha = rgb[0, 0].cpu().numpy(), alpha[0, 0].cpu().numpy()
+        seen = np.where(alpha > VISIBLE, rgb / np.maximum(alpha, VISIBLE), np.nan)
+        out[..., first:first + 3] = seen[..., :three.shape[1]]
+    return out
+
+
+def crop(picture: np.ndarray, window: Sequence[float], aspect: float, width: int = 180) -> np.ndarray:
+    """A window (centre x, y and width, px) of a picture, enlarged to [width / aspect, width, 3] uint8."""
+    height, scale = round(width / aspect), width / window[2]
+    half = (scale - 1) / 2  # OpenCV puts pixel centres on whole numbers
+    place = np.float32([[scale, 0, width / 2 - scale * window[0] + half],
+                        [0, scale, height / 2 - scale * window[1] + half]])
+    return cv2.warpAffine(picture, place, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def mouth(picture: np.ndarray, rect: np.ndarray, edge: int = 128) -> np.ndarray:
+    """The square around a lip rectangle (x0, y0, x1, y1 px), enlarged to [edge, edge, 3] uint8."""
+    width = 1.2 * max(rect[2] - rect[0], rect[3] - rect[1], 4)
+    return crop(picture, ((rect[0] + rect[2]) / 2, (rect[1] + rect[3]) / 2, width), 1.0, edge)
+
+
+def lip_rects(ds: Dataset, w2c: np.ndarray) -> np.ndarray:
+    """Where the mouth is in any poses w2c [F, 4, 4]: rectangles [F, 4] (x0, y0, x1, y1) in px."""
+    face = torch.from_numpy(ds.mean_face)
+    return rectangles(np.stack([projected(ds, pose, face)[0] for pose in w2c]), LIPS, LIP_MARGIN, ds.size)
+
+
+def faces_of(renderer: Renderer, codes: Tensor) -> np.ndarray:
+    """The mean face seen from the front with the mouths of codes [F, 8]: [F, 478, 2] head units, right and down."""
+    faces = np.repeat(renderer.ds.mean_face[None, :, :2], len(codes), 0)
+    faces[:, LOWER] += renderer.head.mouth.to_shapes(codes).cpu().numpy().reshape(len(codes), len(LOWER), 2)
+    return faces

@@ -1,0 +1,152 @@
+"""Learn the torso layer of a clip."""
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.progress import Progress
+from ..data.dataset import Dataset
+from ..data.frame_loader import Frames
+from ..model.torso import CODES, Torso
+
+REACH = 3.0         # standard deviations of the training poses; beyond, the torso stays where it is
+SPACING = 4         # frames between the knots of what the pose does not explain
+SAMPLES = 48        # frames behind the first picture
+EDGE = 20.0         # a pixel counts this many times its share of the head less: no hair is mixed into the torso
+SCALES = (0.4, 4), (0.75, 2), (1.0, 1)  # up to this share of the steps, pictures are so many times smaller
+RATES = {"picture": 6e-3, "fields": 2e-3, "mix": 5e-3, "knots": 2e-2}
+#: of the terms that hold the layer back, against the mean absolute error of the picture
+WEIGHTS = {"smooth": 2.0, "colour": 2e-3, "first": 2e-3, "knots": 1e-2, "jump": 1e-4}
+
+
+def fit_torso(ds: Dataset, frames: Frames, steps: int = 300, batch: int = 4, seed: int = 0) -> Torso:
+    """Learn the torso layer from the training frames, where the head does not hide it.
+
+    The codes of a frame are what its head pose says plus a part of its own (shoulders move by themselves). One frame in
+    each batch is shown without its own part, so that poses alone draw the best torso that they can.
+
+    Args:
+        frames: the training frames; the layer is learned and stays on their device. steps, batch: of Adam on shuffled
+            mini-batches.
+    """
+    device, generator = frames.device, torch.Generator().manual_seed(seed)
+    start, top = _first_picture(ds)
+    torso = _begin(ds, generator).to(device)
+    first = torch.from_numpy(start).to(device)
+    learned = {"picture": nn.Parameter(first.clone()), "fields": torso.fields, "mix": torso.mix,
+               "knots": nn.Parameter(torch.zeros((ds.num_train - 1) // SPACING + 2, CODES, device=device))}
+    optimizer = _optimizer(learned)
+    most, plate, pose = _most_opaque(first), torso.clean_plate(), torso.pose_of(frames.w2c)
+    own = (torch.arange(batch, device=device) > 0).float()[:, None]
+    order = [i for _ in range(-(-steps * batch // ds.num_train))
+             for i in torch.randperm(ds.num_train, generator=generator).tolist()]
+    with Progress(steps, "torso", "step") as bar:
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = RATES[group["name"]] * min(1.0, 4 * (1 - step / steps))
+            given = frames.batch(order[step * batch:(step + 1) * batch])
+            frames.prefetch(order[(step + 1) * batch:(step + 2) * batch])
+            shrink = next(scale for share, scale in SCALES if step < share * steps)
+            codes = pose[given["ids"]] @ torso.mix + own * _between(learned["knots"], given["ids"])
+            counts, target = (_small(x[:, top:].permute(0, 3, 1, 2), shrink)
+                              for x in ((1 - EDGE * given["head"]).clamp_min(0), given["frame"]))
+            shown = torso.layer(codes, _small(learned["picture"], shrink), _small(plate, shrink), top // shrink)
+            loss = ((shown - target).abs() * counts).mean() + _restraint(learned, first)
+            optimizer.zero_grad(set_to_none=True)
+            (loss * ds.size ** 2).backward()
+            optimizer.step()
+            with torch.no_grad():
+                learned["picture"].clamp_(0, 1)[3].clamp_(max=most)
+            bar.update()
+    for parameter in (torso.fields, torso.mix):
+        parameter.requires_grad_(False)
+    with torch.no_grad():
+        torso.picture.copy_((learned["picture"] * 255).round())
+        torso.codes.copy_(torso.codes_of(frames.w2c))
+        torso.codes[:ds.num_train] += _between(learned["knots"], torch.arange(ds.num_train, device=device))
+    return torso
+
+
+def _optimizer(learned: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam. Its epsilon keeps pixels still that are hardly ever seen: they would wander at the full rate."""
+    groups = [{"params": [value.requires_grad_()], "name": name, "lr": RATES[name],
+               "eps": 1e-2 if name == "picture" else 1e-8} for name, value in learned.items()]
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
+
+
+def _restraint(learned: dict[str, nn.Parameter], first: Tensor) -> Tensor:
+    """Smooth fields that change colours little, a picture near the first one, and codes near what the pose says."""
+    fields, knots = learned["fields"], learned["knots"]
+    terms = {"smooth": fields.diff(dim=-1).square().mean() + fields.diff(dim=-2).square().mean(),
+             "colour": fields[:, 2:].square().mean(), "first": (learned["picture"] - first).square().mean(),
+             "knots": knots.square().mean(), "jump": knots.diff(dim=0).square().mean()}
+    return sum(WEIGHTS[name] * term for name, term in terms.items())
+
+
+def _small(pictures: Tensor, shrink: int) -> Tensor:
+    return F.avg_pool2d(pictures, shrink) if shrink > 1 else pictures
+
+
+def _between(knots: Tensor, ids: Tensor) -> Tensor:
+    """Codes [B, CODES] of frames `ids` [B] between the knots, linear in time, so that they do not tremble."""
+    share = (ids % SPACING).float()[:, None] / SPACING
+    return torch.lerp(knots[ids // SPACING], knots[ids // SPACING + 1], share)
+
+
+def _begin(ds: Dataset, generator: torch.Generator) -> Torso:
+    """A layer that knows the training poses and follows the head's shift half way."""
+    torso = Torso(ds.size, ds.num_frames)
+    torso.plate.copy_(torch.from_numpy(ds.plate))
+    w2c = torch.from_numpy(ds.w2c[:ds.num_train])
+    u, _, vh = torch.linalg.svd(w2c[:, :3, :3].mean(0))
+    torso.turned.copy_(u @ vh)
+    torso.shifted.copy_(w2c[:, :3, 3].mean(0))
+    away = torso.away(w2c)
+    torso.spread.copy_(away.std(0, correction=0).clamp_min(1e-3))
+    torso.low.copy_((away / torso.spread).amin(0).clamp_min(-REACH))
+    torso.high.copy_((away / torso.spread).amax(0).clamp_max(REACH))
+    torso.fields.normal_(0, 1e-3, generator=generator)
+    half_pictures = 2 * ds.focal / (torso.shifted[2] * ds.size)     # that a shift of one head unit moves the head
+    for code, axis in ((3, 0), (4, 1)):
+        torso.fields[code, axis] -= 0.5 * torso.spread[code] * half_pictures
+    return torso
+
+
+def _first_picture(ds: Dataset) -> tuple[np.ndarray, int]:
+    """Mean colours and opacity of the torso, carried on under the head: [4, S, S] float32 0...1; and the row, a
+    multiple of 4, above which no frame shows any of it."""
+    ids = np.unique(np.linspace(0, ds.num_train - 1, SAMPLES).astype(int))
+    colour, torso, seen = (np.zeros((ds.size, ds.size, c), np.float32) for c in (3, 1, 1))
+    for i in ids:
+        frame, mask = ds.frame(i).astype(np.float32) / 255, ds.mask(i).astype(np.float32) / 255
+        clean = np.clip(1 - EDGE * mask[..., :1], 0, 1) / len(ids)
+        colour += frame * clean * mask[..., 1:2]
+        torso += clean * mask[..., 1:2]
+        seen += clean
+    rows = np.flatnonzero((torso > 0.5 / len(ids)).any((1, 2)))
+    top = max(0, rows[0] - ds.size // 16) // 4 * 4 if len(rows) else 0
+    opacity, sure = _carried_on(torso, seen), np.clip(SAMPLES * seen, 0, 1)
+    # under the head it stays whole further up, so that a chin that rises uncovers a neck and not the plate
+    opacity = sure * opacity + (1 - sure) * np.clip(4 * opacity - 0.6, 0, 1)
+    return np.concatenate([_carried_on(colour, torso), opacity], -1).transpose(2, 0, 1).copy(), int(top)
+
+
+def _carried_on(sums: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """sums [H, W, C] / weight [H, W, 1]; where nothing is known, from ever wider surroundings (a pyramid)."""
+    height, width = weight.shape[:2]
+    if min(height, width) < 4:
+        return np.broadcast_to(sums.sum((0, 1)) / max(weight.sum(), 1e-6), sums.shape)
+    half = [cv2.resize(x, (width // 2, height // 2), interpolation=cv2.INTER_AREA).reshape(height // 2, width // 2, -1)
+            for x in (sums, weight)]
+    wide = cv2.resize(_carried_on(*half), (width, height), interpolation=cv2.INTER_LINEAR).reshape(sums.shape)
+    sure = np.clip(SAMPLES * weight, 0, 1)  # one frame that shows it is enough
+    return sure * sums / np.maximum(weight, 1e-6) + (1 - sure) * wide
+
+
+def _most_opaque(picture: Tensor) -> Tensor:
+    """[S, S] 0...1 of picture [4, S, S]: no torso far from where there was some, or stray hair would become torso."""
+    near = F.max_pool2d(picture[None, 3:], 9, stride=1, padding=4)[0, 0]
+    return (4 * (near - 0.1)).clamp(0, 1)

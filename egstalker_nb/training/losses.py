@@ -1,0 +1,83 @@
+"""The named loss terms of one training step."""
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Config
+from ..metrics.image_metrics import ssim_map
+
+
+class Losses(nn.Module):
+    """The weighted terms of a stage, stacked in the order of `names`; the loss is their sum.
+
+    Terms of weight 0 are left out. A module without parameters.
+
+    Args:
+        box: x0, y0, x1, y1 px around the head. Outside it render and frame are both background, so SSIM is taken as 1
+            there and only computed inside: most of a step's time on a CPU. None: the whole picture.
+    """
+
+    def __init__(self, cfg: Config, stage: str, box: Optional[tuple[int, int, int, int]] = None):
+        super().__init__()
+        self.box = box
+        weights = {"l1": cfg.lambda_l1, "dssim": cfg.lambda_dssim, "mask": cfg.lambda_mask,
+                   "lip": cfg.lambda_lip if stage == "fine" else 0.0}
+        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
+        self.names = (*self.weights, "loss", "psnr", "coverage")
+
+    def forward(self, rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
+        """One batch.
+
+        Args:
+            rgb: [B, H, W, 3] composite. alpha: [B, H, W, 1] splat opacity. frame: [B, H, W, 3] 0...1.
+            head: [B, H, W, 1] soft head mask 0...1. lips: [B, H, W, 1], 1 inside the lip rectangle.
+
+        Returns:
+            the loss (scalar), and [len(names)] detached: weighted terms, loss, PSNR in dB, share
+            of the head mask that is covered.
+        """
+        box = self.box or (0, 0, rgb.shape[2], rgb.shape[1])
+        l1, lip, square, mask, covered, area, lip_area, dssim = picture_sums(rgb, alpha, frame, head, lips, box)
+        means = {"l1": l1 / rgb.numel(), "dssim": dssim / rgb.numel(), "mask": mask / alpha.numel(),
+                 "lip": lip / (3 * lip_area).clamp_min(1)}
+        values = [weight * means[name] for name, weight in self.weights.items()]
+        loss = torch.stack(values).sum()
+        coverage = covered / area.clamp_min(1)  # 1 where the splats hide all of the head mask
+        shown = [v.detach() for v in (*values, loss, decibels(square / rgb.numel()), coverage)]
+        return loss, torch.stack(shown)
+
+
+def picture_sums(rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: Tensor,
+                 box: tuple[int, int, int, int]) -> tuple[Tensor, ...]:
+    """What the terms are made of: eight scalars, differentiable in rgb and alpha as far as the loss needs it.
+
+    Args:
+        as `Losses.forward`, and the box x0, y0, x1, y1 px, end exclusive.
+
+    Returns:
+        the sums of |rgb - frame|, the same within the lips, (rgb - frame)², |alpha - head|, alpha * head, head and
+        lips, and of 1 - SSIM within the box.
+    """
+    if rgb.device.type == "cpu":
+        from .losses_cpu import PictureSums
+
+        return PictureSums.apply(rgb, alpha, frame, head, lips, box).unbind()
+    x0, y0, x1, y1 = box
+    difference = rgb - frame
+    near = difference.abs()
+    dissimilar = 1 - ssim_map(rgb[:, y0:y1, x0:x1], frame[:, y0:y1, x0:x1])
+    return (near.sum(), (near * lips).sum(), difference.detach().square().sum(), (alpha - head).abs().sum(),
+            (alpha.detach() * head).sum(), head.sum(), lips.sum(), dissimilar.sum())
+
+
+def psnr_of(rgb: Tensor, frame: Tensor) -> Tensor:
+    """PSNR in dB of a batch, over all pixels, without leaving the device."""
+    return decibels((rgb.detach() - frame).square().mean())
+
+
+def decibels(square: Tensor) -> Tensor:
+    """PSNR in dB of a mean squared error."""
+    return -10 * torch.log10(square.detach().clamp_min(1e-10))

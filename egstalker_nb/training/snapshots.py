@@ -1,0 +1,118 @@
+"""Small records along a training run: what the head looked like, and where its Gaussians were.
+
+Checkpoints are few and complete; snapshots are many and small. Notebooks scrub through them.
+"""
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..config import Config, rounds
+from ..core.errors import DatasetError
+from ..core.files import make_folder
+from ..media.image_io import read_rgb, write_jpeg
+from ..model.gaussians import SH_C0
+
+FOLDER, MOMENTS, ROUNDS = "snapshots", 20, 20
+
+
+def moments(cfg: Config) -> list[int]:
+    """Iterations at which a run leaves a snapshot: the start, ever further apart, growth rounds, the stages' ends."""
+    early = np.geomspace(10, max(cfg.iterations, 10), MOMENTS).astype(int).tolist()
+    planned = rounds(cfg)
+    some = [planned[k] for k in np.linspace(0, len(planned) - 1, min(ROUNDS, len(planned))).astype(int)]
+    return sorted(i for i in {0, *early, *some, cfg.coarse_iterations, cfg.iterations} if i <= cfg.iterations)
+
+
+@dataclass
+class Snapshot:
+    """One moment of a run; Gaussians as they entered the growth round of this iteration, if it had one.
+
+    Attributes:
+        iteration: finished steps. means: [N, 3] head frame. scales: [N, 3] logs of standard deviations, head units.
+        opacity: [N] 0...1. colour: [N, 3] uint8, seen from the front. born: [N] iteration of birth, 0 for a landmark.
+        gradient: [N] mean image-plane gradient since the last round (per half image size), 0 for one that was not
+        seen, and 0 everywhere once the window of growth has closed.
+        picture: [S, S, 3] uint8, validation frame `frame` as rendered then; None without validation frames.
+        frame: its number in the dataset, or -1.
+    """
+
+    iteration: int
+    means: np.ndarray
+    scales: np.ndarray
+    opacity: np.ndarray
+    colour: np.ndarray
+    born: np.ndarray
+    gradient: np.ndarray
+    picture: np.ndarray | None
+    frame: int
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+
+def _file(run: Path, iteration: int) -> Path:
+    return Path(run) / FOLDER / f"iteration_{iteration}.safetensors"
+
+
+def save(run: Path, iteration: int, gaussians: dict[str, Tensor], born: Tensor, gradient: Tensor,
+         picture: np.ndarray | None, frame: int) -> None:
+    """Write one snapshot of raw Gaussians (see `make_gaussians`); the picture as a JPEG beside it.
+
+    Scales, opacities and gradients are kept in full, so that a growth round can be counted again exactly; 33 bytes a
+    Gaussian, 15 MB for the 40 snapshots of a production run (30,000 iterations, 10,000 points).
+    """
+    g = {k: v.detach().cpu() for k, v in gaussians.items()}
+    path = _file(run, iteration)
+    make_folder(path.parent)
+    if picture is not None:
+        half_written = path.with_name(f".{path.stem}.jpg")
+        write_jpeg(half_written, picture, quality=90)
+        half_written.replace(path.with_suffix(".jpg"))
+    temporary = path.with_name(f".{path.name}")
+    colour = (255 * (0.5 + SH_C0 * g["sh0"][:, 0]).clamp(0, 1)).round().byte()
+    save_file({"means": g["means"].half(), "scales": g["scales"], "opacity": g["opacities"].sigmoid(),
+               "colour": colour.contiguous(), "born": born.cpu().int(), "gradient": gradient.cpu().float(),
+               "frame": torch.tensor(frame)}, temporary)
+    temporary.replace(path)
+
+
+def iterations(run: Path) -> list[int]:
+    """Iterations of the snapshots of a run folder, ascending."""
+    found = (re.fullmatch(r"iteration_(\d+)", p.stem) for p in (Path(run) / FOLDER).glob("iteration_*.safetensors"))
+    return sorted(int(m[1]) for m in found if m)
+
+
+def load(run: Path, iteration: int) -> Snapshot:
+    """Read one snapshot.
+
+    Raises:
+        DatasetError: missing or damaged.
+    """
+    path = _file(run, iteration)
+    try:
+        values = {k: v.numpy() for k, v in load_file(path).items()}
+        frame = int(values.pop("frame"))
+        jpeg = path.with_suffix(".jpg")
+        wide = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in values.items()}
+        return Snapshot(iteration, **wide, picture=read_rgb(jpeg) if jpeg.is_file() else None, frame=frame)
+    except Exception as error:  # safetensors raises its own kinds
+        have = ", ".join(map(str, iterations(run))) or "none"
+        raise DatasetError(f"a readable snapshot at '{path}'", f"{type(error).__name__}: {error}",
+                           f"Snapshots in this run: {have}.") from error
+
+
+def cut(run: Path, after: int) -> None:
+    """Remove snapshots of steps that will be done again, and what a kill while writing left behind."""
+    for path in (Path(run) / FOLDER).glob(".iteration_*"):
+        path.unlink()
+    for i in iterations(run):
+        if i > after:
+            _file(run, i).unlink()
+            _file(run, i).with_suffix(".jpg").unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""`train`: when to step, log, evaluate, save and stop."""
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, Literal, Optional
+
+import torch
+
+from ..config import Config
+from ..core.device import drawing_device
+from ..core.errors import DatasetError, InputError
+from ..core.files import alone_in
+from ..core.progress import Progress, listener
+from ..data.dataset import Dataset
+from . import checkpoint
+from .run import Run, open_run
+from .trainer import Trainer
+
+LOG_INTERVAL = 20       # steps between rows of metrics.jsonl; losses wait on the device until then
+MIN_FRAMES = 8
+
+
+def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["coarse"] | int] = None,
+          device: Optional[str | torch.device] = None) -> Run:
+    """Train a talking head, or continue the run in `out`.
+
+    On the CPU a continued run equals an uninterrupted one bit for bit. Ctrl-C (or SIGTERM) finishes the step, writes
+    a checkpoint and raises KeyboardInterrupt.
+
+    Args:
+        ds: prepared dataset. cfg: see `load_config`. out: run folder. device: default CUDA, else the CPU.
+        until: "coarse" stops after the coarse stage, a number after that iteration, None at the end.
+
+    Raises:
+        ConfigError, DatasetError: the folder holds another run, or the dataset is too short.
+        InputError: somebody else is training this run now.
+        TrainingError: the loss is not finite, or the head collapses; the last good checkpoint stays.
+    """
+    device = drawing_device(device)
+    stop = stop_iteration(cfg, until)
+    if ds.num_train < MIN_FRAMES:
+        raise DatasetError(f"at least {MIN_FRAMES} training frames", str(ds.num_train), "Use a longer clip.")
+    run = open_run(ds, cfg, Path(out), device)
+    done = run.iterations[-1] if run.iterations else 0
+    if done >= stop:
+        return run
+    with alone_in(run.root, "training"):
+        checkpoint.remove_leftovers(run.root)
+        _steps(Trainer(ds, cfg, run, device), stop)
+    return run
+
+
+def _steps(trainer: Trainer, stop: int) -> None:
+    """Train up to iteration `stop`."""
+    cfg = trainer.cfg
+    with Progress(stop, f"train {trainer.run.root.name}", initial=trainer.iteration) as bar, stop_signal() as stopping:
+        while trainer.iteration < stop:
+            trainer.train_iteration()
+            now = trainer.iteration
+            stopped = stopping.is_set()  # asked once: a stop that comes later in this round has no checkpoint yet
+            keep = now in (stop, cfg.coarse_iterations) or now % cfg.checkpoint_interval == 0 or stopped
+            if keep or now % LOG_INTERVAL == 0:
+                trainer.log(bar)
+            bar.update(stage=cfg.stage(now), points=len(trainer.head))
+            if now % cfg.eval_interval == 0 or now == stop:
+                bar.update(0, val_psnr=trainer.evaluate())
+            if cfg.pose_steps and now in (cfg.coarse_iterations, 2 * cfg.coarse_iterations):
+                trainer.refine_poses()
+            if keep:
+                trainer.save()
+            if stopped and now < stop:
+                raise KeyboardInterrupt(f"stopped at iteration {now}; a checkpoint is written, train again to go on")
+
+
+def stop_iteration(cfg: Config, until: Optional[str | int]) -> int:
+    if until is None:
+        return cfg.iterations
+    if until == "coarse":
+        return max(cfg.coarse_iterations, 1)
+    if isinstance(until, int) and 1 <= until <= cfg.iterations:
+        return until
+    raise InputError(f"until=None, 'coarse' or an iteration from 1 to {cfg.iterations}", repr(until), "Choose one.")
+
+
+@contextmanager
+def stop_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that a step is never cut in the middle; a second Ctrl-C is immediate.
+
+    In a thread it is the event of the thread's `Listener`, which a button sets.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        job = listener()
+        if job is None:
+            yield event
+            return
+        job.graceful = True
+        try:
+            yield job.stopping
+        finally:
+            job.graceful = False
+        return
+
+    def on_signal(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    old = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)
