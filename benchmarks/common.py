@@ -16,14 +16,14 @@ import torch
 
 import egstalker_nb as egs
 from egstalker_nb.config import FIELDS
-from egstalker_nb.core.device import device_name, drawing_device
+from egstalker_nb.core.device import device_name, rendering_device
 from egstalker_nb.data.dataset import Dataset
 from egstalker_nb.model.gaussians import make_gaussians
 from egstalker_nb.rendering.motion import cycle
 from egstalker_nb.training.run import git_revision, open_run, versions
 from egstalker_nb.training.trainer import Trainer
 
-DEVICE = drawing_device()
+DEVICE = rendering_device()
 SPREAD = 4.0  # standard deviation of N Gaussians times the root of N, head units: as many pairs as in trained heads
 
 

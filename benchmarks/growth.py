@@ -46,16 +46,16 @@ def measure(ds: Dataset, points: int, frames: int, size: int, batch: int) -> dic
             row["train_gib"] = round(torch.cuda.max_memory_allocated() / 2 ** 30, 3)
         row["frame_ms"] = round(drawing(trainer, batch) / batch, 4)
         if GPU:
-            row["pairs"] = trainer.room
+            row["num_isects"] = trainer.room
     return row
 
 
 def drawing(trainer, batch: int) -> float:
     """ms of network, rasteriser and composite for a batch."""
-    head = trainer.shown_head().eval().requires_grad_(False)
+    head = trainer.ema_head().eval().requires_grad_(False)
     renderer, ids = Renderer(head, trainer.ds), [i % trainer.ds.num_train for i in range(batch)]
     given = trainer.frames.batch(ids)
-    inputs = [head.mouth.codes[given["ids"]], *(given[name] for name in ("eyes", "w2c", "background"))]
+    inputs = trainer.frames.conditions(given["ids"]), given["background"]
     return milliseconds(lambda: renderer.batch(*inputs))
 
 

@@ -34,7 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def opening(fitted: mouth.Mouth, codes: torch.Tensor) -> np.ndarray:
     """Gap between the inner lips that codes [N, 8] stand for, head units: [N]."""
-    shapes = fitted.to_shapes(codes).unflatten(1, (-1, 2))
+    shapes = fitted.decode(codes).unflatten(1, (-1, 2))
     return (shapes[:, LOWER.index(14), 1] - shapes[:, LOWER.index(13), 1]).numpy()
 
 
@@ -44,7 +44,7 @@ def pairs(datasets: list[egs.Dataset], encoder: str) -> dict[str, Any]:
     foreign, own = [], []
     for head, fitted in zip(datasets, fits):
         for speaker in datasets:
-            codes = fitted.heard(torch.from_numpy(speaker.features), torch.zeros(len(speaker)))
+            codes = fitted.predict(torch.from_numpy(speaker.features), torch.zeros(len(speaker)))
             if speaker is head:
                 val = slice(head.num_train, None)
                 own.append(np.corrcoef(opening(fitted, codes)[val], head.aperture[val])[0, 1])
@@ -53,7 +53,7 @@ def pairs(datasets: list[egs.Dataset], encoder: str) -> dict[str, Any]:
     r, best, lag = np.array(foreign, float).T
     return {"encoder": encoder, "r": round(r.mean(), 3), "best_r": round(best.mean(), 3),
             "lags": sorted(lag.astype(int).tolist()), "own_r": round(float(np.mean(own)), 3),
-            "left_out_r": round(float(np.mean([fitted.heard_r[:4].mean() for fitted in fits])), 3)}
+            "left_out_r": round(float(np.mean([fitted.cross_validated_r[:4].mean() for fitted in fits])), 3)}
 
 
 def with_features(datasets: list[egs.Dataset], encoder: str) -> list[egs.Dataset]:

@@ -29,7 +29,7 @@ def main() -> None:
     renderer = Renderer.from_run(run)
     frames = Frames(ds, ids, renderer.device).for_head(renderer.head)
     given = frames.batch(ids)
-    rgb, _ = renderer.batch(renderer.head.mouth.codes[given["ids"]], given["eyes"], given["w2c"], given["background"])
+    rgb, _ = renderer.batch(frames.conditions(given["ids"]), given["background"])
     sheet = np.vstack([np.hstack(list(x.cpu().numpy())) for x in (given["frame"], rgb)])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     small = cv2.resize((sheet * 255).astype(np.uint8), None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)

@@ -231,7 +231,7 @@ def main() -> None:
         texts["cpu"] = on_cpu(results["CPU"])
     heard = {name: found for name in HEARERS if (found := read(name))}
     if heard:
-        texts["voices"], texts["pairs"] = voices(heard), pairs(list(heard.values())[-1])
+        texts["voices"], texts["num_isects"] = voices(heard), pairs(list(heard.values())[-1])
     texts.update({name: make(found) for name, make in (("languages", languages), ("hearing", hearing), ("live", live),
                                                           ("orbit", orbit), ("preparation", preparation))
                   if (found := read(name))})

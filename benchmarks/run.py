@@ -41,8 +41,7 @@ def precision(run: egs.Run) -> dict:
         for i in ds.val_ids:
             given = frames.batch([i])
             with torch.set_grad_enabled(grad):
-                rgb, _, _ = head.render(head.mouth.codes[given["ids"]], given["eyes"], given["w2c"],
-                                        ds.K.to(DEVICE), ds.size, given["background"])
+                rgb, _, _ = head.render(frames.conditions(given["ids"]), ds.K.to(DEVICE), ds.size, given["background"])
             values.append(psnr(rgb.clamp(0, 1), given["frame"]).item())
         found[name] = round(sum(values) / len(values), 4)
     return found

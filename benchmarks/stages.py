@@ -26,7 +26,7 @@ def beginnings(t: Trainer) -> dict[str, Callable[[], object]]:
 
     def deform():
         batch = unpack()
-        return batch, t.head.offsets(t.head.mouth.codes[batch["ids"]], batch["eyes"], batch["w2c"])
+        return batch, t.head.offsets(t.frames.conditions(batch["ids"]))
 
     def draw():
         batch, offsets = deform()

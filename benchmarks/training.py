@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb.core.device import drawing_device
+from egstalker_nb.core.device import rendering_device
 from egstalker_nb.data.frame_loader import Frames
 from egstalker_nb.rendering.renderer import Renderer
 
@@ -18,7 +18,7 @@ def measure(dataset: Path, preset: str, runs: Path) -> dict:
 
     The time is that of `egs.train`: loading frames, training, poses, validation curve, checkpoints.
     """
-    device = drawing_device()
+    device = rendering_device()
     if device.type == "cuda":
         gc.collect()
         torch.cuda.reset_peak_memory_stats()
@@ -44,12 +44,12 @@ def speed(run: egs.Run, batches: tuple[int, ...] = (1, 8, 32)) -> dict[str, floa
     for batch in batches:
         ids = [list(run.dataset.val_ids)[i % len(run.dataset.val_ids)] for i in range(batch)]
         given = frames.batch(ids)
-        inputs = [renderer.head.mouth.codes[given["ids"]], *(given[name] for name in ("eyes", "w2c", "background"))]
+        inputs = frames.conditions(given["ids"]), given["background"]
         for _ in range(3):
             renderer.batch(*inputs)
-        renderer.seconds, rounds = 0.0, 0
+        renderer.seconds, densification_steps = 0.0, 0
         while renderer.seconds < 1.0:
             renderer.batch(*inputs)
-            rounds += 1
-        found[f"batch_{batch}_fps"] = round(rounds * batch / renderer.seconds, 1)
+            densification_steps += 1
+        found[f"batch_{batch}_fps"] = round(densification_steps * batch / renderer.seconds, 1)
     return found

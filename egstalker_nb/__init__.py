@@ -1,31 +1,49 @@
-"""Audio-driven 3D Gaussian talking heads, notebook first: `import egstalker_nb as egs`."""
+"""Audio-driven 3D Gaussian talking heads, notebook first: `import egstalker_nb as egs`.
+
+`docs/architecture.md` says what lies in which folder.
+"""
 from __future__ import annotations
 
-import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 # before torch is imported: OpenMP threads that spin while they wait starve the rasteriser's threads on a small CPU
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from .core.lazy import lazy_names  # noqa: E402
+
+if TYPE_CHECKING:
+    from .analysis.comparison import compare as compare
+    from .config import Config as Config
+    from .config import load_config as load_config
+    from .config import presets as presets
+    from .core.errors import EgsError as EgsError
+    from .data.dataset import Dataset as Dataset
+    from .data.dataset import load_dataset as load_dataset
+    from .evaluation.evaluate import evaluate as evaluate
+    from .evaluation.lip_sync import sync_score as sync_score
+    from .media.audio import trim as trim
+    from .preparation.pipeline import prepare as prepare
+    from .rasterizer import rasterize as rasterize
+    from .rendering.export import export_frames as export_frames
+    from .rendering.export import export_ply as export_ply
+    from .rendering.render import render as render
+    from .rendering.renderer import Renderer as Renderer
+    from .rendering.streaming import stream as stream
+    from .speech.encoders import load_encoder as load_encoder
+    from .training.run import Run as Run
+    from .training.run import load_run as load_run
+    from .training.train import train as train
+
 __version__ = "0.1.0"
 
-#: public name -> module; imported on first use, so that `import egstalker_nb` is quick and needs no mediapipe
-_PUBLIC = {
-    "prepare": "preparation.pipeline", "load_dataset": "data.dataset", "Dataset": "data.dataset",
-    "load_config": "config", "presets": "config", "Config": "config",
-    "train": "training.train", "load_run": "training.run", "Run": "training.run",
-    "render": "rendering.render", "Renderer": "rendering.render", "stream": "rendering.streaming",
-    "evaluate": "evaluation.evaluate", "trim": "media.audio", "sync_score": "evaluation.lip_sync",
-    "export_frames": "rendering.export", "export_ply": "rendering.export", "load_encoder": "speech.encoders",
-    "rasterize": "rasterizer", "compare": "analysis.comparison", "EgsError": "core.errors",
-}
-__all__ = list(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
-    globals()[name] = value
-    return value
+# imported on first use, so that `import egstalker_nb` is quick and needs no mediapipe
+__getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "prepare": ".preparation.pipeline", "load_dataset": ".data.dataset", "Dataset": ".data.dataset",
+    "load_config": ".config", "presets": ".config", "Config": ".config",
+    "train": ".training.train", "load_run": ".training.run", "Run": ".training.run",
+    "render": ".rendering.render", "Renderer": ".rendering.renderer", "stream": ".rendering.streaming",
+    "evaluate": ".evaluation.evaluate", "sync_score": ".evaluation.lip_sync", "trim": ".media.audio",
+    "export_frames": ".rendering.export", "export_ply": ".rendering.export", "load_encoder": ".speech.encoders",
+    "rasterize": ".rasterizer", "compare": ".analysis.comparison", "EgsError": ".core.errors",
+})

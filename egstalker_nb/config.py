@@ -155,14 +155,15 @@ class Config(Schedule, Densification, Optimisation, Losses, Network):
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 
 
-def first_round(cfg: Config) -> int:
+def first_densification_step(cfg: Config) -> int:
     """The iteration at which the first growth round would take place in an endless run."""
     return (cfg.densify_from_iter // cfg.densification_interval + 1) * cfg.densification_interval
 
 
-def rounds(cfg: Config) -> range:
-    """Iterations of the growth rounds a configuration leads to; gsplat's window is open at both ends."""
-    return range(first_round(cfg), min(cfg.densify_until_iter, cfg.iterations + 1), cfg.densification_interval)
+def densification_steps(cfg: Config) -> range:
+    """Iterations of the densification steps of a configuration; gsplat's window is open at both ends."""
+    end = min(cfg.densify_until_iter, cfg.iterations + 1)
+    return range(first_densification_step(cfg), end, cfg.densification_interval)
 
 
 def presets() -> list[str]:

@@ -35,7 +35,7 @@ from .core.cuda_extension import (
     shipped_with_gsplat,
 )
 from .core.errors import EgsError, InputError
-from .core.files import alone_in, make_folder, writing_to
+from .core.files import exclusive_lock, make_folder, writing_to
 from .core.progress import Progress
 
 # CUDA 12's wheels have no nvcc in them, only ptxas; from 13 on they are the whole compiler, each of torch's own version
@@ -118,7 +118,7 @@ def setup_gpu() -> Optional[str]:
     check_tools()
     began, capabilities = time.perf_counter(), capabilities | built_for()
     make_folder(FOLDER)
-    with writing_to(FOLDER), alone_in(FOLDER, "GPU set-up"), tempfile.TemporaryDirectory(dir=FOLDER) as work:
+    with writing_to(FOLDER), exclusive_lock(FOLDER, "GPU set-up"), tempfile.TemporaryDirectory(dir=FOLDER) as work:
         toolkit = installed_toolkit(cuda) or _compiler_from_wheels(cuda, Path(work))
         print(f"Building gsplat's CUDA extension for {names} (once; one to several minutes)", flush=True)
         built = _build(toolkit, _architectures(capabilities), Path(work))

@@ -10,7 +10,7 @@ from matplotlib import pyplot
 import egstalker_nb as egs
 from egstalker_nb.analysis import collapse, growth
 from egstalker_nb.core.errors import DatasetError, InputError, TrainingError
-from egstalker_nb.core.files import alone_in
+from egstalker_nb.core.files import exclusive_lock
 from egstalker_nb.face.regions import REGIONS
 from egstalker_nb.notebook import collapse_figure, growth_figures, growth_moments, plots
 from egstalker_nb.training import snapshots
@@ -38,12 +38,12 @@ def column(table, name):
 @pytest.mark.parametrize("name, number", [("quick_test", 0), ("extended_test", 59), ("production", 144)])
 def test_rounds_of_the_presets(name, number):
     """The presets table and the explanation count with these."""
-    assert len(growth.rounds(egs.load_config(name))) == number
+    assert len(growth.densification_steps(egs.load_config(name))) == number
 
 
 def test_rounds_are_those_of_the_trainer(lesson):
     """gsplat's window is open at both ends; an off-by-one here would be told to every reader."""
-    planned = growth.rounds(lesson.config)
+    planned = growth.densification_steps(lesson.config)
     assert len(planned) > 3
     assert [r["iteration"] for r in lesson.metrics("densify")] == list(planned)
 
@@ -53,7 +53,7 @@ def test_explains_with_the_runs_own_numbers(still, lesson):
     assert not growth.grew(still) and "cannot grow" in text
     for number in (1000, 7000, 1100, 20, 478):
         assert str(number) in text
-    assert growth.grew(lesson) and f"to {len(lesson.born())} Gaussians" in growth.explain(lesson)
+    assert growth.grew(lesson) and f"to {len(lesson.added_at())} Gaussians" in growth.explain(lesson)
 
 
 def test_explains_a_threshold_that_nothing_reaches(tiny_dataset, tmp_path):
@@ -68,7 +68,7 @@ def test_explains_a_threshold_that_nothing_reaches(tiny_dataset, tmp_path):
 def test_explains_a_run_that_is_not_there_yet(tiny_dataset, tmp_path):
     cfg = growth.lesson_config(40, plane_resolution=[8, 16])
     run = egs.train(tiny_dataset, cfg, tmp_path / "young", until=5, device="cpu")
-    first = growth.rounds(cfg)[0]
+    first = growth.densification_steps(cfg)[0]
     assert f"iteration {first}" in growth.explain(run) and "Train on" in growth.explain(run)
 
 
@@ -83,7 +83,7 @@ def test_lesson_is_made_once_and_grows(still, lesson):
 def test_lesson_needs_room_for_rounds():
     with pytest.raises(InputError, match="40"):
         growth.lesson_config(39)
-    assert len(growth.rounds(growth.lesson_config(40))) > 3
+    assert len(growth.densification_steps(growth.lesson_config(40))) > 3
 
 
 def test_books_balance(still, lesson):
@@ -98,7 +98,7 @@ def test_books_balance(still, lesson):
 def test_history_ends_where_the_checkpoint_is(lesson):
     iterations, points = growth.history(lesson)
     assert (iterations[0], points[0]) == (0, 478)
-    assert (iterations[-1], points[-1]) == (LESSON, len(lesson.born()))
+    assert (iterations[-1], points[-1]) == (LESSON, len(lesson.added_at()))
     assert iterations == sorted(iterations)
 
 
@@ -106,7 +106,7 @@ def test_census_counts_everyone_once(lesson):
     census = growth.census(lesson)
     assert [row[0] for row in census.rows] == list(REGIONS)
     assert sum(column(census, "at the start").values()) == 478
-    assert sum(column(census, "alive").values()) == len(lesson.born())
+    assert sum(column(census, "alive").values()) == len(lesson.added_at())
     # clones and children that are pruned in the round of their birth are not counted as born
     births = sum(r["cloned"] + 2 * r["split"] for r in lesson.metrics("densify"))
     assert 0 < sum(column(census, "born").values()) <= births
@@ -120,7 +120,7 @@ def test_size_is_in_pixels(tiny_dataset):
 def test_stages_are_start_coarse_and_end(still, lesson):
     assert [n.split(" (")[0] for n in growth.stages(lesson)] == ["start", "after coarse", "end"]
     start, coarse, end = (len(g["means"]) for g in growth.stages(lesson).values())
-    assert start == 478 < coarse and end == len(lesson.born())
+    assert start == 478 < coarse and end == len(lesson.added_at())
     assert len(growth.stages(still)) == 3
 
 
@@ -144,10 +144,10 @@ def test_figures_are_labelled_and_closed(lesson, tmp_path, draw):
 def test_born_on_frame_shows_all_and_only_the_living(lesson, still):
     """Dots: [old, new]; a run that never grew has only old ones."""
     for run in (lesson, still):
-        born = run.born().numpy()
+        added_at = run.added_at().numpy()
         axes = growth_figures.born_on_frame(run, 0).axes
         old, new = (axes[k].collections[0].get_offsets() for k in (1, 2))
-        assert (len(old), len(new)) == ((born == 0).sum(), (born > 0).sum())
+        assert (len(old), len(new)) == ((added_at == 0).sum(), (added_at > 0).sum())
         pyplot.close("all")
     face = still.dataset.landmarks[0, :, :2]
     assert np.abs(np.median(np.asarray(old), 0) - np.median(face, 0)).max() < 4, "px of 64: the dots lie on the face"
@@ -275,7 +275,7 @@ def test_two_cannot_lose_the_same_head_at_once(still):
     """Both would write into one folder."""
     folder = still.root / f"collapse_{collapse.TOO_FAST:g}"
     folder.mkdir(exist_ok=True)
-    with alone_in(folder, "training"), pytest.raises(InputError, match="nobody else"):
+    with exclusive_lock(folder, "training"), pytest.raises(InputError, match="nobody else"):
         collapse.provoke(still)
 
 

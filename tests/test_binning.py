@@ -41,13 +41,13 @@ def as_lists(offsets, ids):
     return [ids[a:b].tolist() for a, b in zip(ends, ends[1:])]
 
 
-@pytest.mark.parametrize("room", [None, 20_000])
-def test_each_tile_gets_what_touches_it_from_front_to_back(projected, room):
+@pytest.mark.parametrize("isect_capacity", [None, 20_000])
+def test_each_tile_gets_what_touches_it_from_front_to_back(projected, isect_capacity):
     wanted = by_hand(*projected)
-    offsets, ids, pairs = bin_tiles(*projected, WIDTH, HEIGHT, room)
+    offsets, ids, pairs = bin_tiles(*projected, WIDTH, HEIGHT, isect_capacity)
     assert offsets.shape == (len(projected[2]), ROWS, COLUMNS) and offsets.dtype == ids.dtype == torch.int32
     assert as_lists(offsets, ids) == wanted
-    assert int(pairs) == sum(map(len, wanted)) and len(ids) == (room or int(pairs))
+    assert int(pairs) == sum(map(len, wanted)) and len(ids) == (isect_capacity or int(pairs))
 
 
 def test_too_little_room_leaves_out_the_farthest_and_says_so():

@@ -161,9 +161,9 @@ def test_blinks_come_at_the_rate_and_look_like_blinks(rate):
     onsets = np.flatnonzero((closed[1:] > 0) & (closed[:-1] == 0))
     assert len(onsets) == pytest.approx(5 * rate, rel=0.2)
     intervals = np.diff(onsets) / 25
-    assert intervals.min() >= motion.LEAST_INTERVAL - 0.04
+    assert intervals.min() >= motion.MIN_BLINK_INTERVAL - 0.04
     if rate < 60:
-        assert intervals.std() > 0.3 * (intervals.mean() - motion.LEAST_INTERVAL), "not a metronome"
+        assert intervals.std() > 0.3 * (intervals.mean() - motion.MIN_BLINK_INTERVAL), "not a metronome"
     for onset in onsets[:-1]:
         shape = closed[onset:onset + 12]
         top = int(np.argmax(shape))

@@ -12,7 +12,7 @@ import torch
 import egstalker_nb as egs
 from egstalker_nb import cli, cuda_setup
 from egstalker_nb.core import cuda_extension
-from egstalker_nb.core.device import drawing_device
+from egstalker_nb.core.device import rendering_device
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.notebook import runner
 
@@ -265,7 +265,7 @@ def test_an_extension_for_another_card_is_not_enough(card, builds, capsys, monke
     said(capsys)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     with pytest.raises(InputError, match="capability 9.0.*found one for capability 8.6"):
-        drawing_device()
+        rendering_device()
 
 
 def test_the_shell_offers_the_cpu(card, run, capsys):
@@ -286,7 +286,7 @@ def test_the_shell_offers_the_cpu(card, run, capsys):
 def test_a_device_that_is_not_there(card, device, words):
     """Typing errors must not end in torch's own words."""
     with pytest.raises(InputError, match=words):
-        drawing_device(device)
+        rendering_device(device)
 
 
 def test_cuda_asked_for_where_torch_has_none():
@@ -294,7 +294,7 @@ def test_cuda_asked_for_where_torch_has_none():
     if torch.cuda.is_available():
         pytest.skip("this machine has a card")
     with pytest.raises(InputError, match="device 'cuda'.*cpu"):
-        drawing_device("cuda")
+        rendering_device("cuda")
 
 
 def test_notebooks_keep_off_the_card_if_asked(tmp_path, monkeypatch):

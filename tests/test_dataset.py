@@ -4,6 +4,8 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
 import egstalker_nb as egs
 from egstalker_nb.core.errors import DatasetError
@@ -74,3 +76,17 @@ def test_hash_follows_the_content(tiny_dataset, copy):
     meta = json.loads((copy / "dataset.json").read_text())
     (copy / "dataset.json").write_text(json.dumps({**meta, "focal": 129.0}))
     assert egs.load_dataset(copy).hash != tiny_dataset.hash
+
+
+def test_a_frame_as_tensors(tiny_dataset):
+    """A torch DataLoader serves them; what numpy and torch indices can do, a dataset can."""
+    batch = next(iter(DataLoader(tiny_dataset, batch_size=3, sampler=[2, 0, 11])))
+    assert batch["id"].tolist() == [2, 0, 11] and batch["frame"].shape == batch["mask"].shape == (3, 64, 64, 3)
+    np.testing.assert_array_equal((255 * batch["frame"][0]).round().numpy(), tiny_dataset.frame(2))
+    torch.testing.assert_close(batch["mask"].sum(-1), torch.ones(3, 64, 64))
+    np.testing.assert_array_equal(batch["w2c"], tiny_dataset.w2c[[2, 0, 11]])
+    assert batch["features"].shape == (3, 16, 29) and batch["eyes"].shape == (3, 7)
+    assert tiny_dataset[-1]["id"] == 11 and len(list(tiny_dataset)) == 12
+    for wrong in (12, -13):
+        with pytest.raises(IndexError, match="12"):
+            tiny_dataset[wrong]

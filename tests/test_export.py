@@ -49,8 +49,7 @@ def test_ply_gives_back_what_was_rendered(spoken_run, speech, tmp_path):
     index = json.loads((done.folder / export.INDEX).read_text())
     renderer = Renderer.from_run(spoken_run)
     head, script = renderer.head, audio_script(renderer, speech)
-    want, _ = renderer.batch(renderer.mouth(script), *(torch.from_numpy(x) for x in (script.eyes, script.w2c)), None,
-                             torch.from_numpy(script.pose))
+    want, _ = renderer.batch(renderer.conditions_of(script))
     assert len(done.files) == len(script) == FRAMES
     moved = [ply.load_ply(path, head.cfg.sh_degree) for path in done.files]
     assert not torch.allclose(moved[0]["means"], moved[-1]["means"], atol=1e-4)

@@ -12,6 +12,7 @@ from egstalker_nb.core.errors import EgsError, InputError
 from egstalker_nb.face.landmarks import LIP_MARGIN, LIPS, rectangles
 from egstalker_nb.media.audio import steps_of
 from egstalker_nb.metrics import landmark_metrics
+from egstalker_nb.metrics.image_metrics import psnr
 from egstalker_nb.notebook import diagrams, figures, plots, tables
 from egstalker_nb.rendering import inspection
 from egstalker_nb.rendering.renderer import Renderer
@@ -68,7 +69,7 @@ def test_head_figures(moving, tmp_path):
 
 def test_picture_rows(tiny_dataset, tmp_path):
     ids = [1, 5, 9]
-    truth = inspection.frames_of(tiny_dataset, ids)
+    truth = inspection.ground_truth(tiny_dataset, ids)
     saved(figures.against_truth(truth, 255 - truth, ["a", "b", "c"]), tmp_path)
     figure = figures.faces_and_mouths({"video": truth, "render": truth}, tiny_dataset.lip_rect[ids], ["a", "b", "c"])
     assert len(figure.axes) == 12, "a face and a mouth for each of two kinds and three frames"
@@ -124,7 +125,7 @@ def test_landmarks_of_the_mean_face_fall_on_the_tracked_ones(tiny_dataset):
     """Head frame to pixels: a wrong axis or centre would paint points beside the face."""
     for i in (0, 7):
         face = torch.from_numpy(tiny_dataset.mean_face)
-        pixels, depth = inspection.projected(tiny_dataset, tiny_dataset.w2c[i], face)
+        pixels, depth = inspection.project_points(tiny_dataset, tiny_dataset.w2c[i], face)
         np.testing.assert_allclose(pixels, tiny_dataset.landmarks[i, :, :2], atol=0.01)
         assert (depth > 0).all()
 
@@ -143,7 +144,7 @@ def test_faces_of_codes_open_as_the_tracked_mouth_does(sample_dataset, config):
     """The curve that is called for is compared with tracked openings: of tracked codes both must be the same."""
     ds = sample_dataset
     renderer = Renderer(new_head(ds, config), ds)
-    shown = landmark_metrics.aperture(inspection.faces_of(renderer, renderer.head.mouth.codes[:ds.num_train]))
+    shown = landmark_metrics.aperture(inspection.faces_of(renderer, renderer.head.mouth.coefficients[:ds.num_train]))
     tracked = ds.aperture[:ds.num_train]
     assert np.corrcoef(shown, tracked)[0, 1] > 0.97
     assert shown.std() == pytest.approx(tracked.std(), rel=0.15)
@@ -176,30 +177,30 @@ def test_mouth_is_centred_and_enlarged():
 
 def test_psnr_of_a_known_error():
     a = np.full((2, 16, 16, 3), 100, np.uint8)
-    assert inspection.psnr(a + 51, a) == pytest.approx(-20 * np.log10(51 / 255), abs=1e-4)
+    assert float(psnr(a + 51, a).mean()) == pytest.approx(-20 * np.log10(51 / 255), abs=1e-4)
 
 
 def test_values_are_painted_unchanged_where_the_head_is(head, still):
     """Blending must not darken a value at soft edges; where there is no head there is no value."""
-    image = inspection.painted(still, 2, torch.full((len(head), 1), 7.0))[..., 0]
+    image = inspection.paint_values(still, 2, torch.full((len(head), 1), 7.0))[..., 0]
     seen = np.isfinite(image)
     assert 0.05 < seen.mean() < 0.9
     np.testing.assert_allclose(image[seen], 7, rtol=1e-3)
     right = (head.gaussians["means"][:, :1] > 0).float()
-    image = inspection.painted(still, 0, right)[..., 0]
+    image = inspection.paint_values(still, 0, right)[..., 0]
     assert np.nanmean(image[:, 42:]) > 0.8 > 0.2 > np.nanmean(image[:, :22])
 
 
 def test_rendered_follows_the_order_asked_for_and_the_offsets(head, still, tiny_dataset):
     """Frames come back in the order of `ids` over all batches; at the start the deformation changes nothing."""
     ids, deformed = [9, 0, 4], Renderer(head, tiny_dataset)
-    canonical = inspection.rendered(still, ids, batch=2)
+    canonical = inspection.render_frames(still, ids, batch=2)
     for picture, i in zip(canonical, ids):
-        np.testing.assert_array_equal(picture, inspection.rendered(still, [i])[0])
-    np.testing.assert_array_equal(inspection.rendered(deformed, ids), canonical)
+        np.testing.assert_array_equal(picture, inspection.render_frames(still, [i])[0])
+    np.testing.assert_array_equal(inspection.render_frames(deformed, ids), canonical)
     assert all(not o.any() for o in inspection.offsets(deformed, ids).values())
     torch.nn.init.normal_(head.deformation.heads["means"].weight, std=0.1)
-    assert (inspection.rendered(deformed, ids) != canonical).any()
+    assert (inspection.render_frames(deformed, ids) != canonical).any()
 
 
 # ---- diagrams ----

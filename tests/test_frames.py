@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from egstalker_nb.data import frame_loader as module
+from egstalker_nb.data.conditions import Conditions
 from egstalker_nb.data.frame_loader import Frames
 from egstalker_nb.model.torso import CODES, Torso
 
@@ -29,7 +30,9 @@ def torso(tiny_dataset):
 @pytest.fixture
 def head(torso):
     """As much of a head as frames need."""
-    return SimpleNamespace(torso=torso, w2c=POSES.clone())
+    w2c, mouth = POSES.clone(), torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
+    return SimpleNamespace(w2c=w2c, background=lambda ids: torso(torso.codes[ids]),
+                           conditions=lambda ids, eyes: Conditions(mouth[ids], eyes, w2c[ids]))
 
 
 @pytest.fixture(params=["device", "host", "disk"])
@@ -42,8 +45,8 @@ def waiting(request, tiny_dataset, monkeypatch):
 
 def test_before_there_is_a_head_there_is_no_background_and_poses_are_as_tracked(waiting, tiny_dataset):
     batch = waiting.batch(IDS)
-    assert set(batch) == {"ids", "frame", "head", "lips", "eyes", "w2c"} and batch["ids"].tolist() == IDS
-    np.testing.assert_array_equal(batch["w2c"], tiny_dataset.w2c[IDS])
+    assert set(batch) == {"ids", "frame", "head", "lips"} and batch["ids"].tolist() == IDS
+    np.testing.assert_array_equal(waiting.w2c[IDS], tiny_dataset.w2c[IDS])
     for i, picture, head, lips in zip(IDS, batch["frame"], batch["head"], batch["lips"]):
         np.testing.assert_array_equal((picture * 255).round().numpy(), tiny_dataset.frame(i))
         np.testing.assert_array_equal((head[..., 0] * 255).round().numpy(), tiny_dataset.mask(i)[..., 0])
@@ -55,7 +58,9 @@ def test_a_head_brings_its_poses_and_the_torso_behind_each_frame(waiting, head, 
     before = waiting.batch(IDS)
     assert waiting.for_head(head) is waiting
     batch = waiting.batch(IDS)
-    assert not torch.equal(before.pop("w2c"), POSES[IDS]) and torch.equal(batch.pop("w2c"), POSES[IDS])
+    given = waiting.conditions(batch["ids"])
+    assert torch.equal(given.w2c, POSES[IDS]) and torch.equal(given.pose, POSES[IDS])
+    np.testing.assert_array_equal(given.eyes, waiting.ds.eyes[IDS])
     assert batch.pop("background").sub(torso(torso.codes[IDS])).abs().max() <= 0.6 / 255, "rounded to bytes once"
     assert batch.keys() == before.keys()
     for name in before:
@@ -66,7 +71,7 @@ def test_refined_poses_are_followed(waiting, head, torso):
     """Training goes on with them at once; validation frames get other torso codes, which are painted over the old."""
     waiting.for_head(head)
     head.w2c[2] += 1
-    assert torch.equal(waiting.batch([2])["w2c"][0], POSES[2] + 1)
+    assert torch.equal(waiting.conditions(torch.tensor([2])).w2c[0], POSES[2] + 1)
     torso.codes[2] += 1
     waiting.for_head(head)
     assert (waiting.batch([2])["background"] - torso(torso.codes[2:3])).abs().max() <= 0.6 / 255

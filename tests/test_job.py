@@ -8,7 +8,7 @@ import pytest
 
 from egstalker_nb.core import progress
 from egstalker_nb.core.errors import InputError
-from egstalker_nb.core.files import alone_in
+from egstalker_nb.core.files import exclusive_lock
 from egstalker_nb.core.progress import Listener, Progress, listening
 from egstalker_nb.notebook.widgets import Job, Panel
 from egstalker_nb.notebook.widgets import job as job_module
@@ -142,10 +142,10 @@ def test_training_gives_the_stop_button_back():
 
 
 def test_one_at_a_time(tmp_path):
-    with alone_in(tmp_path, "training"):
-        with pytest.raises(InputError, match="Stop that one first"), alone_in(tmp_path, "training"):
+    with exclusive_lock(tmp_path, "training"):
+        with pytest.raises(InputError, match="Stop that one first"), exclusive_lock(tmp_path, "training"):
             pass
-    with alone_in(tmp_path, "training"):
+    with exclusive_lock(tmp_path, "training"):
         pass
 
 

@@ -1,9 +1,12 @@
 """Protects: the fine stage starts as the coarse result, and the attention behaves as its docstring says."""
+from dataclasses import replace
+
 import pytest
 import torch
 
 import egstalker_nb as egs
 from egstalker_nb.core.errors import InputError
+from egstalker_nb.data.conditions import Conditions
 from egstalker_nb.face.regions import part_landmarks, share_of_parts
 from egstalker_nb.model.deformation import TaylorKAN
 from egstalker_nb.model.gaussians import make_gaussians
@@ -20,7 +23,7 @@ def head(tiny_dataset):
 
 def inputs(ds, ids=(0, 3)):
     ids = torch.tensor(ids)
-    return fit_mouth(ds).codes[ids], torch.from_numpy(ds.eyes)[ids], torch.from_numpy(ds.w2c)[ids]
+    return Conditions(fit_mouth(ds).coefficients[ids], torch.from_numpy(ds.eyes)[ids], torch.from_numpy(ds.w2c)[ids])
 
 
 def wake(head):
@@ -31,48 +34,48 @@ def wake(head):
 
 def test_fine_stage_starts_as_the_coarse_result(head, tiny_dataset):
     with torch.no_grad():
-        coarse, _, _ = head.render(*inputs(tiny_dataset), tiny_dataset.K, 64, deform=False)
-        fine, _, _ = head.render(*inputs(tiny_dataset), tiny_dataset.K, 64, deform=True)
+        coarse, _, _ = head.render(inputs(tiny_dataset), tiny_dataset.K, 64, deform=False)
+        fine, _, _ = head.render(inputs(tiny_dataset), tiny_dataset.K, 64, deform=True)
     assert torch.equal(coarse, fine)
     assert coarse.std() > 0.01, "an empty picture would be equal too"
-    assert set(head.offsets(*inputs(tiny_dataset))) == {"means", "scales", "quats", "opacities", "sh"}
+    assert set(head.offsets(inputs(tiny_dataset))) == {"means", "scales", "quats", "opacities", "sh"}
 
 
 def test_audio_eye_and_camera_each_reach_the_picture(head, tiny_dataset):
     wake(head)
-    audio, eyes, w2c = inputs(tiny_dataset)
-    base = head.offsets(audio, eyes, w2c)["means"]
+    given = inputs(tiny_dataset)
+    base = head.offsets(given)["means"]
     assert base.shape == (2, 478, 3)
-    for changed in ((audio + 1, eyes, w2c), (audio, 1 - eyes, w2c), (audio, eyes, w2c.flip(0))):
+    for changed in ({"mouth": given.mouth + 1}, {"eyes": 1 - given.eyes}, {"pose": given.pose.flip(0)}):
         # a hundredth of the offsets at least: with too small a start, sound is never learned
-        assert (head.offsets(*changed)["means"] - base).std() > 0.01 * base.std()
+        assert (head.offsets(replace(given, **changed))["means"] - base).std() > 0.01 * base.std()
 
 
 def test_each_part_of_the_face_sees_its_own_token(head, tiny_dataset):
     """Protects lips and lids from being learned by heart: only sound moves lips, only the eye token lids."""
     wake(head)
-    mouth, eyes, w2c = inputs(tiny_dataset)
+    given = inputs(tiny_dataset)
     shares = share_of_parts(head.gaussians["means"], *part_landmarks(torch.from_numpy(tiny_dataset.mean_face)))
     torch.testing.assert_close(shares.sum(1), torch.ones(len(shares)))
 
-    def change(view, *changed):
+    def change(view, **changed):
         chosen = torch.zeros(len(shares), 3)
         chosen[:, ("rest", "mouth", "eyes").index(view)] = 1
         feature = head.deformation.triplane(head.gaussians["means"])
         spatial = feature, head.deformation.attention.spatial_weights(feature, chosen)
-        tokens = [head.deformation.tokens(*x) for x in (changed, (mouth, eyes, w2c))]
+        tokens = [head.deformation.tokens(x) for x in (replace(given, **changed), given)]
         a, b = (head.deformation.decode(spatial, t)["means"] for t in tokens)
         return (a - b).abs().max()
 
-    sound, lids, camera = (mouth + 1, eyes, w2c), (mouth, 1 - eyes, w2c), (mouth, eyes, w2c.flip(0))
-    assert change("mouth", *sound) > 0 and change("mouth", *lids) == change("mouth", *camera) == 0
-    assert change("eyes", *lids) > 0 and change("eyes", *sound) == change("eyes", *camera) == 0
-    assert min(change("rest", *changed) for changed in (sound, lids, camera)) > 0
+    audio, lids, camera = {"mouth": given.mouth + 1}, {"eyes": 1 - given.eyes}, {"pose": given.pose.flip(0)}
+    assert change("mouth", **audio) > 0 and change("mouth", **lids) == change("mouth", **camera) == 0
+    assert change("eyes", **lids) > 0 and change("eyes", **audio) == change("eyes", **camera) == 0
+    assert min(change("rest", **changed) for changed in (audio, lids, camera)) > 0
 
 
 def test_offsets_do_not_depend_on_the_order_of_gaussians(head, tiny_dataset):
     wake(head)
-    tokens = head.deformation.tokens(*inputs(tiny_dataset))
+    tokens = head.deformation.tokens(inputs(tiny_dataset))
     order = torch.randperm(len(head))
     means = head.gaussians["means"].detach()
     a = head.deformation.decode(head.deformation.spatial(means), tokens)["means"][:, order]
@@ -81,7 +84,7 @@ def test_offsets_do_not_depend_on_the_order_of_gaussians(head, tiny_dataset):
 
 
 def test_attention_rows_sum_to_one(head, tiny_dataset):
-    weights = head.attention(*inputs(tiny_dataset))
+    weights = head.attention(inputs(tiny_dataset))
     assert weights.shape == (2, 478, 4) and (weights >= 0).all()
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 478))
 
@@ -89,7 +92,7 @@ def test_attention_rows_sum_to_one(head, tiny_dataset):
 def test_every_parameter_of_the_network_learns(head, tiny_dataset):
     wake(head)
     head.train()
-    rgb, _, _ = head.render(*inputs(tiny_dataset), tiny_dataset.K, 64)
+    rgb, _, _ = head.render(inputs(tiny_dataset), tiny_dataset.K, 64)
     rgb.square().mean().backward()
     still = [n for n, p in head.deformation.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     allowed = {"null"} if head.cfg.token_dropout == 0 else set()
@@ -134,6 +137,6 @@ def test_gaussians_start_on_the_face_with_its_colours(tiny_dataset):
     head = new_head(tiny_dataset, egs.load_config("production"))
     assert torch.equal(head.gaussians["means"].data, torch.from_numpy(tiny_dataset.mean_face))
     with torch.no_grad():
-        _, alpha, _ = head.render(*inputs(tiny_dataset), tiny_dataset.K, 64, deform=False)
+        _, alpha, _ = head.render(inputs(tiny_dataset), tiny_dataset.K, 64, deform=False)
     mask = torch.from_numpy(tiny_dataset.mask(0)[..., 0]) > 128
     assert alpha[0, ..., 0][mask].mean() > 5 * alpha[0, ..., 0][~mask].mean()

@@ -97,15 +97,15 @@ def finite(mouth):
 def test_modes_give_tracked_shapes_back(phones):
     """Three numbers move this mouth: eight modes hold all of it, in frames that were left out too."""
     mouth, shapes = fit_mouth(phones), torch.from_numpy(phones.mouth)
-    torch.testing.assert_close(mouth.to_shapes(mouth.of_shapes(shapes)), shapes, atol=1e-5, rtol=0)
-    torch.testing.assert_close(mouth.to_shapes(torch.zeros(1, MODES))[0], shapes[:phones.num_train].mean(0))
+    torch.testing.assert_close(mouth.decode(mouth.encode(shapes)), shapes, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mouth.decode(torch.zeros(1, MODES))[0], shapes[:phones.num_train].mean(0))
 
 
 def test_of_a_mouth_with_more_shapes_the_largest_are_kept(phones):
     rng = np.random.default_rng(2)
     phones.mouth, _ = moved_by(rng.normal(size=(len(phones), 20)) * np.geomspace(1, 0.05, 20))
     mouth, known = fit_mouth(phones), torch.from_numpy(phones.mouth[:phones.num_train])
-    missing = known - mouth.to_shapes(mouth.of_shapes(known))
+    missing = known - mouth.decode(mouth.encode(known))
     least = np.linalg.svd((known - known.mean(0)).numpy(), compute_uv=False)[MODES:]
     assert float(missing.square().sum()) == pytest.approx((least ** 2).sum(), rel=1e-3)
 
@@ -113,8 +113,8 @@ def test_of_a_mouth_with_more_shapes_the_largest_are_kept(phones):
 def test_training_frames_have_the_tracked_codes_with_unit_variance(phones):
     phones.mouth += (0.02 * np.random.default_rng(3).normal(size=phones.mouth.shape)).astype(np.float32)
     mouth, known = fit_mouth(phones), torch.from_numpy(phones.mouth[:phones.num_train])
-    codes = mouth.codes[:phones.num_train]
-    torch.testing.assert_close(codes, mouth.of_shapes(known))
+    codes = mouth.coefficients[:phones.num_train]
+    torch.testing.assert_close(codes, mouth.encode(known))
     torch.testing.assert_close(codes.mean(0), torch.zeros(MODES), atol=1e-4, rtol=0)
     torch.testing.assert_close(codes.std(0, correction=0), torch.ones(MODES), atol=1e-4, rtol=0)
 
@@ -123,12 +123,12 @@ def test_training_frames_have_the_tracked_codes_with_unit_variance(phones):
 
 def test_a_mouth_that_follows_its_sound_is_heard(spoken):
     mouth = fit_mouth(spoken)
-    assert mouth.heard_r[:3].min() > 0.6 and finite(mouth)
-    tracked = mouth.of_shapes(torch.from_numpy(spoken.mouth))[spoken.num_train:, :3]
-    left_out = mouth.codes[spoken.num_train:, :3]
+    assert mouth.cross_validated_r[:3].min() > 0.6 and finite(mouth)
+    tracked = mouth.encode(torch.from_numpy(spoken.mouth))[spoken.num_train:, :3]
+    left_out = mouth.coefficients[spoken.num_train:, :3]
     r = [np.corrcoef(a, b)[0, 1] for a, b in zip(tracked.t().numpy(), left_out.t().numpy())]
     assert min(r) > 0.4, "frames that the fit never saw"
-    spread = mouth.heard(torch.from_numpy(spoken.features), torch.zeros(len(spoken)))[:, :3].std(0)
+    spread = mouth.predict(torch.from_numpy(spoken.features), torch.zeros(len(spoken)))[:, :3].std(0)
     assert (spread > 0.6).all() and (spread < 1.3).all(), "a mouth that mumbles, or shouts"
 
 
@@ -147,9 +147,9 @@ def test_of_a_mouth_that_does_its_own_thing_little_is_heard(phones):
     walk = rng.normal(size=(len(phones), 10))
     phones.mouth, phones.aperture = moved_by(np.stack([np.convolve(w, np.ones(5) / 5, "same") for w in walk.T], 1))
     mouth = fit_mouth(phones)
-    said = mouth.heard(torch.from_numpy(phones.features), torch.zeros(len(phones)))
+    said = mouth.predict(torch.from_numpy(phones.features), torch.zeros(len(phones)))
     # the mean, because one of eight modes may agree by chance
-    assert finite(mouth) and mouth.heard_r.mean() < 0.15
+    assert finite(mouth) and mouth.cross_validated_r.mean() < 0.15
     assert said.std(0).mean() < 0.45 and said.std(0).max() < 0.8
 
 
@@ -161,18 +161,18 @@ def test_clips_that_say_nothing_are_finite(phones, shown):
         phones.wave = np.zeros_like(phones.wave)
         phones.features = load_encoder("phones").features(phones.wave)
     mouth = fit_mouth(phones)
-    assert finite(mouth) and mouth.codes.abs().max() < 10
+    assert finite(mouth) and mouth.coefficients.abs().max() < 10
     features = load_encoder("phones").features(np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32))
-    assert mouth.heard(torch.from_numpy(features), torch.zeros(25)).isfinite().all()
+    assert mouth.predict(torch.from_numpy(features), torch.zeros(25)).isfinite().all()
 
 
 @pytest.mark.parametrize("count", [2, 5, 8, 13])
 def test_few_training_frames_are_enough(phones, count):
     phones.num_train = count
     mouth, known = fit_mouth(phones), torch.from_numpy(phones.mouth[:count])
-    assert finite(mouth) and mouth.codes.shape == (len(phones), MODES)
-    torch.testing.assert_close(mouth.to_shapes(mouth.codes[:count]), known, atol=1e-4, rtol=0)
-    assert mouth.codes.abs().max() < 10
+    assert finite(mouth) and mouth.coefficients.shape == (len(phones), MODES)
+    torch.testing.assert_close(mouth.decode(mouth.coefficients[:count]), known, atol=1e-4, rtol=0)
+    assert mouth.coefficients.abs().max() < 10
 
 
 # ---- validation ----
@@ -201,19 +201,19 @@ def test_validation_frames_are_heard_and_not_seen(tiny_dataset, tmp_path):
         assert torch.equal(value, own.state_dict()[name]), f"{name} depends on the mouths of validation frames"
     heard = fit_mouth(changed(tiny_dataset, tmp_path / "heard", features=lambda x: 0.5 - x))
     last = tiny_dataset.num_train
-    assert torch.equal(heard.codes[:last], own.codes[:last])
-    assert (heard.codes[last:] - own.codes[last:]).abs().amax(1).min() > 0.01
+    assert torch.equal(heard.coefficients[:last], own.coefficients[:last])
+    assert (heard.coefficients[last:] - own.coefficients[last:]).abs().amax(1).min() > 0.01
 
 
 def test_codes_of_validation_frames_are_what_is_heard(phones):
     mouth, count = fit_mouth(phones), phones.num_train
     silent = torch.from_numpy(shut_in_silence(phones.wave, len(phones)))
-    heard = mouth.heard(torch.from_numpy(phones.features), silent)
-    torch.testing.assert_close(mouth.codes[count:], heard[count:])
-    assert (mouth.codes[:count] - heard[:count]).abs().max() > 0.1
+    heard = mouth.predict(torch.from_numpy(phones.features), silent)
+    torch.testing.assert_close(mouth.coefficients[count:], heard[count:])
+    assert (mouth.coefficients[:count] - heard[:count]).abs().max() > 0.1
     phones.wave = phones.wave.copy()
     phones.wave[count * SAMPLES_PER_FRAME:] = 0
-    assert torch.equal(fit_mouth(phones).codes[-1], mouth.shut), "the sound itself says where it is silent"
+    assert torch.equal(fit_mouth(phones).coefficients[-1], mouth.shut), "the sound itself says where it is silent"
 
 
 # ---- silence ----
@@ -221,12 +221,12 @@ def test_codes_of_validation_frames_are_what_is_heard(phones):
 def test_silence_shuts_the_mouth(phones):
     """Whatever an encoder makes of noise in it; the shut mouth is that of the frames that open it least."""
     mouth, features = fit_mouth(phones), torch.from_numpy(phones.features)
-    assert torch.equal(mouth.heard(features, torch.ones(len(phones))), mouth.shut.expand(len(phones), -1))
-    half = mouth.heard(features, torch.full((len(phones),), 0.5))
-    torch.testing.assert_close(half, (mouth.heard(features, torch.zeros(len(phones))) + mouth.shut) / 2)
+    assert torch.equal(mouth.predict(features, torch.ones(len(phones))), mouth.shut.expand(len(phones), -1))
+    half = mouth.predict(features, torch.full((len(phones),), 0.5))
+    torch.testing.assert_close(half, (mouth.predict(features, torch.zeros(len(phones))) + mouth.shut) / 2)
     order = phones.aperture[:phones.num_train].argsort()
     tenth = torch.from_numpy(phones.mouth[order[:round(0.1 * phones.num_train)]]).mean(0)
-    torch.testing.assert_close(mouth.to_shapes(mouth.shut[None])[0], tenth, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mouth.decode(mouth.shut[None])[0], tenth, atol=1e-5, rtol=0)
 
 
 def test_the_mouth_closes_and_opens_softly_around_silence():
@@ -252,7 +252,7 @@ def test_a_checkpoint_holds_the_mouth(run, tiny_dataset):
     assert kept.keys() == own.keys()
     for name in own:
         assert torch.equal(kept[name], own[name]), name
-    assert own["codes"].abs().max() > 0.5
+    assert own["coefficients"].abs().max() > 0.5
 
 
 def test_going_on_keeps_mouth_and_torso(run, tiny_dataset, monkeypatch):
@@ -266,8 +266,9 @@ def test_going_on_keeps_mouth_and_torso(run, tiny_dataset, monkeypatch):
     again = trainer.Trainer(tiny_dataset, run.config, run, torch.device("cpu"))
     for part in ("mouth", "torso"):
         before, now = getattr(kept, part).state_dict(), getattr(again.head, part).state_dict()
+        which = {"mouth": "coefficients", "torso": "codes"}[part]
         blank = (Mouth(len(tiny_dataset)) if part == "mouth" else Torso.blank(64, len(tiny_dataset))).state_dict()
-        assert before.keys() == now.keys() and not torch.equal(before["codes"], blank["codes"])
+        assert before.keys() == now.keys() and not torch.equal(before[which], blank[which])
         for name in before:
             assert torch.equal(before[name], now[name]), f"{part}.{name}"
 
@@ -277,7 +278,7 @@ def test_a_head_of_another_version_is_refused_with_advice(tiny_dataset, tmp_path
     run = egs.train(tiny_dataset, cfg, tmp_path / "run", device="cpu")
     file = next(run.root.glob("checkpoints/*/head.safetensors"))
     tensors = load_file(file)
-    for spoiled in ({k: v for k, v in tensors.items() if k != "mouth.codes"},
+    for spoiled in ({k: v for k, v in tensors.items() if k != "mouth.coefficients"},
                     {**tensors, "mouth.weights": tensors["mouth.weights"][:-1].contiguous()}):
         save_file(spoiled, file)
         with pytest.raises(DatasetError, match="(?s)checkpoint of this version.*Train again"):

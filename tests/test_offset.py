@@ -14,7 +14,7 @@ from egstalker_nb.media.rates import SAMPLES_PER_FRAME
 from egstalker_nb.media.video_reader import read_frames
 from egstalker_nb.media.video_writer import write_video
 from egstalker_nb.preparation import build, offset
-from egstalker_nb.preparation.offset import LEAD, moved_earlier, sound_offset
+from egstalker_nb.preparation.offset import LEAD, audio_offset, moved_earlier
 from egstalker_nb.preparation.steps import Step, read_npz
 from egstalker_nb.speech import phones
 from egstalker_nb.speech.encoders import DEFAULT_ENCODER, load_encoder
@@ -51,14 +51,14 @@ def resampled(wave, rate):
 @pytest.mark.parametrize("late", DELAYS)
 def test_a_known_delay_is_found_and_put_right(wave, lips, late):
     shifted = moved_earlier(wave, -late)
-    found, told = sound_offset(shifted, *lips)
+    found, told = audio_offset(shifted, *lips)
     assert found == pytest.approx(late, abs=0.02) and told > 0.5
-    assert sound_offset(moved_earlier(shifted, found), *lips)[0] == pytest.approx(0, abs=0.02)
+    assert audio_offset(moved_earlier(shifted, found), *lips)[0] == pytest.approx(0, abs=0.02)
 
 
 def test_sound_in_time_is_not_moved(wave, lips):
-    assert sound_offset(wave, *lips)[0] == 0
-    assert sound_offset(moved_earlier(wave, 0.01), *lips)[0] == 0, "half a step is not worth a change"
+    assert audio_offset(wave, *lips)[0] == 0
+    assert audio_offset(moved_earlier(wave, 0.01), *lips)[0] == 0, "half a step is not worth a change"
 
 
 @pytest.mark.parametrize("frames", [12, 30, 75, 150, 220])
@@ -67,12 +67,12 @@ def test_a_mouth_that_says_something_else_is_left_alone(wave, frames):
     rng, wrong = np.random.default_rng(1), 0
     for _ in range(10):
         walk = np.stack([np.convolve(x, np.ones(4) / 4, "same") for x in rng.normal(size=(41, frames))], 1)
-        wrong += sound_offset(wave[:frames * SAMPLES_PER_FRAME], walk[:, 1:], walk[:, 0])[0] != 0
+        wrong += audio_offset(wave[:frames * SAMPLES_PER_FRAME], walk[:, 1:], walk[:, 0])[0] != 0
     assert wrong == 0
 
 
 def test_an_offset_beyond_those_searched_is_left_alone(wave, lips):
-    assert sound_offset(moved_earlier(wave, -0.3), *lips)[0] == 0
+    assert audio_offset(moved_earlier(wave, -0.3), *lips)[0] == 0
 
 
 @pytest.mark.parametrize("early, late", [(0, 0.12), (0.12, 0), (0.16, 0.04), (-0.04, 0.08), (-0.08, 0.04)])
@@ -80,12 +80,12 @@ def test_halves_that_disagree_move_nothing(wave, lips, early, late):
     """A splice, or a whole that agrees best by chance: no single shift is right."""
     middle = len(lips[0]) // 2 * SAMPLES_PER_FRAME
     spliced = np.concatenate([moved_earlier(wave, -early)[:middle], moved_earlier(wave, -late)[middle:]])
-    assert sound_offset(spliced, *lips)[0] == 0
+    assert audio_offset(spliced, *lips)[0] == 0
 
 
 def test_a_clip_of_which_only_one_half_speaks_is_left_alone(wave, lips):
     half = len(wave) // 2
-    assert sound_offset(np.concatenate([moved_earlier(wave, -0.12)[:half], 0 * wave[half:]]), *lips)[0] == 0
+    assert audio_offset(np.concatenate([moved_earlier(wave, -0.12)[:half], 0 * wave[half:]]), *lips)[0] == 0
 
 
 @pytest.mark.parametrize("late", [0, 0.12])
@@ -93,17 +93,17 @@ def test_a_clip_of_which_only_one_half_speaks_is_left_alone(wave, lips):
 def test_another_encoding_of_the_sound_gives_the_same_offset(wave, lips, late, name, codec, rate, tmp_path):
     given = moved_earlier(wave, -late)
     encoded = load_audio(encode(tmp_path / name, resampled(given, rate), rate, codec, "mono"))
-    assert sound_offset(encoded, *lips)[0] == pytest.approx(sound_offset(given, *lips)[0], abs=0.005)
+    assert audio_offset(encoded, *lips)[0] == pytest.approx(audio_offset(given, *lips)[0], abs=0.005)
 
 
 @pytest.mark.parametrize("frames", [1, 5, 12, 30, 220])
 def test_little_to_go_by_moves_nothing(wave, lips, frames):
     shapes, aperture = (values[:frames] for values in lips)
-    late, told = sound_offset(wave[:frames * SAMPLES_PER_FRAME], 0 * shapes, 0 * aperture)
+    late, told = audio_offset(wave[:frames * SAMPLES_PER_FRAME], 0 * shapes, 0 * aperture)
     assert late == 0 and np.isfinite(told), "a mouth that does not move"
-    late, told = sound_offset(0 * wave[:frames * SAMPLES_PER_FRAME], shapes, aperture)
+    late, told = audio_offset(0 * wave[:frames * SAMPLES_PER_FRAME], shapes, aperture)
     assert late == 0 and np.isfinite(told), "a silent clip"
-    assert np.isfinite(sound_offset(wave[:frames * SAMPLES_PER_FRAME], shapes, aperture)).all()
+    assert np.isfinite(audio_offset(wave[:frames * SAMPLES_PER_FRAME], shapes, aperture)).all()
 
 
 # ---- moved ----

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from egstalker_nb.data.conditions import Conditions
 from egstalker_nb.data.dataset import Dataset
 from egstalker_nb.model.mouth import Mouth
 from egstalker_nb.model.torso import Torso
@@ -39,7 +40,9 @@ def scene():
               "opacities": torch.full((400,), 0.9), "colors": torch.randn(400, 1, 3, generator=g)}
     torso = Torso.blank(SIZE, COUNT)
     torso.plate.fill_(128)
-    head = SimpleNamespace(cfg=SimpleNamespace(sh_degree=0), torso=torso, mouth=Mouth(COUNT),
+    mouth = Mouth(COUNT)
+    head = SimpleNamespace(cfg=SimpleNamespace(sh_degree=0), background=lambda ids: torso(torso.codes[ids]),
+                           conditions=lambda ids, eyes: Conditions(mouth.coefficients[ids], eyes, head.w2c[ids]),
                            shapes=lambda offsets, batch: {k: v.expand(batch, *v.shape) for k, v in shapes.items()})
     w2c = torch.eye(4).repeat(COUNT, 1, 1)
     w2c[:, 2, 3] = 6.0

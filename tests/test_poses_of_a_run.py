@@ -13,6 +13,7 @@ import torch
 import egstalker_nb as egs
 from egstalker_nb.analysis import attribution, frame_cache
 from egstalker_nb.evaluation import evaluate, lip_sync
+from egstalker_nb.metrics.image_metrics import psnr
 from egstalker_nb.model import deformation, head
 from egstalker_nb.notebook import figures, growth_figures, plots, runner, widgets
 from egstalker_nb.notebook.exercises.notebook_02 import coarse
@@ -83,16 +84,16 @@ def drawn(figure):
 
 def test_tracked_poses_would_cost_several_decibels(run):
     """Else this file could not tell one from the other."""
-    renderer, truth = egs.Renderer.from_run(run, device="cpu"), inspection.frames_of(run.dataset, range(10))
-    own = inspection.psnr(inspection.rendered(renderer, range(10)), truth)
+    renderer, truth = egs.Renderer.from_run(run, device="cpu"), inspection.ground_truth(run.dataset, range(10))
+    own = psnr(inspection.render_frames(renderer, range(10)), truth).mean()
     renderer.head.w2c.copy_(torch.from_numpy(run.dataset.w2c))
-    assert own > inspection.psnr(inspection.rendered(renderer, range(10)), truth) + 2
+    assert own > psnr(inspection.render_frames(renderer, range(10)), truth).mean() + 2
 
 
 def test_notebook_02_shows_the_coarse_head_as_it_is_scored(run, notebooks):
     (names, finished), _ = notebooks
     wanted = scored(run, COARSE, names["ids"])
-    found = [inspection.psnr(*pair) for pair in zip(names["shown"], names["truth"])]
+    found = [float(psnr(*pair)) for pair in zip(names["shown"], names["truth"])]
     assert found == pytest.approx(wanted, abs=CLOSE)
     assert drawn(finished["coarse_renders"]) == pytest.approx(wanted, abs=CLOSE + 0.05)
 
@@ -100,7 +101,7 @@ def test_notebook_02_shows_the_coarse_head_as_it_is_scored(run, notebooks):
 def test_notebook_03_shows_both_heads_as_they_are_scored(run, notebooks):
     _, (names, finished) = notebooks
     for kind, iteration in (("coarse", COARSE), ("fine", LAST)):
-        found = [inspection.psnr(*pair) for pair in zip(names["kinds"][kind], names["kinds"]["video"])]
+        found = [float(psnr(*pair)) for pair in zip(names["kinds"][kind], names["kinds"]["video"])]
         assert found == pytest.approx(scored(run, iteration, names["both"]), abs=CLOSE), kind
     assert drawn(finished["fine_renders"]) == pytest.approx(scored(run, LAST, names["pair"]), abs=CLOSE + 0.05)
     assert names["scores"]["train"]["psnr_composite"] == pytest.approx(np.mean(scored(run, LAST, [0, 1])), abs=CLOSE)
@@ -134,11 +135,11 @@ OF_A_CHECKPOINT = {
     "a replay": lambda run, at, out: egs.render(run, out=out / "a.mp4", split="train", iteration=at, device="cpu"),
     "evaluate": lambda run, at, out: egs.evaluate(run, "train", at, max_frames=3, device="cpu"),
     "stream": lambda run, at, out: streamed(run, at),
-    "figures.rendered": lambda run, at, out: inspection.rendered(egs.Renderer.from_run(run, at), [4, 1]),
+    "figures.rendered": lambda run, at, out: inspection.render_frames(egs.Renderer.from_run(run, at), [4, 1]),
     "figures.gaussians_on_frame": lambda run, at, out: figures.gaussians_on_frame(egs.Renderer.from_run(run, at), 2),
     "figures.movement": lambda run, at, out: figures.movement(egs.Renderer.from_run(run, at), [1, 2], 3),
     "attribution.term_maps": lambda run, at, out: attribution.term_maps(egs.Renderer.from_run(run, at), 3),
-    "attribution.pulls": lambda run, at, out: attribution.pulls(egs.Renderer.from_run(run, at), [3]),
+    "attribution.pulls": lambda run, at, out: attribution.term_gradients(egs.Renderer.from_run(run, at), [3]),
     "attribution.attention_by_part":
         lambda run, at, out: attribution.attention_by_part(egs.Renderer.from_run(run, at), [3]),
     "widgets.LossTerms": lambda run, at, out: widgets.LossTerms(run, at).still(),

@@ -14,7 +14,7 @@ import pytest
 
 import egstalker_nb as egs
 from egstalker_nb.core.errors import DatasetError, InputError, UnfinishedError
-from egstalker_nb.core.files import alone_in, make_folder
+from egstalker_nb.core.files import exclusive_lock, make_folder
 from egstalker_nb.media.audio import load_audio
 from egstalker_nb.media.video_reader import VideoInfo, read_frames
 from egstalker_nb.media.video_writer import write_video
@@ -294,7 +294,7 @@ def test_work_that_ended_through_no_fault_of_the_clip_goes_on_and_an_unusable_cl
 
 def test_two_preparations_in_one_folder_are_told_apart(video_of, no_nets, tmp_path):
     root = make_folder(tmp_path / "ds")
-    with alone_in(root, "preparation"), pytest.raises(InputError, match="another preparation"):
+    with exclusive_lock(root, "preparation"), pytest.raises(InputError, match="another preparation"):
         prepared(video_of(20), root)
 
 

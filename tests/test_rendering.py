@@ -41,9 +41,9 @@ def test_video_of_a_sound_longer_than_the_clip(run, speech, tmp_path, poses):
 
 def test_batches_do_not_change_the_picture(run):
     renderer = Renderer.from_run(run, device="cpu")
-    args = renderer.conditions(range(4))
-    whole, _ = renderer.batch(*args)
-    single = torch.cat([renderer.batch(*[a[i:i + 1] for a in args])[0] for i in range(4)])
+    given = renderer.conditions(range(4))
+    whole, _ = renderer.batch(given)
+    single = torch.cat([renderer.batch(given[i:i + 1])[0] for i in range(4)])
     # products of other shapes round differently; a step of 8 bits is forty times as much
     torch.testing.assert_close(whole, single, atol=1e-4, rtol=0)
 
@@ -118,9 +118,9 @@ def test_what_the_network_is_told_is_what_the_script_says(run, speech):
     script = audio_script(renderer, speech, poses="orbit", blink=np.linspace(0, 1, 33), duration=0.2)
     renderer.batch = lambda *given: seen.append(given) or (torch.zeros(5, 64, 64, 3), None)
     list(renderer.pictures(script, 5, Progress(5, "x")))
-    mouth, eyes, w2c, _, pose = seen[0]
-    torch.testing.assert_close(mouth, renderer.mouth(script))
-    for got, wanted in ((eyes, script.eyes), (w2c, script.w2c), (pose, script.pose)):
+    given = seen[0][0]
+    torch.testing.assert_close(given.mouth, renderer.mouth(script))
+    for got, wanted in ((given.eyes, script.eyes), (given.w2c, script.w2c), (given.pose, script.pose)):
         np.testing.assert_array_equal(got.numpy(), wanted)
     assert not np.array_equal(script.w2c, script.pose)
 

@@ -21,7 +21,7 @@ def run(tiny_dataset, tmp_path_factory):
 
 
 def same(a, b):
-    for name in ("means", "scales", "opacity", "colour", "born", "gradient", "picture"):
+    for name in ("means", "scales", "opacity", "colour", "added_at", "gradient", "picture"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
@@ -29,12 +29,12 @@ def same(a, b):
 def test_moments_of_the_presets(name):
     """The start, the stages' ends, rounds; few enough for the disk, many enough for a slider."""
     cfg = egs.load_config(name)
-    found, rounds = snapshots.moments(cfg), set(growth.rounds(cfg))
+    found, densification_steps = snapshots.moments(cfg), set(growth.densification_steps(cfg))
     assert {0, cfg.coarse_iterations, cfg.iterations} <= set(found) <= set(range(cfg.iterations + 1))
     assert found == sorted(set(found)) and 20 <= len(found) <= 44
-    assert len(rounds & set(found)) >= min(len(rounds), 20)
-    if rounds:
-        assert {min(rounds), max(rounds)} <= set(found)
+    assert len(densification_steps & set(found)) >= min(len(densification_steps), 20)
+    if densification_steps:
+        assert {min(densification_steps), max(densification_steps)} <= set(found)
 
 
 def test_moments_of_a_tiny_run():
@@ -58,7 +58,7 @@ def test_all_moments_are_left_and_the_last_is_the_checkpoint(run, tiny_dataset):
     np.testing.assert_allclose(start.means, tiny_dataset.mean_face, atol=2e-3)
     np.testing.assert_array_equal(end.scales, head["scales"].numpy())
     np.testing.assert_array_equal(end.opacity, head["opacities"].sigmoid().numpy())
-    np.testing.assert_array_equal(end.born, run.born().numpy())
+    np.testing.assert_array_equal(end.added_at, run.added_at().numpy())
     assert end.colour.dtype == np.uint8 and end.colour.shape == (len(end), 3)
     assert end.picture.shape == (64, 64, 3) and end.frame in tiny_dataset.val_ids
     for name in ("means", "scales", "opacity", "gradient"):
@@ -67,11 +67,11 @@ def test_all_moments_are_left_and_the_last_is_the_checkpoint(run, tiny_dataset):
 
 def test_gaussians_are_those_that_entered_the_round(run):
     """A snapshot taken after a round would have other numbers, and its gradients would be gone."""
-    before, rounds = len(run.snapshot(0)), run.metrics("densify")
-    assert rounds
-    for row in rounds:
+    before, densification_steps = len(run.snapshot(0)), run.metrics("densify")
+    assert densification_steps
+    for row in densification_steps:
         now = run.snapshot(row["iteration"])
-        assert len(now) == before and (now.born < row["iteration"]).all() and now.gradient.max() > 0
+        assert len(now) == before and (now.added_at < row["iteration"]).all() and now.gradient.max() > 0
         before = row["points"]
 
 
@@ -103,7 +103,7 @@ def test_a_killed_run_takes_up_its_snapshots_again(run, tiny_dataset, tmp_path):
     """Steps after the last checkpoint are done again: nothing of them stays, and all snapshots come out the same."""
     root = tmp_path / "run"
     egs.train(tiny_dataset, config(), root, until=20, device="cpu")
-    snapshots.save(root, 31, dict(run.load_head(device="cpu").gaussians), run.born(), run.born(),
+    snapshots.save(root, 31, dict(run.load_head(device="cpu").gaussians), run.added_at(), run.added_at(),
                    run.snapshot(0).picture, 11)
     left = root / snapshots.FOLDER / ".iteration_33.safetensors"
     left.write_bytes(b"half")
@@ -117,7 +117,7 @@ def test_a_killed_run_takes_up_its_snapshots_again(run, tiny_dataset, tmp_path):
 def test_missing_and_damaged_ones_say_what_is_there(run, tmp_path):
     with pytest.raises(DatasetError, match=f"Snapshots in this run: 0, .*{STEPS}"):
         run.snapshot(STEPS + 1)
-    snapshots.save(tmp_path, 1, dict(run.load_head(device="cpu").gaussians), run.born(), run.born(), None, -1)
+    snapshots.save(tmp_path, 1, dict(run.load_head(device="cpu").gaussians), run.added_at(), run.added_at(), None, -1)
     assert snapshots.load(tmp_path, 1).picture is None
     path = tmp_path / snapshots.FOLDER / "iteration_1.safetensors"
     path.write_bytes(path.read_bytes()[:100])

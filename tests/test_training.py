@@ -267,9 +267,9 @@ def test_the_cap_keeps_the_largest_gradients(tiny_dataset):
     top = head.gaussians["means"].detach()[-22:].clone()
     strategy._grow_gs(head.gaussians, optimizers, state, 700)
     assert len(head) == 500 and strategy.grow_grad2d == 0.1
-    born = head.gaussians["means"].detach()[state["born"] == 700]
+    added_at = head.gaussians["means"].detach()[state["added_at"] == 700]
     scale = head.gaussians["scales"].detach().exp().max()
-    assert (torch.cdist(born, top).min(1).values < 6 * scale).all(), "births must be next to the steepest 22"
+    assert (torch.cdist(added_at, top).min(1).values < 6 * scale).all(), "births must be next to the steepest 22"
 
 
 def test_batched_gradients_count_like_single_frames(tiny_dataset):

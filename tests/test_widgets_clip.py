@@ -277,8 +277,8 @@ def test_plate_is_wiped_against_the_chosen_frame(tiny_dataset):
 def test_exercises_know_right_wrong_and_open(sample_dataset):
     tasks = data_prep(sample_dataset)
     scope = {"ds": sample_dataset, "np": np}
-    from egstalker_nb.preparation.offset import sound_offset
-    scope["sound_offset"] = sound_offset
+    from egstalker_nb.preparation.offset import audio_offset
+    scope["sound_offset"] = audio_offset
     given = []
     for item in tasks.items:  # the solutions that are shown are code that works
         *lines, last = item.solution.splitlines()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import egstalker_nb as egs
+from egstalker_nb import notebook
 from egstalker_nb.analysis import frame_cache
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.notebook import exercises, widgets
@@ -287,7 +288,7 @@ def test_solutions_work(result):
     made = comparison(result.runs, result.names)
     for item in made.items:
         lines = item.solution.splitlines()
-        space = {"egs": egs, "result": result}
+        space = {"egs": egs, "nb": notebook, "result": result}
         exec("\n".join(lines[:-1]), space)
         assert exercises.Exercise("", item.answer, item.tolerance).verdict(eval(lines[-1], space)) == "right"
     assert f"{common_level(result.runs):g} dB" in made.items[1].question

@@ -66,7 +66,7 @@ def test_hover_tells_values_of_the_gaussian(run):
     panel, moment = widgets.GrowthCloud(run), run.snapshot(run.snapshots[-1])
     given = panel.points(moment)
     facts = np.asarray(given["customdata"])
-    np.testing.assert_array_equal(facts[:, 0], moment.born)
+    np.testing.assert_array_equal(facts[:, 0], moment.added_at)
     np.testing.assert_allclose(facts[:, 2], moment.opacity, rtol=1e-6)
     assert set(given["text"]) <= set(REGIONS) and len(given["text"]) == len(moment)
 

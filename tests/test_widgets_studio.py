@@ -150,8 +150,7 @@ def test_still_forms(studio):
 def test_attention_over_time_is_the_mean_of_that_of_the_gaussians(studio):
     """It is computed another way, without every Gaussian in every frame."""
     head, script = studio.head, studio.script
-    codes = studio.viewer.renderer.mouth(script)
-    each = head.attention(codes, torch.from_numpy(script.eyes), torch.from_numpy(script.pose))     # [F, N, 4]
+    each = head.attention(studio.viewer.renderer.conditions_of(script))     # [F, N, 4]
     net = head.deformation
     share = regions.share_of_parts(head.gaussians["means"], net.mouth_landmarks, net.eye_landmarks)
     mean = torch.einsum("fnt,np->fpt", each, share) / share.sum(0)[:, None].clamp_min(1e-6)

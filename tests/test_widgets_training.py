@@ -10,10 +10,11 @@ import torch
 from matplotlib.figure import Figure
 
 import egstalker_nb as egs
+from egstalker_nb import notebook
 from egstalker_nb.analysis import attribution
 from egstalker_nb.core.errors import ConfigError, DatasetError, InputError, TrainingError
 from egstalker_nb.model.deformation import TOKENS
-from egstalker_nb.notebook import figures, plots, widgets
+from egstalker_nb.notebook import plots, widgets
 from egstalker_nb.notebook.exercises.notebook_02 import coarse
 from egstalker_nb.notebook.exercises.notebook_03 import fine
 from egstalker_nb.notebook.widgets import sharpening
@@ -191,7 +192,7 @@ def test_maps_are_the_loss_term_by_term(trained, deform):
 
 def test_pulls_of_the_terms_sum_to_that_of_the_loss(trained):
     renderer = Renderer.from_run(trained, 60, "cpu")
-    head, found = renderer.head, attribution.pulls(renderer, [1, 5])
+    head, found = renderer.head, attribution.term_gradients(renderer, [1, 5])
     whole = found.pop("loss")
     for name, gradient in whole.items():
         total = sum(by[name] for by in found.values())
@@ -199,14 +200,14 @@ def test_pulls_of_the_terms_sum_to_that_of_the_loss(trained):
         assert torch.allclose(total, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max())), name
     assert float(found["mask"]["sh0"].abs().max()) == 0, "a mask has no colour"
     assert not any(p.requires_grad or p.grad is not None for p in head.parameters())
-    assert attribution.strengths(found)["l1"]["means"] > 0
+    assert attribution.gradient_norms(found)["l1"]["means"] > 0
 
 
 def test_a_step_along_the_pull_lowers_its_term(trained):
     """The gradient is that of the term as it is seen in the frame, not of something else."""
     renderer = Renderer.from_run(trained, 60, "cpu")
     before = {k: m.mean() for k, m in attribution.term_maps(renderer, 2).items()}
-    pull = attribution.pulls(renderer, [2])["mask"]["opacities"]
+    pull = attribution.term_gradients(renderer, [2])["mask"]["opacities"]
     renderer.head.gaussians["opacities"].data -= 0.3 * pull / pull.norm()
     assert attribution.term_maps(renderer, 2)["mask"].mean() < before["mask"]
 
@@ -237,9 +238,9 @@ def test_shares_of_the_loss(trained, tmp_path):
 def test_attention_is_painted_as_one_by_one(trained):
     renderer = Renderer.from_run(trained, 60, "cpu")
     maps = attribution.attention_maps(renderer, 4)
-    weights = renderer.head.attention(*renderer.conditions([4]))[0]
+    weights = renderer.head.attention(renderer.conditions([4]))[0]
     for k in range(4):
-        alone = inspection.painted(renderer, 4, weights[:, k:k + 1])[..., 0]
+        alone = inspection.paint_values(renderer, 4, weights[:, k:k + 1])[..., 0]
         assert np.allclose(maps[..., k], alone, atol=1e-5, equal_nan=True)
     inside = np.isfinite(maps[..., 0])
     assert inside.any() and not inside.all() and np.allclose(maps[inside].sum(-1), 1, atol=1e-3)
@@ -292,7 +293,7 @@ def test_exercises_know_right_from_wrong(trained, make):
 def test_solutions_work(trained, make):
     """The code that is offered gives the answer, with the names that its notebook has by then."""
     start, end = Renderer.from_run(trained, 40), Renderer.from_run(trained)
-    names = {"trained": trained, "ds": trained.dataset, "figures": figures,
+    names = {"trained": trained, "ds": trained.dataset, "nb": notebook,
              **({"renderer": start} if make is coarse else {"start": start, "end": end})}
     for item in make(trained).items:
         *before, last = item.solution.split("\n")

@@ -11,21 +11,22 @@ from torch import Tensor
 from ..data.frame_loader import Frames
 from ..metrics.image_metrics import ssim_map
 from ..model.deformation import TOKENS
-from ..rendering.inspection import painted
+from ..rendering.inspection import paint_values
 from ..rendering.renderer import Renderer
 from ..training.losses import Losses
 from .audio_curves import PARTS, attention_of_parts
 
-#: parameters of the Gaussians whose gradients `pulls` gives, and what a reader calls them
+#: parameters of the Gaussians whose gradients `term_gradients` gives, and what a reader calls them
 PARAMETERS = {"means": "place", "scales": "size", "opacities": "opacity", "sh0": "colour"}
 
 
 def _seen(renderer: Renderer, ids: Sequence[int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Frames `ids` as training sees them: rgb [B, S, S, 3], alpha [B, S, S, 1], and the batch (see `Frames`)."""
     head, ds = renderer.head, renderer.ds
-    b = Frames(ds, list(ids), renderer.device, place="disk").for_head(head).batch(list(ids))
-    rgb, alpha, _ = head.render(head.mouth.codes[b["ids"]], b["eyes"], b["w2c"], renderer.K, ds.size,
-                                b["background"], deform=renderer.deform)
+    frames = Frames(ds, list(ids), renderer.device, place="disk").for_head(head)
+    b = frames.batch(list(ids))
+    rgb, alpha, _ = head.render(frames.conditions(b["ids"]), renderer.K, ds.size, b["background"],
+                                deform=renderer.deform)
     return rgb, alpha, b
 
 
@@ -55,7 +56,7 @@ def term_maps(renderer: Renderer, i: int) -> dict[str, np.ndarray]:
     return {name: weight * maps[name][0].cpu().numpy() for name, weight in losses.weights.items()}
 
 
-def pulls(renderer: Renderer, ids: Sequence[int]) -> dict[str, dict[str, Tensor]]:
+def term_gradients(renderer: Renderer, ids: Sequence[int]) -> dict[str, dict[str, Tensor]]:
     """How each weighted loss term alone, and the whole loss, would move the Gaussians: gradients over frames `ids`.
 
     Returns:
@@ -79,15 +80,15 @@ def pulls(renderer: Renderer, ids: Sequence[int]) -> dict[str, dict[str, Tensor]
     return found
 
 
-def strengths(found: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, float]]:
-    """Norms of `pulls` over all Gaussians: term -> parameter -> norm."""
+def gradient_norms(found: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, float]]:
+    """Norms of `term_gradients` over all Gaussians: term -> parameter -> norm."""
     return {term: {p: float(g.norm()) for p, g in by.items()} for term, by in found.items()}
 
 
 def attention_maps(renderer: Renderer, i: int) -> np.ndarray:
     """How much each place of the face looks at each token in frame i: [S, S, 4] 0...1 in the order of `TOKENS`, NaN
     where there is no head."""
-    return painted(renderer, i, renderer.head.attention(*renderer.conditions([i]))[0])
+    return paint_values(renderer, i, renderer.head.attention(renderer.conditions([i]))[0])
 
 
 def attention_by_part(renderer: Renderer, ids: Sequence[int]) -> np.ndarray:
@@ -96,7 +97,7 @@ def attention_by_part(renderer: Renderer, ids: Sequence[int]) -> np.ndarray:
     Returns:
         [len(ids), 3, 4] float32 0...1: `PARTS` by `TOKENS`; the four sum to 1.
     """
-    return attention_of_parts(renderer.head, *renderer.conditions(ids)).cpu().numpy()
+    return attention_of_parts(renderer.head, renderer.conditions(ids)).cpu().numpy()
 
 
 def favourite(renderer: Renderer, i: int, part: str = "mouth") -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.conditions import Conditions
 from ..face import regions
 from ..media.audio import steps_of
 from ..media.rates import FPS, SAMPLES_PER_FRAME
@@ -69,29 +70,25 @@ class Timeline:
 
 def timeline(renderer: Renderer, script: Script) -> Timeline:
     """The curves of a script with sound."""
-    codes = renderer.mouth(script)
-    eyes, pose = (torch.from_numpy(x).to(codes) for x in (script.eyes, script.pose))
+    given = renderer.conditions_of(script)
     names = channel_names(renderer.ds.encoder, script.features.shape[2])
     return Timeline(script.wave, script.features, tuple(names), script.silent,
-                    aperture(inspection.faces_of(renderer, codes)),
-                    attention_of_parts(renderer.head, codes, eyes, pose).cpu().numpy())
+                    aperture(inspection.faces_of(renderer, given.mouth)),
+                    attention_of_parts(renderer.head, given).cpu().numpy())
 
 
 @torch.no_grad()
-def attention_of_parts(head: Head, mouth: Tensor, eyes: Tensor, pose: Tensor) -> Tensor:
+def attention_of_parts(head: Head, given: Conditions) -> Tensor:
     """Mean attention of the Gaussians of each part of the face on each token, [F, 3, 4] float32, see `Timeline`.
 
     The mean is taken before the tokens are looked at, which gives the same (attention is linear in the weights over
     agents) and costs nothing for each frame.
-
-    Args:
-        mouth: [F, 8] codes. eyes: [F, 7]. pose: [F, 4, 4] cameras that the network is told.
     """
     net = head.deformation
     spatial = head.spatial()[1]                                                           # [N, heads * 3M]
     share = regions.share_of_parts(head.gaussians["means"].detach(), net.mouth_landmarks, net.eye_landmarks)
     mean = share.t() @ spatial / share.sum(0)[:, None].clamp_min(1e-6)                    # [3, heads * 3M]
-    weights, _ = net.attention.token_weights(net.tokens(mouth, eyes, pose))              # [F, heads, 3M, T]
+    weights, _ = net.attention.token_weights(net.tokens(given))              # [F, heads, 3M, T]
     return mean @ weights.flatten(1, 2) / net.attention.heads
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..config import Config, load_config
-from ..core.device import drawing_device
+from ..core.device import rendering_device
 from ..core.errors import InputError, TrainingError
-from ..core.files import alone_in
+from ..core.files import exclusive_lock
 from ..core.progress import Progress
-from ..rendering.inspection import offsets, rendered
+from ..rendering.inspection import offsets, render_frames
 from ..rendering.renderer import Renderer
 from ..training.run import Run, open_run
 from ..training.trainer import Trainer
@@ -55,9 +55,9 @@ def provoke(run: Run, rate: float = TOO_FAST) -> Collapse:
         InputError: this learning rate does not make it collapse, or somebody else is at it now. DatasetError: the
             dataset is gone or changed.
     """
-    ds, device, cfg = run.dataset, drawing_device(), collapse_config(rate)
+    ds, device, cfg = run.dataset, rendering_device(), collapse_config(rate)
     fallen = open_run(ds, cfg, run.root / f"collapse_{rate:g}", device)
-    with alone_in(fallen.root, "training"):
+    with exclusive_lock(fallen.root, "training"):
         return _collapsed(Trainer(ds, cfg, fallen, device), rate)
 
 
@@ -75,7 +75,7 @@ def _collapsed(trainer: Trainer, rate: float) -> Collapse:
     except TrainingError as error:
         trainer.head.eval()
         kept, lost = Renderer.from_run(fallen), Renderer(trainer.head, ds)
-        pictures = ds.frame(frame), *(rendered(renderer, [frame])[0] for renderer in (kept, lost))
+        pictures = ds.frame(frame), *(render_frames(renderer, [frame])[0] for renderer in (kept, lost))
         logits = trainer.head.gaussians["opacities"].detach()
         shown = (logits + offsets(lost, [frame])["opacities"][..., 0]).sigmoid().mean().item()
         return Collapse(fallen, error, fallen.metrics("train"), frame, pictures,

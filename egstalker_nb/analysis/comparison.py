@@ -133,7 +133,7 @@ class Comparison:
             sizes = {p.name: p.stat().st_size / MEBIBYTE for p in folder.iterdir() if p.is_file()}
             seconds = [s for i, s in seconds_at(r).items() if i <= number]
             columns.append((number, number * r.config.batch_size, clock(seconds[-1]) if seconds else None,
-                            len(r.born(number)), round(sum(sizes.values()), 2), round(sizes[checkpoint.HEAD], 2),
+                            len(r.added_at(number)), round(sum(sizes.values()), 2), round(sizes[checkpoint.HEAD], 2),
                             r.manifest["device"]))
         about = ("iterations done", "frames seen (iterations x batch)", "time of training (min:s)", "Gaussians",
                  "checkpoint (MiB)", "of which needed to render (MiB)", "device")

@@ -8,7 +8,7 @@ from typing import Any, Literal, Optional, Sequence
 import numpy as np
 from scipy.optimize import nnls
 
-from ..config import Config, load_config, rounds
+from ..config import Config, densification_steps, load_config
 from ..core.errors import InputError
 from ..core.progress import clock
 from ..core.table import Table
@@ -70,7 +70,7 @@ def outcome(run: Run, name: str, psnr: float) -> Outcome:
     number = run.pick()
     seconds = [s for i, s in seconds_at(run).items() if i <= number]
     file = checkpoint.folder(run.root, number) / checkpoint.HEAD
-    return Outcome(name, psnr, seconds[-1] if seconds else None, len(run.born(number)),
+    return Outcome(name, psnr, seconds[-1] if seconds else None, len(run.added_at(number)),
                    file.stat().st_size / MEBIBYTE, number)
 
 
@@ -155,7 +155,7 @@ class Speed:
 
     def seconds(self, cfg: Config, grown: int) -> float:
         """Seconds of a whole run whose growth, if it has any, goes evenly from 478 Gaussians to `grown`."""
-        planned = rounds(cfg)
+        planned = densification_steps(cfg)
         at = np.arange(1, cfg.iterations + 1, max(1, cfg.iterations // 1000))
         points = np.full(len(at), float(LANDMARKS))
         if planned:
@@ -218,7 +218,7 @@ def expected(cfg: Config, speed: Optional[Speed]) -> Optional[str]:
     """The time a configuration takes, from no growth to its cap; None without a measured speed."""
     if speed is None:
         return None
-    grown = cfg.max_points if rounds(cfg) else LANDMARKS
+    grown = cfg.max_points if densification_steps(cfg) else LANDMARKS
     span = _span(speed.seconds(cfg, LANDMARKS), speed.seconds(cfg, grown))
     return f"{span}{' (extrapolated)' if grown > speed.most else ''}"
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import Config, first_round, load_config, loadable, rounds
+from ..config import Config, densification_steps, first_densification_step, load_config, loadable
 from ..core.errors import DatasetError, InputError
 from ..core.table import Table
 from ..data.dataset import Dataset
@@ -39,7 +39,7 @@ SETTINGS = {
 def schedule(*runs: Run) -> Table:
     """The settings that decide growth and how many rounds follow from them, one column for each run."""
     def facts(run: Run) -> dict[str, Any]:
-        planned = rounds(run.config)
+        planned = densification_steps(run.config)
         return {**{name: getattr(run.config, name) for name in SETTINGS},
                 "planned": f"{len(planned)}: {planned[0]} ... {planned[-1]}" if planned else "none",
                 "done": len(run.metrics("densify"))}
@@ -55,7 +55,7 @@ def presets() -> Table:
     rows = []
     for name, c in loadable().items():
         rows.append((name, c.iterations, f"{c.densify_from_iter} ... {c.densify_until_iter}", c.densification_interval,
-                     first_round(c), len(rounds(c))))
+                     first_densification_step(c), len(densification_steps(c))))
     return Table(("preset", "iterations", "window", "interval", "first round at", "rounds"), rows,
                  "A round needs an iteration inside the window that the interval divides")
 
@@ -67,7 +67,7 @@ def grew(run: Run) -> bool:
 
 def explain(run: Run) -> str:
     """Why the run grew or did not, in a few sentences with its own numbers."""
-    c, planned, done = run.config, rounds(run.config), run.metrics("densify")
+    c, planned, done = run.config, densification_steps(run.config), run.metrics("densify")
     now = run.pick()
     if grew(run):
         return (f"'{run.root.name}' grew: {len(done)} rounds up to iteration {now} took it from {start_count(run)} to "
@@ -75,8 +75,8 @@ def explain(run: Run) -> str:
     if not planned:
         return (f"'{run.root.name}' cannot grow. A round takes place every {c.densification_interval} iterations "
                 f"between densify_from_iter ({c.densify_from_iter}) and densify_until_iter ({c.densify_until_iter}): "
-                f"the first one would be at iteration {first_round(c)}, but the run ends at iteration {c.iterations}. "
-                f"It keeps the {start_count(run)} Gaussians it started with, one for each landmark.")
+                f"the first one would be at iteration {first_densification_step(c)}, but the run ends at iteration "
+                f"{c.iterations}. It keeps the {start_count(run)} Gaussians it started with, one for each landmark.")
     if not done:
         return (f"'{run.root.name}' has not grown yet: its first round comes at iteration {planned[0]}, and its newest "
                 f"checkpoint is of iteration {now}. Train on.")
@@ -160,7 +160,7 @@ def ledger(run: Run) -> Table:
             ("gone by splitting", -split, "the large ones they replace"),
             ("pruned", -pruned, f"opacity below {run.config.opacity_threshold:g}")]
     rows.append(("sum", sum(r[1] for r in rows), "all lines above"))
-    rows.append(("in the checkpoint", len(run.born()), f"iteration {run.pick()}"))
+    rows.append(("in the checkpoint", len(run.added_at()), f"iteration {run.pick()}"))
     return Table(("Gaussians", "number", ""), rows, f"Births and deaths in '{run.root.name}'")
 
 
@@ -294,7 +294,7 @@ def what_if(run: Run, iteration: int, threshold: Optional[float] = None, cap: Op
 
 def by_region(run: Run) -> dict[str, np.ndarray]:
     """Counts of each round by region: kind (see `KINDS`) -> [rounds, regions] int; runs of an older version noted
-    births only, as one kind `born`.
+    births only, as one kind `added_at`.
 
     Raises:
         DatasetError: there was no round.

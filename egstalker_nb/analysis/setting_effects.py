@@ -4,7 +4,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any, Sequence
 
-from ..config import FIELDS, Config, describe, load_config, loadable, presets, rounds
+from ..config import FIELDS, Config, densification_steps, describe, load_config, loadable, presets
 from ..core.errors import ConfigError
 from ..core.table import Table, text
 
@@ -99,7 +99,7 @@ def preset_table() -> Table:
             continue
         c = usable[name]
         window = f"{c.densify_from_iter} - {c.densify_until_iter}"
-        rows.append((name, c.iterations, c.coarse_iterations, window, len(rounds(c)), c.batch_size,
+        rows.append((name, c.iterations, c.coarse_iterations, window, len(densification_steps(c)), c.batch_size,
                      c.densify_grad_threshold_coarse, c.iterations * c.batch_size, describe(name)))
     return Table(("preset", "iterations", "coarse", "densify from - until", "growth rounds", "batch", "threshold",
                   "frames seen", "what it is for"), rows, "Presets")
@@ -131,7 +131,7 @@ def makes_grow(config: Config, other: Config, keep: Sequence[str] = ("iterations
         if name in (*keep, "preset") or getattr(config, name) == getattr(other, name):
             continue
         try:
-            if rounds(load_config("production", **{**config.to_dict(), name: getattr(other, name)})):
+            if densification_steps(load_config("production", **{**config.to_dict(), name: getattr(other, name)})):
                 found.append(name)
         except ConfigError:
             continue

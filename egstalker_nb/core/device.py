@@ -14,7 +14,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def drawing_device(device: Optional[str | torch.device] = None) -> torch.device:
+def rendering_device(device: Optional[str | torch.device] = None) -> torch.device:
     """The device to train or render on, checked before any work begins: on CUDA gsplat's extension must be there.
 
     Args:

@@ -47,7 +47,7 @@ def check_target(path: str | Path, suffix: str, *inputs: str | Path | None) -> P
 
 
 @contextmanager
-def alone_in(folder: Path, what: str) -> Iterator[None]:
+def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
     """Keep others, threads and programs alike, from doing the same work in `folder` while the block runs.
 
     The system lets go of the lock when the program ends, however it ends: nothing is left to clean up.

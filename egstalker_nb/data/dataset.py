@@ -52,6 +52,28 @@ class Dataset:
     def __len__(self) -> int:
         return self.num_frames
 
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        """Frame i as tensors, so that a torch `DataLoader` can serve it.
+
+        Args:
+            i: number of the frame; negative ones count from the end.
+
+        Returns:
+            frame [S, S, 3] and mask [S, S, 3] (head, torso, background) float32 0...1; features [16, 29]; mouth [D];
+            eyes [7]; landmarks [478, 3] px; w2c [4, 4], as tracked; lip_rect [4] px; id, the frame's number.
+
+        Raises:
+            IndexError: no such frame.
+        """
+        if not -self.num_frames <= i < self.num_frames:
+            raise IndexError(f"frame {i} of a dataset of {self.num_frames}")
+        i %= self.num_frames
+        images = {name: torch.from_numpy(image).float() / 255
+                  for name, image in (("frame", self.frame(i)), ("mask", self.mask(i)))}
+        arrays = {name: torch.from_numpy(np.asarray(getattr(self, name)[i]))
+                  for name in ("features", "mouth", "eyes", "landmarks", "w2c", "lip_rect")}
+        return {**images, **arrays, "id": torch.tensor(i)}
+
     def __repr__(self) -> str:
         return (f"Dataset({self.root.name}: {self.num_frames} frames of {self.size} px, "
                 f"{self.num_train} train + {self.num_frames - self.num_train} validation)")

@@ -3,22 +3,32 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Optional, Sequence
+from typing import Optional, Protocol, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.progress import progress
+from .conditions import Conditions
 from .dataset import Dataset
-
-if TYPE_CHECKING:
-    from ..model.head import Head
 
 CHANNELS = 3, 1, 3                                    # bytes of a pixel: frame, head mask, background
 BYTES_PER_PIXEL = sum(CHANNELS)
 GPU_BUDGET = 8 << 30                                  # bytes of frames on the GPU: leaves room on small cards
 CPU_BUDGET = 1 << 30                                  # and in the memory of a computer without one
+
+
+class Posed(Protocol):
+    """What a batch takes of a head, see `Head`."""
+
+    w2c: Tensor
+
+    def background(self, ids: Tensor) -> Tensor:
+        """What lies behind the splats in frames [B]: [B, S, S, 3] 0...1."""
+
+    def conditions(self, ids: Tensor, eyes: Tensor) -> Conditions:
+        """What frames [B] are drawn from."""
 
 
 class Frames:
@@ -40,7 +50,7 @@ class Frames:
         self.place = place or self._choose(len(ids) * ds.size ** 2 * BYTES_PER_PIXEL)
         self.pool = ThreadPoolExecutor(16 if self.device.type == "cuda" else 2)
         self.ahead: dict[int, Future] = {}
-        self.head: Optional[Head] = None
+        self.head: Optional[Posed] = None
         self.row = {i: row for row, i in enumerate(ids)}
         self.pictures = None if self.place == "disk" else self._load(list(ids))
 
@@ -65,7 +75,7 @@ class Frames:
         """Poses of all frames of the dataset, [N, 4, 4]: the head's, or before there is one, as tracked."""
         return self.tracked if self.head is None else self.head.w2c
 
-    def for_head(self, head: Head) -> "Frames":
+    def for_head(self, head: Posed) -> Frames:
         """Serve frames as this head (on the same device) is drawn in them: batches have its poses and, as `background`,
         its torso from now on. To be called again when its torso has changed. Returns itself."""
         self.head = head
@@ -78,8 +88,11 @@ class Frames:
     @torch.no_grad()
     def _painted(self, index: Tensor) -> Tensor:
         """Backgrounds of frames [B] as bytes, [B, 3 S S]."""
-        torso = self.head.torso
-        return (torso(torso.codes[index]) * 255).round().byte().flatten(1)
+        return (self.head.background(index) * 255).round().byte().flatten(1)
+
+    def conditions(self, index: Tensor) -> Conditions:
+        """What frames [B] are drawn from: for the head, with its poses."""
+        return self.head.conditions(index, self.eyes[index])
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         """Copy without waiting for the device, which an ordinary copy from pageable memory does."""
@@ -102,14 +115,12 @@ class Frames:
         return index, torch.stack([row.to(self.device, non_blocking=True) for row in rows])
 
     def unpack(self, index: Tensor, bytes_: Tensor) -> dict[str, Tensor]:
-        """frame, background (with a head) [B, S, S, 3], head, lips [B, S, S, 1] 0...1; eyes [B, 7]; w2c [B, 4, 4];
-        ids [B]."""
+        """frame, background (with a head) [B, S, S, 3]; head, lips [B, S, S, 1] 0...1; ids [B]."""
         shown = dict(zip(("frame", "head") if self.head is None else ("frame", "head", "background"), CHANNELS))
         ends = np.cumsum([0, *shown.values()]) * self.size ** 2
         parts = {name: bytes_[:, a:b] for name, a, b in zip(shown, ends, ends[1:])}
         pictures = {k: x.float().div_(255).view(len(index), self.size, self.size, -1) for k, x in parts.items()}
-        return {"ids": index, **pictures, "lips": self._rect(self.lip_rect[index]), "eyes": self.eyes[index],
-                "w2c": self.w2c[index]}
+        return {"ids": index, **pictures, "lips": self._rect(self.lip_rect[index])}
 
     def batch(self, ids: Sequence[int]) -> dict[str, Tensor]:
         """The frames of `ids`, see `unpack`."""

@@ -113,7 +113,7 @@ def _rendered(renderer: Renderer, ids: list[int], batch: int, collected: dict[st
     for begin in range(0, len(ids), batch):
         chunk = ids[begin:begin + batch]
         given = frames.batch(chunk)
-        splats, alpha = renderer.batch(renderer.head.mouth.codes[given["ids"]], given["eyes"], given["w2c"])
+        splats, alpha = renderer.batch(frames.conditions(given["ids"]))
         composite = (splats + (1 - alpha) * given["background"]).clamp(0, 1)
         # the 8 bits of a video, so that scores hold for what a viewer sees
         composite = (composite * 255).round() / 255

@@ -22,7 +22,7 @@ from ..speech.voice_activity import passages
 from ..training.run import Run
 
 MAX_LAG = 5            # frames searched to either side
-LEAST_SILENCE = 0.3    # seconds, less is not scored
+MIN_SILENCE = 0.3    # seconds, less is not scored
 SHUT = 1e-4            # share of face height: a mouth that stays below never opens
 
 #: value -> what it is
@@ -135,7 +135,7 @@ def sync_score(run: Run, other: Optional[Dataset] = None, device: Optional[str |
     driven = landmark_metrics.aperture(landmarks)
     own = _own_aperture(speaker, np.arange(len(script)) if other is not None else script.source)
     silent, speech = passages(script.wave, len(script))
-    enough = silent.sum() >= LEAST_SILENCE * FPS
+    enough = silent.sum() >= MIN_SILENCE * FPS
     r, best, lag = landmark_metrics.correlation_and_lag(driven, own, MAX_LAG)
     return SyncScore(
         head=run.root.name, sound=speaker.root.name, foreign=other is not None, iteration=number, frames=len(script),

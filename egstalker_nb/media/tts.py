@@ -14,7 +14,7 @@ from ..core.errors import InputError, MissingPackageError
 from ..core.files import check_target
 from .audio import load_audio, save_wav
 
-MOST_TEXT = 5000          # characters: about six minutes of speech
+MAX_TEXT = 5000          # characters: about six minutes of speech
 SLOWEST, FASTEST = 80, 400  # words a minute
 USUAL = 160
 PATIENCE = 120            # seconds for a synthesiser that hangs
@@ -107,9 +107,9 @@ def synthesize(text: str, out: str | Path, voice: Optional[str | Voice] = None, 
         MissingPackageError: no synthesiser is installed. InputError: no text, too much of it, no such voice, another
             pace, or a voice that says nothing of it (letters of another script).
     """
-    if not isinstance(text, str) or not text.strip() or len(text) > MOST_TEXT:
+    if not isinstance(text, str) or not text.strip() or len(text) > MAX_TEXT:
         found = f"{len(text)} characters" if isinstance(text, str) and text.strip() else "no text"
-        raise InputError(f"a text of 1 to {MOST_TEXT} characters", found, "Type what the head is to say.")
+        raise InputError(f"a text of 1 to {MAX_TEXT} characters", found, "Type what the head is to say.")
     if not SLOWEST <= pace <= FASTEST:
         raise InputError(f"a pace of {SLOWEST} to {FASTEST} words a minute", str(pace), "People speak 120 to 180.")
     voice = voice if isinstance(voice, Voice) else find_voice(voice)

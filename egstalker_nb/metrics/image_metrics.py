@@ -134,20 +134,32 @@ def ssim(a, b, mask=None):
 
 
 def psnr(a, b, mask=None):
-    """Peak signal-to-noise ratio of each image in dB, for a peak of 1.
+    """Peak signal-to-noise ratio of each image in dB.
 
     Args:
-        a, b: [..., H, W, 3] float, 0..1.
+        a, b: [..., H, W, 3], tensors of float 0..1, or arrays or tensors of uint8 (a peak of 255).
         mask: None, or weights [..., H, W, 1], 0..1, by which squared errors are averaged.
 
     Returns:
         [...] one number for each image, at most 100 (equal images; so that means stay finite); nan where the
-        mask is empty.
+        mask is empty. Computed where the images are, without waiting for the device.
 
-    Errors: InputError for other or unequal shapes.
+    Raises:
+        InputError: for other or unequal shapes.
     """
+    a, b = (_unit_range(torch.as_tensor(x)) for x in (a, b))
     _require_images(a, b)
-    return -10 * torch.log10(_averaged((a - b).square(), mask).clamp_min(1e-10))
+    return decibels(_averaged((a - b).square(), mask))
+
+
+def decibels(square):
+    """PSNR in dB of mean squared errors, for a peak of 1: at most 100, so that means stay finite."""
+    return -10 * torch.log10(square.clamp_min(1e-10))
+
+
+def _unit_range(image):
+    """uint8 as float32 0..1; anything else as it is."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
 def seam(a, b, head):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import Config
+from ..data.conditions import Conditions
 from ..face import expression
 from ..face.regions import part_landmarks, share_of_parts
 from .mouth import MODES
@@ -145,9 +146,10 @@ class Deformation(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
-    def tokens(self, mouth: Tensor, eyes: Tensor, w2c: Tensor) -> Tensor:
-        """mouth [B, 8], eyes [B, 7], w2c [B, 4, 4] -> [B, 4, W] in the order of `TOKENS`."""
-        pose = torch.cat([w2c[:, :3, :3].flatten(1), w2c[:, :3, 3]], 1)
+    def tokens(self, given: Conditions) -> Tensor:
+        """Conditions of B frames -> [B, 4, W] in the order of `TOKENS`."""
+        mouth, eyes = given.mouth, given.eyes
+        pose = torch.cat([given.pose[:, :3, :3].flatten(1), given.pose[:, :3, 3]], 1)
         pose = (pose - self.pose_mean) / self.pose_std
         if self.training and self.cfg.mouth_noise:
             mouth = mouth + self.cfg.mouth_noise * torch.randn_like(mouth)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
+from ..data.conditions import Conditions
 from ..rasterizer import rasterize
 from .deformation import CAMERA_DIM, Deformation
 from .gaussians import make_gaussians
@@ -63,19 +64,31 @@ class Head(nn.Module):
         return {"means": raw["means"], "quats": raw["quats"], "scales": raw["scales"].exp(),
                 "opacities": raw["opacities"].sigmoid(), "colors": raw["sh"]}
 
-    def offsets(self, mouth: Tensor, eyes: Tensor, w2c: Tensor,
-                spatial: Optional[tuple[Tensor, Tensor]] = None) -> dict[str, Tensor]:
+    def conditions(self, ids: Tensor, eyes: Tensor) -> Conditions:
+        """What frames of the clip are drawn from.
+
+        Args:
+            ids: [B] int64 their numbers.
+            eyes: [B, 7] see `Dataset.eyes`.
+        """
+        return Conditions(self.mouth.coefficients[ids], eyes, self.w2c[ids])
+
+    def background(self, ids: Tensor) -> Tensor:
+        """What lies behind the splats in frames [B] of the clip: torso and plate, [B, S, S, 3] 0...1."""
+        return self.torso(self.torso.codes[ids])
+
+    def offsets(self, given: Conditions, spatial: Optional[tuple[Tensor, Tensor]] = None) -> dict[str, Tensor]:
         """Raw offsets of B frames, see `Deformation.decode`; `spatial` saves time where many batches follow."""
         net = self.deformation
-        return net.decode(spatial or self.spatial(), net.tokens(mouth, eyes, w2c))
+        return net.decode(spatial or self.spatial(), net.tokens(given))
 
     def splat(self, offsets: Optional[dict[str, Tensor]], w2c: Tensor, K: Tensor, size: int,
-              background: Optional[Tensor] = None, room: Optional[int] = None) -> tuple[Tensor, Tensor, dict]:
+              background: Optional[Tensor] = None, isect_capacity: Optional[int] = None) -> tuple[Tensor, Tensor, dict]:
         """Render B frames from their offsets (None: the canonical head).
 
         Args:
             offsets: see `offsets()`. w2c: [B, 4, 4]. K: [3, 3] px. size: picture edge in px.
-            background: [B, size, size, 3] 0...1, black if None. room: see `rasterize`.
+            background: [B, size, size, 3] 0...1, black if None. isect_capacity: see `rasterize`.
 
         Returns:
             rgb [B, size, size, 3] composite (not clamped), alpha [B, size, size, 1], info of the rasteriser.
@@ -83,25 +96,20 @@ class Head(nn.Module):
         batch = len(w2c)
         rgb, alpha, info = rasterize(**self.shapes(offsets, batch), viewmats=w2c[:, None],
                                      Ks=K.expand(batch, 1, 3, 3), width=size, height=size,
-                                     sh_degree=self.cfg.sh_degree, room=room,
+                                     sh_degree=self.cfg.sh_degree, isect_capacity=isect_capacity,
                                      backgrounds=None if background is None else background[:, None])
         return rgb.squeeze(1), alpha.squeeze(1), info
 
-    def render(self, mouth: Tensor, eyes: Tensor, w2c: Tensor, K: Tensor, size: int,
-               background: Optional[Tensor] = None, deform: bool = True,
+    def render(self, given: Conditions, K: Tensor, size: int, background: Optional[Tensor] = None, deform: bool = True,
                spatial: Optional[tuple[Tensor, Tensor]] = None,
-               pose: Optional[Tensor] = None, room: Optional[int] = None) -> tuple[Tensor, Tensor, dict]:
-        """`splat` of `offsets`: mouth [B, 8] (see `Mouth`), eyes [B, 7] (see `upper_face`).
-
-        deform=False renders the canonical head, as the coarse stage does. pose [B, 4, 4]: what the network is told
-        instead of w2c; a camera outside the clip's range would make it extrapolate.
-        """
-        offsets = self.offsets(mouth, eyes, w2c if pose is None else pose, spatial) if deform else None
-        return self.splat(offsets, w2c, K, size, background, room)
+               isect_capacity: Optional[int] = None) -> tuple[Tensor, Tensor, dict]:
+        """`splat` of the `offsets` of B frames; deform=False renders the canonical head, as the coarse stage does."""
+        offsets = self.offsets(given, spatial) if deform else None
+        return self.splat(offsets, given.w2c, K, size, background, isect_capacity)
 
     @torch.no_grad()
-    def attention(self, mouth: Tensor, eyes: Tensor, w2c: Tensor) -> Tensor:
+    def attention(self, given: Conditions) -> Tensor:
         """How much each Gaussian looks at each token, mean over attention heads: [B, N, 4], rows sum to 1."""
         esaa = self.deformation.attention
-        weights, _ = esaa.token_weights(self.deformation.tokens(mouth, eyes, w2c))  # [B, heads, 3M, T]
+        weights, _ = esaa.token_weights(self.deformation.tokens(given))  # [B, heads, 3M, T]
         return self.spatial()[1] @ weights.flatten(1, 2) / esaa.heads

@@ -43,16 +43,16 @@ class Mouth(nn.Module):
         super().__init__()
         for name, shape in {"mean": (SHAPE,), "modes": (MODES, SHAPE), "spread": (MODES,), "weights": (INPUTS, MODES),
                             "input_mean": (INPUTS,), "input_spread": (INPUTS,), "openness": (len(CLASSES),),
-                            "shut": (MODES,), "heard_r": (MODES,), "codes": (frames, MODES)}.items():
+                            "shut": (MODES,), "cross_validated_r": (MODES,), "coefficients": (frames, MODES)}.items():
             self.register_buffer(name, torch.zeros(shape))
 
-    def of_shapes(self, shapes: Tensor) -> Tensor:
+    def encode(self, shapes: Tensor) -> Tensor:
         """Tracked shapes [N, D] (see `lower_face`) -> codes [N, 8]."""
         return (shapes - self.mean) @ self.modes.t() / self.spread
 
-    def to_shapes(self, codes: Tensor) -> Tensor:
+    def decode(self, coefficients: Tensor) -> Tensor:
         """Codes [N, 8] -> shapes [N, D], head units."""
-        return codes * self.spread @ self.modes + self.mean
+        return coefficients * self.spread @ self.modes + self.mean
 
     def inputs(self, features: Tensor) -> Tensor:
         """What is heard around each frame: features [N, 16, 29] -> [N, INPUTS]."""
@@ -60,7 +60,7 @@ class Mouth(nn.Module):
         opened = features.square() @ self.openness @ _taps(OPEN_TAPS).to(features).t()
         return torch.cat([phones, opened], 1)
 
-    def heard(self, features: Tensor, silent: Tensor) -> Tensor:
+    def predict(self, features: Tensor, silent: Tensor) -> Tensor:
         """The shapes that a sound calls for.
 
         Args:

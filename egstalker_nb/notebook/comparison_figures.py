@@ -10,7 +10,7 @@ from ..analysis.comparison import Comparison
 from ..analysis.cost import series
 from ..analysis.frame_cache import HIGHEST, MAP, TRUTH, difference
 from ..core.errors import InputError
-from ..rendering.inspection import psnr
+from ..metrics.image_metrics import psnr
 from ..training.metrics_log import NOT_A_TERM
 from . import plots
 

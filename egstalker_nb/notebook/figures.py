@@ -1,6 +1,7 @@
 """The figures of the data, training and rendering notebooks. Each returns a Figure; save it with `plots.finish`."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Optional, Sequence
 
 import cv2
@@ -14,7 +15,8 @@ from ..face.landmarks import LIPS
 from ..face.pose_math import euler
 from ..media.audio import steps_of
 from ..media.rates import FPS, SAMPLES_PER_FRAME
-from ..rendering.inspection import faces_of, mouth, offsets, painted, projected, psnr, rendered
+from ..metrics.image_metrics import psnr
+from ..rendering.inspection import faces_of, mouth, offsets, paint_values, project_points, render_frames
 from ..rendering.motion import middle_frame
 from ..rendering.renderer import Renderer
 from ..speech.encoders import channel_names
@@ -100,10 +102,10 @@ def motion(ds: Dataset) -> Figure:
 def gaussians_on_frame(renderer: Renderer, i: int) -> Figure:
     """Centres of the canonical Gaussians on frame i in their own colours, as large as they are, and the rendering."""
     head, ds = renderer.head, renderer.ds
-    pixels, depth = projected(ds, renderer.w2c[i], head.gaussians["means"])
+    pixels, depth = project_points(ds, renderer.w2c[i], head.gaussians["means"])
     colours = (0.5 + 0.2820948 * head.gaussians["sh0"][:, 0].detach().cpu().numpy()).clip(0, 1)
     radius = head.gaussians["scales"].detach().cpu().exp().mean(1).numpy() * ds.focal / depth
-    shown = rendered(renderer, [i])[0]
+    shown = render_frames(renderer, [i])[0]
     figure = plots.pictures([ds.frame(i)] * 2 + [np.full_like(shown, 255), shown],
                             [f"frame {i}", "centres", "one standard deviation", "rendered"], edge=2.8)
     figure.axes[1].scatter(*pixels.T - 0.5, s=3, c="#00e0a0", linewidths=0)
@@ -143,8 +145,8 @@ def views(renderer: Renderer, degrees: Sequence[float] = (-40, -20, 0, 20, 40)) 
     w2c[:, :3, :3] = w2c[:, :3, :3] @ turns.astype(np.float32)
     n = len(degrees)
     plain = torch.full((n, ds.size, ds.size, 3), LIGHT, device=device)
-    mouth, eyes, _ = renderer.conditions([i] * n)
-    rgb, _ = Renderer(renderer.head, ds, deform=False).batch(mouth, eyes, torch.from_numpy(w2c).to(device), plain)
+    given = replace(renderer.conditions([i] * n), w2c=torch.from_numpy(w2c).to(device))
+    rgb, _ = Renderer(renderer.head, ds, deform=False).batch(given, plain)
     return plots.pictures(list(rgb.cpu().numpy()), [f"{d:+g} degrees" if d else "front" for d in degrees], edge=2.1)
 
 
@@ -154,7 +156,7 @@ def views(renderer: Renderer, degrees: Sequence[float] = (-40, -20, 0, 20, 40)) 
 def paintings(renderer: Renderer, i: int, named: dict[str, Tensor], unit: str) -> Figure:
     """Frame i in grey under values per Gaussian ([N] each), one panel and colour scale each."""
     grey = cv2.cvtColor(renderer.ds.frame(i), cv2.COLOR_RGB2GRAY)
-    images = painted(renderer, i, torch.stack(list(named.values()), 1))
+    images = paint_values(renderer, i, torch.stack(list(named.values()), 1))
     figure, axes = plots.subplots(1, len(named), width=3.1 * len(named), height=3.1)
     for k, (axis, (name, values)) in enumerate(zip(axes, named.items())):
         seen = images[..., k][np.isfinite(images[..., k])]
@@ -204,7 +206,7 @@ def mouth_modes(renderer: Renderer, count: int = 4) -> Figure:
             for outline in (LIPS, INNER_LIPS):
                 plots.curve(axis, *face[[*outline, outline[0]]].T, style=style)
         plots.label(axis, "right (head units)", "down (head units)",
-                    f"mode {k + 1}: {share[k]:.0%} of the motion,\nheard with r = {mouth.heard_r[k]:.2f}")
+                    f"mode {k + 1}: {share[k]:.0%} of the motion,\nheard with r = {mouth.cross_validated_r[k]:.2f}")
         axis.invert_yaxis()
         axis.set_aspect("equal", "datalim")
     figure.legend(axes[0].lines[::2], ("- 2 std", "mean", "+ 2 std"), loc="outside lower center", ncols=3)

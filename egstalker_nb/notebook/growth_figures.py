@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from ..analysis import growth
 from ..analysis.growth import KINDS, by_region
-from ..config import Config, first_round, loadable, rounds
+from ..config import Config, densification_steps, first_densification_step, loadable
 from ..face.regions import REGIONS
-from ..rendering.inspection import projected, rendered
+from ..rendering.inspection import project_points, render_frames
 from ..rendering.motion import middle_frame
 from ..rendering.renderer import Renderer
 from ..training.run import Run
@@ -76,16 +76,16 @@ def _lane(axis: Axes, row: int, c: Config, last: float) -> None:
         axis.barh(row + 0.14, c.densify_until_iter - left, 0.28, left=left, color="none", edgecolor="black",
                   linestyle="--", linewidth=1)
     axis.plot([c.iterations] * 2, [row - 0.36, row + 0.34], color="black", linewidth=2.5)
-    planned = rounds(c)
+    planned = densification_steps(c)
     words = (f"{len(planned)} rounds: {planned[0]} ... {planned[-1]}" if planned
-             else f"no round: the first would be at {first_round(c)}, the run ends at {c.iterations}")
+             else f"no round: the first would be at {first_densification_step(c)}, the run ends at {c.iterations}")
     white = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.9}
     if last > 2000:
         end = max(c.iterations, 0 if planned else c.densify_until_iter)
         side, shift = ("right", -0.012) if end > 0.6 * last else ("left", 0.012)
         axis.text(end + shift * last, row + 0.14, words, va="center", ha=side, fontsize=8.5, bbox=white)
-    elif first_round(c) < last:
-        at = first_round(c), row + 0.14
+    elif first_densification_step(c) < last:
+        at = first_densification_step(c), row + 0.14
         axis.plot(*at, marker="v", color="black" if planned else "white", markeredgecolor="black")
         axis.annotate(f"first round {at[0]}" + ("" if planned else ", too late"), at, (9, -3),
                       textcoords="offset points", fontsize=8, bbox=white)
@@ -94,7 +94,9 @@ def _lane(axis: Axes, row: int, c: Config, last: float) -> None:
 def _phases(axis, run: Run) -> None:
     """Mark the ends of the coarse stage and of the run, and shade the window, also where it opens after the end."""
     c = run.config
-    last = c.iterations if rounds(c) else max(c.iterations, min(1.5 * c.densify_from_iter, c.densify_until_iter))
+    last = c.iterations
+    if not densification_steps(c):
+        last = max(last, min(1.5 * c.densify_from_iter, c.densify_until_iter))
     if c.densify_from_iter < last:
         axis.axvspan(c.densify_from_iter, min(c.densify_until_iter, last), color="#e0a526", alpha=0.15, lw=0,
                      label="densification")
@@ -170,17 +172,17 @@ def born_on_frame(run: Run, i: Optional[int] = None, iteration: Optional[int] = 
     """
     ds, number = run.dataset, run.pick(iteration)
     i = middle_frame(ds) if i is None else i
-    renderer, born = Renderer.from_run(run, number), run.born(number).numpy()
-    pixels, depth = projected(ds, renderer.w2c[i], renderer.head.gaussians["means"])
-    picture = rendered(renderer, [i])[0]
+    renderer, added_at = Renderer.from_run(run, number), run.added_at(number).numpy()
+    pixels, depth = project_points(ds, renderer.w2c[i], renderer.head.gaussians["means"])
+    picture = render_frames(renderer, [i])[0]
     dim = (0.35 * ds.frame(i) + 0.65 * 255).astype(np.uint8)
-    old, new = int((born == 0).sum()), int((born > 0).sum())
+    old, new = int((added_at == 0).sum()), int((added_at > 0).sum())
     figure = plots.pictures([ds.frame(i), dim, dim, picture],
                             [f"frame {i}", f"{old} from the start", f"{new} born since", "rendered"], edge=3.2)
     nearest_last = np.argsort(-depth)  # what is in front is drawn last
-    for axis, chosen in ((figure.axes[1], born == 0), (figure.axes[2], born > 0)):
+    for axis, chosen in ((figure.axes[1], added_at == 0), (figure.axes[2], added_at > 0)):
         order = nearest_last[chosen[nearest_last]]
-        colour = {"c": OLD} if axis is figure.axes[1] else {"c": born[order], "cmap": AGES}
+        colour = {"c": OLD} if axis is figure.axes[1] else {"c": added_at[order], "cmap": AGES}
         dots = axis.scatter(*pixels[order].T - 0.5, s=5, linewidths=0, **colour)
         axis.set(xlim=(-0.5, ds.size - 0.5), ylim=(ds.size - 0.5, -0.5))
     if new:

@@ -38,7 +38,7 @@ def _size(run: Run, s: Snapshot) -> np.ndarray:
 
 
 COLOURINGS = {
-    "age": Colouring("age (iterations)", ("plasma", "Plasma"), lambda run, s: (s.iteration - s.born).astype(float)),
+    "age": Colouring("age (iterations)", ("plasma", "Plasma"), lambda run, s: (s.iteration - s.added_at).astype(float)),
     "opacity": Colouring("opacity (0 ... 1)", ("viridis", "Viridis"), lambda run, s: s.opacity),
     "scale": Colouring("standard deviation (px)", ("cividis", "Cividis"), _size),
     "gradient": Colouring("gradient (1/1000 per half image)", ("magma", "Magma"), lambda run, s: 1000 * s.gradient),

@@ -76,9 +76,9 @@ def run_notebooks(
         NotebookError: a notebook failed; the message names notebook, cell and cause.
     """
     if device != "cpu" and (device or find_driver()):  # importing torch only where there is a card to be checked
-        from ..core.device import drawing_device
+        from ..core.device import rendering_device
 
-        drawing_device(device)
+        rendering_device(device)
     video = _existing(video, "a video")
     if not probe(video).has_audio:
         raise InputError("a video with sound", f"'{video}' without", "Use a clip in which the person is heard.")

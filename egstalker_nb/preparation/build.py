@@ -166,7 +166,7 @@ def _sound(step: Step, root: Path, clip: Clip, shot: range, mouth: np.ndarray, o
     """
     late = 0.0
     if isinstance(clip.features, Encoder):
-        late, _ = offset.sound_offset(_of_shot(clip.wave, shot), mouth, opening)
+        late, _ = offset.audio_offset(_of_shot(clip.wave, shot), mouth, opening)
         wave = _of_shot(offset.moved_earlier(clip.wave, late), shot)
         windows = clip.features.features(wave, len(shot))
     else:

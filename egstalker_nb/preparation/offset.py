@@ -18,7 +18,7 @@ SMALLEST = 1.0      # steps, a smaller offset is not worth a change
 AGREE = 1.5         # steps by which both halves of a clip may differ from each other and from the whole
 
 
-def sound_offset(wave: np.ndarray, mouth: np.ndarray, aperture: np.ndarray) -> tuple[float, float]:
+def audio_offset(wave: np.ndarray, mouth: np.ndarray, aperture: np.ndarray) -> tuple[float, float]:
     """How late the sound is, judged by how well phones tell the mouth's shape at each shift.
 
     In a few seconds a wrong shift can correlate best by chance. So an offset counts only if each half of the clip,

@@ -11,7 +11,7 @@ from typing import Any, Optional
 import numpy as np
 
 from ..core.errors import EgsError, InputError, UnfinishedError
-from ..core.files import alone_in, make_folder, writing_to
+from ..core.files import exclusive_lock, make_folder, writing_to
 from ..data.dataset import Dataset, load_dataset
 from ..media import audio as sound
 from ..media.rates import FPS
@@ -80,7 +80,7 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
     notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
     if features is not None:
         _check_lengths(features, wave, info)
-    with alone_in(make_folder(root), "preparation"):
+    with exclusive_lock(make_folder(root), "preparation"):
         _open(root, settings)
         try:
             build(Clip(video, info, wave, notes, listener or features), root, settings)

@@ -44,7 +44,7 @@ def measure(seen: Scan, others: np.ndarray, tracking: dict[str, np.ndarray], cro
     Args:
         seen: first pass, of the frames used. others: [M] further faces at each detection. tracking: landmarks
             [N, 478, 3] px of the square, found [N] bool, w2c [N, 4, 4], reprojection [N] px, aperture and blink [N].
-        crop: source px. size: S. wave: 16 kHz mono. uncovered, person_share: 0..1. late: see `offset.sound_offset`.
+        crop: source px. size: S. wave: 16 kHz mono. uncovered, person_share: 0..1. late: see `offset.audio_offset`.
     """
     landmarks, found, w2c, reprojection, aperture, blink = (tracking[name] for name in (
         "landmarks", "found", "w2c", "reprojection", "aperture", "blink"))

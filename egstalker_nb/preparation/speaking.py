@@ -10,7 +10,7 @@ from ..face.landmarks import CHIN, LIPS
 from ..media.rates import SAMPLES_PER_FRAME
 from ..metrics.landmark_metrics import aperture
 from .masks import face_axes
-from .offset import sound_offset
+from .offset import audio_offset
 from .parallel import Crew
 from .scan import Scan
 from .source import Source
@@ -56,7 +56,7 @@ def _follows(source: Source, ids: range, boxes: np.ndarray, region: tuple[int, i
         return 0.0
     # where the face is not seen, sound and mouth are both left out
     frames = np.pad(sound, (0, len(ids) * SAMPLES_PER_FRAME - len(sound))).reshape(len(ids), SAMPLES_PER_FRAME)
-    return sound_offset(frames[found].ravel(), mouth_shapes(landmarks[found]), aperture(landmarks[found]))[1]
+    return audio_offset(frames[found].ravel(), mouth_shapes(landmarks[found]), aperture(landmarks[found]))[1]
 
 
 def mouth_shapes(landmarks: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def rasterize(
     render_mode: Literal["RGB", "RGB+D", "RGB+ED", "D", "ED"] = "RGB",
     packed: bool = False,
     absgrad: bool = False,
-    room: int | None = None,
+    isect_capacity: int | None = None,
 ) -> tuple[Tensor, Tensor, dict]:
     """Render 3D Gaussians into pinhole cameras, differentiably.
 
@@ -61,15 +61,15 @@ def rasterize(
         packed: only False.
         absgrad: set `info["means2d"].absgrad` in the backward pass (sums of |gradient| over pixels).
         room: on CUDA, room for so many (Gaussian, tile) pairs of all images together, instead of measuring them,
-            which waits for the device and cannot be captured in a CUDA graph. Where `info["pairs"]` exceeds it the
+            which waits for the device and cannot be captured in a CUDA graph. Where `info["num_isects"]` exceeds it the
             farthest Gaussians are not drawn. Without effect on the CPU.
 
     Returns:
         colors [..., C, height, width, channels] (depth last), alphas [..., C, height, width, 1] in 0..1, and info:
         means2d [..., C, N, 2] px (part of the graph: `retain_grad()` gives what gsplat's strategies use),
         radii int32 [..., C, N, 2] px (0: not drawn), depths and opacities [..., C, N], conics [..., C, N, 3],
-        width, height, n_cameras, n_batches, gaussian_ids (None), on CUDA pairs (int32 scalar, see `room`). Entries
-        of Gaussians that are not drawn are zero on the CPU and undefined on CUDA.
+        width, height, n_cameras, n_batches, gaussian_ids (None), on CUDA num_isects (int32 scalar, see
+        `isect_capacity`). Entries of Gaussians that are not drawn are zero on the CPU and undefined on CUDA.
 
     Raises:
         InputError: shapes, dtypes, devices or options do not fit.
@@ -91,7 +91,7 @@ def rasterize(
     if means.is_cuda:
         from .cuda import rasterize_cuda
 
-        return rasterize_cuda(*args, **options, room=room)
+        return rasterize_cuda(*args, **options, isect_capacity=isect_capacity)
     return _rasterize_here(*args, **options)
 
 

@@ -23,7 +23,7 @@ def camera_centers(viewmats: Tensor) -> Tensor:
     return -(adjoint @ viewmats[..., :3, 3:])[..., 0] / volume
 
 
-def bin_tiles(means2d: Tensor, radii: Tensor, depths: Tensor, width: int, height: int, room: int | None
+def bin_tiles(means2d: Tensor, radii: Tensor, depths: Tensor, width: int, height: int, isect_capacity: int | None
               ) -> tuple[Tensor, Tensor, Tensor]:
     """Which Gaussians each tile of 16 x 16 px must draw, from front to back.
 
@@ -33,7 +33,7 @@ def bin_tiles(means2d: Tensor, radii: Tensor, depths: Tensor, width: int, height
 
     Returns:
         offsets [I, rows, columns] int32: where each tile's list begins; ids [room] int32: numbers in 0 ... I*N - 1;
-        and the number of pairs (int32 scalar). Beyond `room` the farthest Gaussians are left out.
+        and the number of pairs (int32 scalar). Beyond `isect_capacity` the farthest Gaussians are left out.
     """
     images, count = depths.shape
     columns, rows = -(-width // TILE), -(-height // TILE)
@@ -51,23 +51,24 @@ def bin_tiles(means2d: Tensor, radii: Tensor, depths: Tensor, width: int, height
     nearness = torch.where(drawn, depths, 0.0).contiguous().view(torch.int32)  # bits of depths >= 0 sort like them
     order = (nearness if images == 1 else (image.long() << 32) + nearness).flatten().argsort()
     ends = number[order].cumsum(0, dtype=torch.int32)
-    pairs = ends[-1]
-    slots = torch.arange(int(pairs) if room is None else room, device=depths.device, dtype=torch.int32)
+    num_isects = ends[-1]
+    capacity = int(num_isects) if isect_capacity is None else isect_capacity
+    slots = torch.arange(capacity, device=depths.device, dtype=torch.int32)
     place = torch.searchsorted(ends, slots, right=True).clamp_max(images * count - 1)
     owner = order[place]
     begin, span = (ends - number[order])[place], across.flatten()[owner].clamp_min(1)
     within = slots - begin
     down = torch.div(within, span, rounding_mode="floor")
     tile = ((y0 + image * rows) * columns + x0).flatten()[owner] + down * columns + within - down * span
-    tile = torch.where(slots < pairs, tile, -1)  # free room sorts before the first tile, where no kernel looks
+    tile = torch.where(slots < num_isects, tile, -1)  # free room sorts before the first tile, where no kernel looks
     tile, front = tile.sort(stable=True)
     first = torch.arange(images * rows * columns, device=depths.device, dtype=torch.int32)
     offsets = torch.searchsorted(tile, first, out_int32=True)
-    return offsets.reshape(images, rows, columns), owner[front].int(), pairs
+    return offsets.reshape(images, rows, columns), owner[front].int(), num_isects
 
 
 def rasterize_cuda(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, sh_degree, near_plane,
-                   far_plane, radius_clip, eps2d, backgrounds, render_mode, absgrad, room):  # fmt: skip
+                   far_plane, radius_clip, eps2d, backgrounds, render_mode, absgrad, isect_capacity):  # fmt: skip
     """`rasterize` on CUDA; arguments are checked there."""
     load_extension()
     from gsplat import fully_fused_projection, rasterize_to_pixels, spherical_harmonics
@@ -92,8 +93,8 @@ def rasterize_cuda(means, quats, scales, opacities, colors, viewmats, Ks, width,
             backgrounds = torch.nn.functional.pad(kept, (0, 1))
     with torch.no_grad():
         images = depths.numel() // count
-        offsets, ids, pairs = bin_tiles(means2d.reshape(images, count, 2), radii.reshape(images, count, 2),
-                                        depths.reshape(images, count), width, height, room)
+        offsets, ids, num_isects = bin_tiles(means2d.reshape(images, count, 2), radii.reshape(images, count, 2),
+                                        depths.reshape(images, count), width, height, isect_capacity)
     pictures = backgrounds if backgrounds is not None and backgrounds.dim() == viewmats.dim() + 1 else None
     image, alpha = rasterize_to_pixels(means2d, conics, colors, opacities, width, height, TILE,
                                        offsets.reshape(*lead, cameras, *offsets.shape[1:]), ids,
@@ -102,6 +103,6 @@ def rasterize_cuda(means, quats, scales, opacities, colors, viewmats, Ks, width,
         image = image + (1 - alpha) * pictures
     if "ED" in render_mode:
         image = torch.cat([image[..., :-1], image[..., -1:] / alpha.clamp(min=1e-10)], -1)
-    info = dict(means2d=means2d, radii=radii, depths=depths, conics=conics, opacities=opacities, pairs=pairs,
+    info = dict(means2d=means2d, radii=radii, depths=depths, conics=conics, opacities=opacities, num_isects=num_isects,
                 width=width, height=height, n_cameras=cameras, n_batches=images // cameras, gaussian_ids=None)
     return image, alpha, info

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..core.files import make_folder, writing_to
 from ..core.progress import Progress
+from ..data.conditions import Conditions
 from ..media.audio import save_wav
 from ..media.image_io import encode_jpeg, encode_png
 from ..media.rates import FPS
@@ -97,11 +98,11 @@ def export_ply(run: Run, audio: str | Path, out: Optional[str | Path] = None, it
         InputError: as for `export_frames`.
     """
     plan = _Plan(run, audio, out, "ply", iteration, device, script)
-    codes = plan.renderer.mouth(plan.script)
+    given = plan.renderer.conditions_of(plan.script)
     with plan.writing() as folder, Progress(len(plan.script), "export PLY", "frame") as bar:
         spatial = plan.head.spatial() if plan.renderer.deform else None
         for i in range(len(plan.script)):
-            gaussians = deformed(plan.head, codes[i], plan.script.eyes[i], plan.script.pose[i], spatial)
+            gaussians = deformed(plan.head, given[i:i + 1], spatial)
             with writing_to(folder):
                 save_ply(folder / f"frame_{i:06d}.ply", gaussians)
             bar.update()
@@ -109,19 +110,17 @@ def export_ply(run: Run, audio: str | Path, out: Optional[str | Path] = None, it
 
 
 @torch.no_grad()
-def deformed(head: Head, mouth: Tensor, eyes: np.ndarray, pose: np.ndarray,
-             spatial: Optional[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+def deformed(head: Head, given: Conditions, spatial: Optional[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """The Gaussians of one frame, as they are before activation: gsplat's layout, see `make_gaussians`.
 
     Args:
-        mouth: [8] code. eyes: [7]. pose: [4, 4], what the network is told. spatial: see `Head.spatial`; None: the
-            canonical head.
+        given: of one frame.
+        spatial: see `Head.spatial`; None: the canonical head.
     """
     g = {name: head.gaussians[name].detach() for name in NAMES}
     if spatial is None:
         return g
-    eyes, pose = (torch.from_numpy(x).to(mouth)[None] for x in (eyes, pose))
-    moved = head.offsets(mouth[None], eyes, pose, spatial)
+    moved = head.offsets(given, spatial)
     moved = {name: value[0] for name, value in moved.items()}
     moved["sh0"], moved["shN"] = moved.pop("sh").reshape(len(head), -1, 3).split([1, g["shN"].shape[1]], 1)
     return {name: g[name] + moved[name].reshape(g[name].shape) for name in NAMES}

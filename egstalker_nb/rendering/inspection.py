@@ -12,35 +12,29 @@ from ..data.dataset import Dataset
 from ..data.frame_loader import Frames
 from ..face.expression import LOWER
 from ..face.landmarks import LIP_MARGIN, LIPS, rectangles
-from ..metrics import image_metrics
 from ..rasterizer import rasterize
 from .renderer import Renderer
 
 VISIBLE = 0.02              # below this opacity a pixel shows no painted value
 
 
-def rendered(renderer: Renderer, ids: Sequence[int], batch: int = 8) -> np.ndarray:
+def render_frames(renderer: Renderer, ids: Sequence[int], batch: int = 8) -> np.ndarray:
     """Frames `ids` of its clip as the head shows them, [len(ids), S, S, 3] uint8 composites."""
     head, ids = renderer.head, list(ids)
     frames, out = Frames(renderer.ds, ids, renderer.device, place="disk").for_head(head), []
     for begin in range(0, len(ids), batch):
         given = frames.batch(ids[begin:begin + batch])
-        rgb, _ = renderer.batch(head.mouth.codes[given["ids"]], given["eyes"], given["w2c"], given["background"])
+        rgb, _ = renderer.batch(frames.conditions(given["ids"]), given["background"])
         out.append((rgb * 255).round().byte().cpu().numpy())
     return np.concatenate(out)
 
 
-def psnr(shown: np.ndarray, truth: np.ndarray) -> float:
-    """Mean PSNR in dB of pictures [..., S, S, 3] uint8 over all their pixels."""
-    return float(image_metrics.psnr(*(torch.from_numpy(a).float() / 255 for a in (shown, truth))).mean())
-
-
-def frames_of(ds: Dataset, ids: Sequence[int]) -> np.ndarray:
+def ground_truth(ds: Dataset, ids: Sequence[int]) -> np.ndarray:
     """The clip's own frames, [len(ids), S, S, 3] uint8."""
     return np.stack([ds.frame(i) for i in ids])
 
 
-def projected(ds: Dataset, w2c: np.ndarray, points: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def project_points(ds: Dataset, w2c: np.ndarray, points: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Points [N, 3] of the head frame in a frame of pose w2c [4, 4]: px [N, 2] and depth [N]."""
     camera = points.detach().cpu().numpy() @ w2c[:3, :3].T + w2c[:3, 3]
     return ds.focal * camera[:, :2] / camera[:, 2:] + ds.size / 2, camera[:, 2]
@@ -49,11 +43,11 @@ def projected(ds: Dataset, w2c: np.ndarray, points: Tensor) -> tuple[np.ndarray,
 @torch.no_grad()
 def offsets(renderer: Renderer, ids: Sequence[int]) -> dict[str, Tensor]:
     """The network's offsets of all N Gaussians in frames `ids`: means [B, N, 3] and so on, see `Deformation.decode`."""
-    return renderer.head.offsets(*renderer.conditions(ids))
+    return renderer.head.offsets(renderer.conditions(ids))
 
 
 @torch.no_grad()
-def painted(renderer: Renderer, i: int, values: Tensor) -> np.ndarray:
+def paint_values(renderer: Renderer, i: int, values: Tensor) -> np.ndarray:
     """Several values per Gaussian [N, D] as they are seen in frame i: [S, S, D] float32, NaN where there is no head."""
     head, ds, device, count = renderer.head, renderer.ds, renderer.device, values.shape[1]
     shape, K, w2c = head.shapes(None, 1), renderer.K[None, None], head.w2c[i][None, None]
@@ -86,11 +80,11 @@ def mouth(picture: np.ndarray, rect: np.ndarray, edge: int = 128) -> np.ndarray:
 def lip_rects(ds: Dataset, w2c: np.ndarray) -> np.ndarray:
     """Where the mouth is in any poses w2c [F, 4, 4]: rectangles [F, 4] (x0, y0, x1, y1) in px."""
     face = torch.from_numpy(ds.mean_face)
-    return rectangles(np.stack([projected(ds, pose, face)[0] for pose in w2c]), LIPS, LIP_MARGIN, ds.size)
+    return rectangles(np.stack([project_points(ds, pose, face)[0] for pose in w2c]), LIPS, LIP_MARGIN, ds.size)
 
 
 def faces_of(renderer: Renderer, codes: Tensor) -> np.ndarray:
     """The mean face seen from the front with the mouths of codes [F, 8]: [F, 478, 2] head units, right and down."""
     faces = np.repeat(renderer.ds.mean_face[None, :, :2], len(codes), 0)
-    faces[:, LOWER] += renderer.head.mouth.to_shapes(codes).cpu().numpy().reshape(len(codes), len(LOWER), 2)
+    faces[:, LOWER] += renderer.head.mouth.decode(codes).cpu().numpy().reshape(len(codes), len(LOWER), 2)
     return faces

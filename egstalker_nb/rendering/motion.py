@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 ORBIT_YAW, ORBIT_PITCH, ORBIT_SECONDS = 15.0, 6.0, 4.0  # degrees, degrees, seconds a round
 EASE = 5               # frames before and after a turning point in which a motion slows down and speeds up again
-LEAST_SPREAD = 0.01    # rad or head units: a clip that hardly moves along an axis still allows that much
-MOST_FRAMES = 0.95     # share of the training frames whose poses count as learned
+MIN_SPREAD = 0.01    # rad or head units: a clip that hardly moves along an axis still allows that much
+KNOWN_SHARE = 0.95     # share of the training frames whose poses count as learned
 RIGID = 1e-3           # how far a given rotation may be from a rigid one
 CLOSING, CLOSED, OPENING = 0.09, 0.05, 0.18  # seconds of a blink; closed for more than a frame, so that one shows it
-LEAST_INTERVAL = 0.8   # seconds from blink to blink
-MOST_BLINKS = 60.0     # a minute: more leave no room for the least interval
+MIN_BLINK_INTERVAL = 0.8   # seconds from blink to blink
+MAX_BLINK_RATE = 60.0     # a minute: more leave no room for the least interval
 SHUT_FRAMES = 3        # training frames that show the eyes of a blink
 SLOW_LIDS = 13         # frames; lids that close for less than that are blinking, for longer they follow the gaze
 
@@ -221,12 +221,12 @@ def inside_range(known: np.ndarray, w2c: np.ndarray) -> np.ndarray:
     # a head seen from behind may have turned either way: fading to the mean pose there leaves nothing to jump
     angle = np.linalg.norm(away[:, :3], axis=1, keepdims=True)
     away[:, :3] *= np.clip(2 - 2 * angle / np.pi, 0, 1)
-    weight = np.linalg.inv(learned.T @ learned / len(learned) + LEAST_SPREAD ** 2 * np.eye(6))
+    weight = np.linalg.inv(learned.T @ learned / len(learned) + MIN_SPREAD ** 2 * np.eye(6))
 
     def distance(x: np.ndarray) -> np.ndarray:
         return np.sqrt(np.einsum("ni,ij,nj->n", x, weight, x))
 
-    reach = np.quantile(distance(learned), MOST_FRAMES)
+    reach = np.quantile(distance(learned), KNOWN_SHARE)
     away *= np.minimum(1, reach / np.maximum(distance(away), 1e-9))[:, None]
     away = np.clip(away, learned.min(0), learned.max(0))
     turned = Rotation.from_matrix(mean[:3, :3]) * Rotation.from_rotvec(away[:, :3])
@@ -298,8 +298,8 @@ def opened_blink(blink: Blink) -> Any:
 
 def _checked_rate(blink: Any) -> float:
     number = isinstance(blink, (int, float, np.number)) and not isinstance(blink, bool)
-    if not number or not 0 <= blink <= MOST_BLINKS:
-        raise InputError(f"blink as 'dataset', blinks a minute from 0 to {MOST_BLINKS:.0f}, or an array [F]",
+    if not number or not 0 <= blink <= MAX_BLINK_RATE:
+        raise InputError(f"blink as 'dataset', blinks a minute from 0 to {MAX_BLINK_RATE:.0f}, or an array [F]",
                          repr(blink), "People blink 15 to 20 times a minute.")
     return float(blink)
 
@@ -331,7 +331,7 @@ def natural_blinks(rate: float, count: int) -> np.ndarray:
     if rate == 0:
         return np.zeros(count)
     rng, seconds = np.random.default_rng(count), count / FPS
-    intervals = blink_intervals(rng, rate, int(seconds / LEAST_INTERVAL) + 2)
+    intervals = blink_intervals(rng, rate, int(seconds / MIN_BLINK_INTERVAL) + 2)
     onsets = np.cumsum(np.concatenate([[rng.uniform(0, 60 / rate)], intervals]))
     time = np.arange(count) / FPS
     last = np.searchsorted(onsets, time, side="right") - 1
@@ -340,7 +340,7 @@ def natural_blinks(rate: float, count: int) -> np.ndarray:
 
 def blink_intervals(rng: np.random.Generator, rate: float, count: int) -> np.ndarray:
     """Seconds from blink to blink, [count] float64; rate: blinks a minute, above 0."""
-    return LEAST_INTERVAL + rng.gamma(2.0, (60 / rate - LEAST_INTERVAL) / 2, count)
+    return MIN_BLINK_INTERVAL + rng.gamma(2.0, (60 / rate - MIN_BLINK_INTERVAL) / 2, count)
 
 
 def closed_after(since: np.ndarray) -> np.ndarray:

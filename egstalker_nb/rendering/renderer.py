@@ -15,6 +15,7 @@ from torch import Tensor
 from ..core.cuda_graph import Captured
 from ..core.errors import InputError
 from ..core.progress import Progress
+from ..data.conditions import Conditions
 from ..data.dataset import Dataset
 from ..media.audio import load_audio, load_features
 from ..media.rates import FPS, SAMPLES_PER_FRAME
@@ -123,7 +124,7 @@ class Renderer:
         self.seconds = 0.0
         self._spatial = None
         self._draw = Captured(self._device_work, self.device)
-        self._slot: tuple[Tensor, ...] = ()
+        self._slot: Optional[Conditions] = None
         self._room = 0
 
     @classmethod
@@ -142,21 +143,18 @@ class Renderer:
         """The poses of all frames of the clip that the head was trained on, [N, 4, 4] float32, see `Head.w2c`."""
         return self.head.w2c.cpu().numpy()
 
-    def conditions(self, ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """What the network is told of frames `ids` of the clip: mouth [B, 8], upper face [B, 7] and camera [B, 4, 4],
-        on the device."""
+    def conditions(self, ids: Sequence[int]) -> Conditions:
+        """What frames `ids` of the clip are drawn from, on the device."""
         index = torch.as_tensor(list(ids), device=self.device)
-        eyes = torch.from_numpy(self.ds.eyes).to(self.device)
-        return self.head.mouth.codes[index], eyes[index], self.head.w2c[index]
+        return self.head.conditions(index, torch.from_numpy(self.ds.eyes).to(self.device)[index])
 
     @torch.no_grad()
-    def batch(self, mouth: Tensor, eyes: Tensor, w2c: Tensor,
-              background: Optional[Tensor] = None, pose: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
+    def batch(self, given: Conditions, background: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """rgb [B, S, S, 3] 0...1 and alpha [B, S, S, 1] of B frames; arguments on the device, see `Head.render`."""
         began = time.perf_counter()
         if self.deform and self._spatial is None:
             self._spatial = self.head.spatial()
-        self._fill_slot(mouth, eyes, w2c, w2c if pose is None else pose)
+        self._fill_slot(given)
         splats, alpha, pairs = self._draw()
         alpha = alpha.clone()  # the next drawing writes into the same memory
         rgb = splats.clone() if background is None else torch.addcmul(splats, 1 - alpha, background)
@@ -167,30 +165,33 @@ class Renderer:
                 self._room = int(SPARE * pairs)
                 if self._draw.recorded:  # some Gaussians were left out: draw again, with more room
                     self._draw.reset()
-                    return self.batch(mouth, eyes, w2c, background, pose)
+                    return self.batch(given, background)
         self.seconds += time.perf_counter() - began
         return rgb, alpha
 
-    def _fill_slot(self, *given: Tensor) -> None:
+    def _fill_slot(self, given: Conditions) -> None:
         """Copy a batch to where the recorded drawing reads it."""
-        if not self._slot or len(given[0]) != len(self._slot[0]):
-            self._slot, self._room = tuple(x.clone() for x in given), 0
+        if self._slot is None or len(given) != len(self._slot):
+            self._slot, self._room = given.map(torch.clone), 0
             self._draw.reset()
-        for place, x in zip(self._slot, given):
-            place.copy_(x)
+        self._slot.copy_(given)
 
     def _device_work(self) -> tuple[Tensor, Tensor, Optional[Tensor]]:
-        mouth, eyes, w2c, pose = self._slot
-        rgb, alpha, info = self.head.render(mouth, eyes, w2c, self.K, self.ds.size, None, self.deform, self._spatial,
-                                            pose, self._room if self._draw.recording else None)
-        return rgb, alpha, info.get("pairs")
+        rgb, alpha, info = self.head.render(self._slot, self.K, self.ds.size, None, self.deform, self._spatial,
+                                            self._room if self._draw.recording else None)
+        return rgb, alpha, info.get("num_isects")
 
     def mouth(self, script: Script) -> Tensor:
         """Codes of the mouth [F, 8] in each frame: what the sound calls for, or the dataset's own in a replay."""
         if script.features is None:
-            return self.head.mouth.codes[script.source]
+            return self.head.mouth.coefficients[script.source]
         features, silent = (torch.from_numpy(x).to(self.device) for x in (script.features, script.silent))
-        return self.head.mouth.heard(features, silent)
+        return self.head.mouth.predict(features, silent)
+
+    def conditions_of(self, script: Script) -> Conditions:
+        """What the frames of a script are drawn from, on the device."""
+        eyes, w2c, pose = (torch.from_numpy(x).to(self.device) for x in (script.eyes, script.w2c, script.pose))
+        return Conditions(self.mouth(script), eyes, w2c, pose)
 
     def torso(self, script: Script) -> Tensor:
         """Codes of the torso in each frame: the clip's own where its frames are followed, else as the pose says."""
@@ -209,8 +210,7 @@ class Renderer:
 
     def drawn(self, script: Script) -> np.ndarray:
         """All frames of a short script at once, [F, S, S, 3] uint8."""
-        eyes, w2c, pose = (torch.from_numpy(x).to(self.device) for x in (script.eyes, script.w2c, script.pose))
-        rgb, _ = self.batch(self.mouth(script), eyes, w2c, self.head.torso(self.torso(script)), pose)
+        rgb, _ = self.batch(self.conditions_of(script), self.head.torso(self.torso(script)))
         return (rgb * 255).round().byte().cpu().numpy()
 
 

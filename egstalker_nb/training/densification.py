@@ -20,7 +20,7 @@ class HeadStrategy(DefaultStrategy):
 
     Differences from gsplat 1.5.3: gradients may come from a batch of differently deformed copies ([B, 1, N, 2]; the
     original would index the wrong axis); statistics are summed without waiting for the device; growth is capped; and
-    `state["born"]` [N] holds the iteration at which each Gaussian appeared (0: a landmark), for the analysis
+    `state["added_at"]` [N] holds the iteration at which each Gaussian appeared (0: a landmark), for the analysis
     notebook. Opacities are never reset: in gsplat 1.5.3 the reset is switched off by an operator-precedence slip
     (`step % n == 0 & step > 0`), the measured runs of this kit were made without it, and resets are the known way to
     lose a head (opacity collapse).
@@ -35,7 +35,7 @@ class HeadStrategy(DefaultStrategy):
     def initialize_state(self, scene_scale: float = SCENE_SCALE, points: int = 0,
                          device: torch.device | str = "cpu") -> dict[str, Any]:
         state = super().initialize_state(scene_scale)
-        for name in ("grad2d", "count", "born"):
+        for name in ("grad2d", "count", "added_at"):
             state[name] = torch.zeros(points, device=device)
         return state
 
@@ -63,7 +63,7 @@ class HeadStrategy(DefaultStrategy):
         finally:
             self.grow_grad2d = threshold
         if cloned + split:
-            state["born"][-(cloned + 2 * split):] = step
+            state["added_at"][-(cloned + 2 * split):] = step
             new = params["means"].detach()[-(cloned + 2 * split):]  # gsplat appends clones first
             self.last_places.update(cloned=new[:cloned], split=new[cloned:])
         self.last_round.update(cloned=cloned, split=split)
@@ -115,7 +115,7 @@ class Densifier:
             self.strategy._prune_gs(params, optimizers, self.state, iteration)
         for name in ("grad2d", "count"):
             self.state[name].zero_()
-        newborn = params["means"].detach()[self.state["born"] == iteration]
+        newborn = params["means"].detach()[self.state["added_at"] == iteration]
         return {**self.strategy.last_round, "points": len(params["means"]),
                 "births": count_regions(newborn, self.mean_face),
                 "by_region": {kind: count_regions(places, self.mean_face)

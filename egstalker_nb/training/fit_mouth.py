@@ -13,7 +13,7 @@ from ..speech.voice_activity import shut_in_silence
 RANK = 1e-4             # of the first component's spread: components of less are rounding errors
 OPEN_WEIGHT = 3.0       # how much less the weights of openness are drawn to 0
 RIDGE = 3.0             # penalty per frame, inputs having unit variance
-LEAST_R = 0.1           # correlation from which a mode counts as heard
+MIN_R = 0.1           # correlation from which a mode counts as heard
 SHUT_SHARE = 0.1        # share of the training frames that show a shut mouth
 
 
@@ -35,13 +35,13 @@ def fit_mouth(ds: Dataset) -> Mouth:
     mouth.spread.clamp_(min=1e-6)
     if ds.encoder.get("name") == "phones":
         mouth.openness.copy_(torch.tensor([OPENNESS[name] for name in CLASSES]))
-    codes = mouth.of_shapes(shapes)
+    codes = mouth.encode(shapes)
     aperture = torch.from_numpy(ds.aperture[:ds.num_train])
     least = aperture.argsort()[:max(1, round(SHUT_SHARE * len(aperture)))]
     mouth.shut.copy_(codes[least].mean(0))
     _fit_link(mouth, mouth.inputs(features)[:ds.num_train], codes[:ds.num_train])
     silent = torch.from_numpy(shut_in_silence(ds.audio(), len(ds)))
-    mouth.codes.copy_(torch.cat([codes[:ds.num_train], mouth.heard(features, silent)[ds.num_train:]]))
+    mouth.coefficients.copy_(torch.cat([codes[:ds.num_train], mouth.predict(features, silent)[ds.num_train:]]))
     return mouth
 
 
@@ -57,7 +57,7 @@ def _fit_link(mouth: Mouth, inputs: Tensor, codes: Tensor) -> None:
     x, y = x * free, codes.double()
     guessed = torch.from_numpy(ridge.left_out(x.numpy(), y.numpy(), RIDGE))
     r = torch.nan_to_num(torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(guessed.t(), y.t())]))
-    mouth.heard_r.copy_(r)
-    scale = r.clamp_min(LEAST_R).sqrt() / guessed.std(0).clamp_min(1e-3)
-    scale = torch.where(r > 0, scale, LEAST_R)
+    mouth.cross_validated_r.copy_(r)
+    scale = r.clamp_min(MIN_R).sqrt() / guessed.std(0).clamp_min(1e-3)
+    scale = torch.where(r > 0, scale, MIN_R)
     mouth.weights.copy_(torch.from_numpy(ridge.weights(x.numpy(), y.numpy(), RIDGE)) * free[:, None] * scale)

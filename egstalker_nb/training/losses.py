@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..metrics.image_metrics import ssim_map
+from ..metrics.image_metrics import decibels, ssim_map
 
 
 class Losses(nn.Module):
@@ -46,7 +46,7 @@ class Losses(nn.Module):
         values = [weight * means[name] for name, weight in self.weights.items()]
         loss = torch.stack(values).sum()
         coverage = covered / area.clamp_min(1)  # 1 where the splats hide all of the head mask
-        shown = [v.detach() for v in (*values, loss, decibels(square / rgb.numel()), coverage)]
+        shown = [v.detach() for v in (*values, loss, decibels(square.detach() / rgb.numel()), coverage)]
         return loss, torch.stack(shown)
 
 
@@ -71,13 +71,3 @@ def picture_sums(rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: 
     dissimilar = 1 - ssim_map(rgb[:, y0:y1, x0:x1], frame[:, y0:y1, x0:x1])
     return (near.sum(), (near * lips).sum(), difference.detach().square().sum(), (alpha - head).abs().sum(),
             (alpha.detach() * head).sum(), head.sum(), lips.sum(), dissimilar.sum())
-
-
-def psnr_of(rgb: Tensor, frame: Tensor) -> Tensor:
-    """PSNR in dB of a batch, over all pixels, without leaving the device."""
-    return decibels((rgb.detach() - frame).square().mean())
-
-
-def decibels(square: Tensor) -> Tensor:
-    """PSNR in dB of a mean squared error."""
-    return -10 * torch.log10(square.detach().clamp_min(1e-10))

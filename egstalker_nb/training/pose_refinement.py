@@ -66,17 +66,17 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, defo
         for n, ids in enumerate(chunks):
             given = frames.batch(ids)
             frames.prefetch(chunks[n + 1] if n + 1 < len(chunks) else [])
-            mouth = head.mouth.codes[given["ids"]]
-            shapes = head.shapes(head.offsets(mouth, given["eyes"], given["w2c"]) if deform else None, len(ids))
+            conditions = frames.conditions(given["ids"])
+            shapes = head.shapes(head.offsets(conditions) if deform else None, len(ids))
             down = torch.arange(ds.size, device=device)[:, None, None]
             counts = given["head"] * (down < frames.lip_rect[ids][:, 1, None, None, None])
-            pose = best = given["w2c"]
+            pose = best = conditions.w2c
             error = torch.full((len(ids),), torch.inf, device=device)
             for step in range(steps + 1):
                 pictures = draw(shapes, moved(pose[:, None], nudges), given["background"])
                 difference = pictures[:, 0] - given["frame"]                     # [B, S, S, 3]
                 now = (difference.abs() * counts).flatten(1).sum(1)
-                near = ((pose - given["w2c"])[:, :3, 3].abs() < furthest).all(1)
+                near = ((pose - conditions.w2c)[:, :3, 3].abs() < furthest).all(1)
                 better = (now < error) & near
                 best, error = torch.where(better[:, None, None], pose, best), torch.where(better, now, error)
                 if step < steps:

@@ -12,7 +12,7 @@ from typing import Any, Optional
 import torch
 
 from ..config import Config, load_config
-from ..core.device import device_name, drawing_device
+from ..core.device import device_name, rendering_device
 from ..core.errors import ConfigError, DatasetError, InputError
 from ..core.files import make_folder
 from ..data.dataset import Dataset, load_dataset
@@ -104,22 +104,22 @@ class Run:
         Raises:
             DatasetError: no such checkpoint, or a damaged one. InputError: the device cannot draw.
         """
-        device = drawing_device(device)
+        device = rendering_device(device)
         tensors = checkpoint.load(self.root, self.pick(iteration), checkpoint.HEAD)
         try:
-            head = Head.blank(self.config, *(len(tensors[name]) for name in ("gaussians.means", "mouth.codes",
+            head = Head.blank(self.config, *(len(tensors[name]) for name in ("gaussians.means", "mouth.coefficients",
                                                                              "torso.plate")))
             for name in head.gaussians:
                 head.gaussians[name] = torch.nn.Parameter(torch.empty_like(tensors[f"gaussians.{name}"]))
-            head.load_state_dict({k: v for k, v in tensors.items() if k != "born"})
+            head.load_state_dict({k: v for k, v in tensors.items() if k != "added_at"})
         except (KeyError, RuntimeError) as error:
             raise DatasetError("a checkpoint of this version that fits config.yaml", str(error),
                                "Train again: another version made it, or its config was edited.") from error
         return head.to(device).eval().requires_grad_(False)
 
-    def born(self, iteration: Optional[int] = None) -> torch.Tensor:
+    def added_at(self, iteration: Optional[int] = None) -> torch.Tensor:
         """The iteration at which each Gaussian of a checkpoint appeared, [N] float32; 0 for a landmark."""
-        return checkpoint.load(self.root, self.pick(iteration), checkpoint.HEAD)["born"]
+        return checkpoint.load(self.root, self.pick(iteration), checkpoint.HEAD)["added_at"]
 
 
 def load_run(path: str | Path, dataset: Optional[str | Path] = None) -> Run:

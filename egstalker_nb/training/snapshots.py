@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..config import Config, rounds
+from ..config import Config, densification_steps
 from ..core.errors import DatasetError
 from ..core.files import make_folder
 from ..media.image_io import read_rgb, write_jpeg
@@ -25,7 +25,7 @@ FOLDER, MOMENTS, ROUNDS = "snapshots", 20, 20
 def moments(cfg: Config) -> list[int]:
     """Iterations at which a run leaves a snapshot: the start, ever further apart, growth rounds, the stages' ends."""
     early = np.geomspace(10, max(cfg.iterations, 10), MOMENTS).astype(int).tolist()
-    planned = rounds(cfg)
+    planned = densification_steps(cfg)
     some = [planned[k] for k in np.linspace(0, len(planned) - 1, min(ROUNDS, len(planned))).astype(int)]
     return sorted(i for i in {0, *early, *some, cfg.coarse_iterations, cfg.iterations} if i <= cfg.iterations)
 
@@ -48,7 +48,7 @@ class Snapshot:
     scales: np.ndarray
     opacity: np.ndarray
     colour: np.ndarray
-    born: np.ndarray
+    added_at: np.ndarray
     gradient: np.ndarray
     picture: np.ndarray | None
     frame: int
@@ -61,7 +61,7 @@ def _file(run: Path, iteration: int) -> Path:
     return Path(run) / FOLDER / f"iteration_{iteration}.safetensors"
 
 
-def save(run: Path, iteration: int, gaussians: dict[str, Tensor], born: Tensor, gradient: Tensor,
+def save(run: Path, iteration: int, gaussians: dict[str, Tensor], added_at: Tensor, gradient: Tensor,
          picture: np.ndarray | None, frame: int) -> None:
     """Write one snapshot of raw Gaussians (see `make_gaussians`); the picture as a JPEG beside it.
 
@@ -78,7 +78,7 @@ def save(run: Path, iteration: int, gaussians: dict[str, Tensor], born: Tensor, 
     temporary = path.with_name(f".{path.name}")
     colour = (255 * (0.5 + SH_C0 * g["sh0"][:, 0]).clamp(0, 1)).round().byte()
     save_file({"means": g["means"].half(), "scales": g["scales"], "opacity": g["opacities"].sigmoid(),
-               "colour": colour.contiguous(), "born": born.cpu().int(), "gradient": gradient.cpu().float(),
+               "colour": colour.contiguous(), "added_at": added_at.cpu().int(), "gradient": gradient.cpu().float(),
                "frame": torch.tensor(frame)}, temporary)
     temporary.replace(path)
 

@@ -10,9 +10,9 @@ from typing import Any, Iterator, Literal, Optional
 import torch
 
 from ..config import Config
-from ..core.device import drawing_device
+from ..core.device import rendering_device
 from ..core.errors import DatasetError, InputError
-from ..core.files import alone_in
+from ..core.files import exclusive_lock
 from ..core.progress import Progress, listener
 from ..data.dataset import Dataset
 from . import checkpoint
@@ -39,7 +39,7 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
         InputError: somebody else is training this run now.
         TrainingError: the loss is not finite, or the head collapses; the last good checkpoint stays.
     """
-    device = drawing_device(device)
+    device = rendering_device(device)
     stop = stop_iteration(cfg, until)
     if ds.num_train < MIN_FRAMES:
         raise DatasetError(f"at least {MIN_FRAMES} training frames", str(ds.num_train), "Use a longer clip.")
@@ -47,7 +47,7 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
     done = run.iterations[-1] if run.iterations else 0
     if done >= stop:
         return run
-    with alone_in(run.root, "training"):
+    with exclusive_lock(run.root, "training"):
         checkpoint.remove_leftovers(run.root)
         _steps(Trainer(ds, cfg, run, device), stop)
     return run

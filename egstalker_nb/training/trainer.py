@@ -17,13 +17,14 @@ from ..core.errors import TrainingError
 from ..core.progress import Progress
 from ..data.dataset import Dataset
 from ..data.frame_loader import Frames
+from ..metrics.image_metrics import psnr
 from ..model.head import Head
 from ..rasterizer.cuda import SPARE
 from . import checkpoint, snapshots
 from .densification import Densifier
 from .fit_torso import fit_torso
 from .init_head import new_head
-from .losses import Losses, psnr_of
+from .losses import Losses
 from .pose_refinement import refine_poses
 from .run import METRICS, Run
 
@@ -158,9 +159,9 @@ class Trainer:
         number of pairs of Gaussian and tile (0 on the CPU)."""
         stage, growing = self.kind
         batch = self.frames.unpack(*self.slot)
-        mouth = self.head.mouth.codes[batch["ids"]]
-        offsets = self.head.offsets(mouth, batch["eyes"], batch["w2c"]) if stage == "fine" else None
-        rgb, alpha, info = self.head.splat(offsets, batch["w2c"], self.K, self.ds.size, batch["background"],
+        given = self.frames.conditions(batch["ids"])
+        offsets = self.head.offsets(given) if stage == "fine" else None
+        rgb, alpha, info = self.head.splat(offsets, given.w2c, self.K, self.ds.size, batch["background"],
                                            self.room if self.device_step.recording else None)
         loss, shown = self.losses[stage](rgb, alpha, batch["frame"], batch["head"], batch["lips"])
         if growing:
@@ -172,7 +173,7 @@ class Trainer:
             if stage == "fine" or name != "network":
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        pairs = info.get("pairs", shown.new_zeros(()))
+        pairs = info.get("num_isects", shown.new_zeros(()))
         return torch.cat([shown, pairs.to(shown)[None]])
 
     def _ids(self, iteration: int) -> list[int]:
@@ -238,10 +239,10 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> float:
         """PSNR (dB, composite) on a few validation frames with the averaged network; written to the metrics."""
-        head, values = self.shown_head(), []
+        head, values = self.ema_head(), []
         for i in self.eval_ids:
             rgb, frame = self._shown(head, i, self.iteration)
-            values.append(psnr_of(rgb, frame))
+            values.append(psnr(rgb, frame)[0])
         value = torch.stack(values).mean().item() if values else float("nan")
         self.write({"kind": "eval", "iteration": self.iteration, "val_psnr": value})
         return value
@@ -249,7 +250,7 @@ class Trainer:
     def _shown(self, head: Head, i: int, iteration: int) -> tuple[Tensor, Tensor]:
         """Validation frame i as the head shows it, and as it is, [1, S, S, 3] each."""
         b = self.eval_frames.batch([i])
-        rgb, _, _ = head.render(head.mouth.codes[b["ids"]], b["eyes"], b["w2c"], self.K, self.ds.size, b["background"],
+        rgb, _, _ = head.render(self.eval_frames.conditions(b["ids"]), self.K, self.ds.size, b["background"],
                                 deform=self.cfg.stage(max(iteration, 1)) == "fine")
         return rgb.clamp(0, 1), b["frame"]
 
@@ -259,22 +260,22 @@ class Trainer:
         picture, frame = None, -1
         if self.eval_ids:
             frame = self.eval_ids[len(self.eval_ids) // 2]
-            rgb, _ = self._shown(self.shown_head(), frame, iteration)
+            rgb, _ = self._shown(self.ema_head(), frame, iteration)
             picture = (rgb[0] * 255).round().byte().cpu().numpy()
-        snapshots.save(self.run.root, iteration, dict(self.head.gaussians), self.densifier.state["born"],
+        snapshots.save(self.run.root, iteration, dict(self.head.gaussians), self.densifier.state["added_at"],
                        self.densifier.gradients(iteration), picture, frame)
 
     def refine_poses(self) -> None:
         """From here on, poses that fit the pictures of all frames."""
         fine = self.cfg.stage(self.iteration) == "fine"
-        w2c = refine_poses(self.shown_head(), self.ds, self.device, self.cfg.pose_steps, deform=fine)
+        w2c = refine_poses(self.ema_head(), self.ds, self.device, self.cfg.pose_steps, deform=fine)
         self.head.w2c.copy_(torch.from_numpy(w2c))
         torso, val = self.head.torso, slice(self.ds.num_train, None)
         torso.codes[val] = torso.codes_of(self.head.w2c[val])
         self.eval_frames.for_head(self.head)
         self.device_step.reset()
 
-    def shown_head(self) -> Head:
+    def ema_head(self) -> Head:
         """The head as it is rendered: trained Gaussians, averaged network."""
         head = copy.copy(self.head)
         head._modules = {**self.head._modules, "deformation": self.average}
@@ -292,7 +293,7 @@ class Trainer:
                    "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()}, "peak": self.peak,
                    "rng": torch.get_rng_state(),
                    "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None}
-        shown = {**self.shown_head().state_dict(), "born": self.densifier.state["born"]}
+        shown = {**self.ema_head().state_dict(), "added_at": self.densifier.state["added_at"]}
         checkpoint.save(self.run.root, self.iteration, shown, trainer, state, dict(self.head.gaussians))
         self.write({"kind": "checkpoint", "iteration": self.iteration, "points": len(self.head)})
 

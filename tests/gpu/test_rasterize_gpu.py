@@ -148,9 +148,10 @@ def test_fixed_room_draws_the_same_without_waiting():
     wanted, _, info = rasterize(**scene, **camera, **options)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found, _, fixed = rasterize(**scene, **camera, **options, room=20_000)
+        found, _, fixed = rasterize(**scene, **camera, **options, isect_capacity=20_000)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert torch.equal(found, wanted) and int(fixed["pairs"]) == int(info["pairs"]) > 300
-    less, _, short = rasterize(**scene, **camera, **options, room=300)
-    assert torch.isfinite(less).all() and int(short["pairs"]) == int(info["pairs"]) and not torch.equal(less, wanted)
+    assert torch.equal(found, wanted) and int(fixed["num_isects"]) == int(info["num_isects"]) > 300
+    less, _, short = rasterize(**scene, **camera, **options, isect_capacity=300)
+    assert int(short["num_isects"]) == int(info["num_isects"])
+    assert torch.isfinite(less).all() and not torch.equal(less, wanted)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from egstalker_nb import cuda_setup
-from egstalker_nb.core.device import drawing_device
+from egstalker_nb.core.device import rendering_device
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 DRAW = """
@@ -34,4 +34,4 @@ def test_a_new_process_draws_without_a_compiler(tmp_path):
 def test_a_second_set_up_builds_nothing(monkeypatch):
     monkeypatch.setattr(cuda_setup, "_build", lambda *args: pytest.fail("built again"))
     assert "is ready" in cuda_setup.setup_gpu()
-    assert drawing_device().type == "cuda"
+    assert rendering_device().type == "cuda"

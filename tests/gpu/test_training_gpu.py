@@ -72,7 +72,7 @@ def test_recorded_drawings_are_the_plain_drawings(tiny_dataset, tmp_path):
     frames = Frames(tiny_dataset, range(12), renderer.device).for_head(renderer.head)
     for ids in ([0, 1], [2, 3], [4, 5], [6, 7]):
         given = frames.batch(ids)
-        inputs = [renderer.head.mouth.codes[given["ids"]], *(given[name] for name in ("eyes", "w2c", "background"))]
+        inputs = frames.conditions(given["ids"]), given["background"]
         wanted = plain.batch(*inputs)
         plain._draw.reset()
         if ids[0] == 6:
@@ -93,12 +93,12 @@ def test_frames_are_the_same_from_everywhere(tiny_dataset):
     torso.codes.normal_()
     head = SimpleNamespace(torso=torso.cuda(), w2c=torch.rand(len(tiny_dataset), 4, 4).cuda())
     places = [Frames(tiny_dataset, range(6), torch.device("cuda"), place) for place in ("device", "host", "disk")]
-    for painted in (False, True):
-        for frames in places if painted else ():
+    for paint_values in (False, True):
+        for frames in places if paint_values else ():
             frames.for_head(head)
         for ids in ([0, 3], [5, 1]):
             first, *others = [frames.batch(ids) for frames in places]
-            assert ("background" in first) == painted
+            assert ("background" in first) == paint_values
             for other in others:
                 assert other.keys() == first.keys()
                 for name in other:  # painted one by one or together, a value may be rounded to the next byte

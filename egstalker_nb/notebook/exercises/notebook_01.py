@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from ...data.dataset import Dataset
-from ...preparation.offset import sound_offset
+from ...preparation.offset import audio_offset
 from ...speech.voice_activity import loudness
 from . import Exercise, Exercises
 
@@ -37,4 +37,4 @@ def _correlation(ds: Dataset) -> float:
 
 
 def _rolled(ds: Dataset) -> float:
-    return 1000 * sound_offset(np.roll(ds.audio(), LATE), ds.mouth, ds.aperture)[0]
+    return 1000 * audio_offset(np.roll(ds.audio(), LATE), ds.mouth, ds.aperture)[0]

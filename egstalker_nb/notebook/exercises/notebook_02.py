@@ -35,7 +35,8 @@ def coarse(run: Run) -> Exercises:
         return max(shares, key=lambda name: shares[name][-1])
 
     def strongest() -> str:
-        norms = attribution.strengths(attribution.pulls(Renderer.from_run(run, last), [run.dataset.num_train // 2]))
+        renderer = Renderer.from_run(run, last)
+        norms = attribution.gradient_norms(attribution.term_gradients(renderer, [run.dataset.num_train // 2]))
         return max((name for name in norms if name != "loss"), key=lambda name: norms[name]["opacities"])
 
     rows = f"rows = [r for r in trained.metrics('train') if r['iteration'] <= {last}]\n"
@@ -50,8 +51,7 @@ def coarse(run: Run) -> Exercises:
                  f"({run.dataset.num_train // 2})? (its name in quotes)",
                  strongest, hint="Show that frame with widgets.LossTerms(trained, last, ds.num_train // 2), and find "
                  "the highest bar of the pull on opacity.",
-                 solution="from egstalker_nb.analysis import attribution\n"
-                          "found = attribution.pulls(renderer, [ds.num_train // 2])\n"
-                          "norms = attribution.strengths(found)\n"
+                 solution="found = nb.attribution.term_gradients(renderer, [ds.num_train // 2])\n"
+                          "norms = nb.attribution.gradient_norms(found)\n"
                           "max((n for n in norms if n != 'loss'), key=lambda n: norms[n]['opacities'])"),
     ])

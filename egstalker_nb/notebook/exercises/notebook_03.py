@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...analysis import attribution
+from ...metrics.image_metrics import psnr
 from ...rendering import inspection
 from ...rendering.renderer import Renderer
 from ...training.metrics_log import History
@@ -17,8 +18,8 @@ def mouth_psnr(renderer: Renderer, i: int) -> float:
     """PSNR in dB inside the lip rectangle of frame i, as the head shows it."""
     ds = renderer.ds
     x0, y0, x1, y1 = ds.lip_rect[i]
-    shown = inspection.rendered(renderer, [i])[0, y0:y1, x0:x1]
-    return inspection.psnr(shown, ds.frame(i)[y0:y1, x0:x1])
+    shown = inspection.render_frames(renderer, [i])[0, y0:y1, x0:x1]
+    return float(psnr(shown, ds.frame(i)[y0:y1, x0:x1]))
 
 
 def fine(run: Run) -> Exercises:
@@ -39,16 +40,15 @@ def fine(run: Run) -> Exercises:
     return Exercises([
         Exercise(f"How many dB did the fine stage gain on the mouth (the lip rectangle) of training frame {widest}, "
                  "in which it is widest (to 0.1)?", gained, 0.1,
-                 "Render the frame by figures.rendered, with start and with end. Cut ds.lip_rect (x0, y0, x1, y1) out "
-                 "of both and out of ds.frame; compare by figures.psnr.",
+                 "Render the frame by nb.render_frames, with start and with end. Cut ds.lip_rect (x0, y0, x1, y1) out "
+                 "of both and out of ds.frame; compare by psnr.",
                  f"i = {widest}\nx0, y0, x1, y1 = ds.lip_rect[i]\n"
-                 "pictures = figures.rendered(start, [i])[0], figures.rendered(end, [i])[0], ds.frame(i)\n"
-                 "before, after, truth = [p[y0:y1, x0:x1] for p in pictures]\n"
-                 "figures.psnr(after, truth) - figures.psnr(before, truth)"),
+                 "images = [*(nb.render_frames(renderer, [i])[0] for renderer in (start, end)), ds.frame(i)]\n"
+                 "before, after, truth = [image[y0:y1, x0:x1] for image in images]\n"
+                 "nb.psnr(after, truth) - nb.psnr(before, truth)"),
         Exercise(f"Which token do mouth, chin and jaw look at most in frame {widest}? (its name in quotes)", looked_at,
                  hint="The highest line in the left chart of the attention panel; they may be close.",
-                 solution="from egstalker_nb.analysis import attribution\n"
-                          f"attribution.favourite(end, {widest}, 'mouth')"),
+                 solution=f"nb.attribution.favourite(end, {widest}, 'mouth')"),
         Exercise(f"At which evaluation (its iteration) was the PSNR of validation frames first within {NEAR:g} dB of "
                  "its best?", when, 0.0, "Each is a point on the curve of validation frames; the numbers are val_psnr "
                  "in trained.metrics('eval').",

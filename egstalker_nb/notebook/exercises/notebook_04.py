@@ -35,7 +35,7 @@ def growth(run: Run) -> Exercises:
     return Exercises([
         Exercise("How many iterations must a run have at least to grow once, all other settings being those of "
                  "quick_test?",
-                 lambda: analysis.first_round(load_config("quick_test")),
+                 lambda: analysis.first_densification_step(load_config("quick_test")),
                  hint="The window is open at both ends, and a round needs an iteration that the interval divides.",
                  solution="cfg = egs.load_config('quick_test')\n"
                           "next(i for i in range(cfg.densify_from_iter + 1, cfg.densify_until_iter)\n"

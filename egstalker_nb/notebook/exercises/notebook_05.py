@@ -43,6 +43,5 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> Exercises:
             "Keep the length of `quick_test`. Which one setting, taken from `production`, lets it grow? (in quotes)",
             lambda: makes_grow(quick, production)[0], 0.0,
             f"It ends at iteration {quick.iterations}, and growth begins only after {quick.densify_from_iter}.",
-            "from egstalker_nb.analysis import setting_effects\n"
-            'setting_effects.makes_grow(egs.load_config("quick_test"), egs.load_config("production"))[0]'),
+            'nb.setting_effects.makes_grow(egs.load_config("quick_test"), egs.load_config("production"))[0]'),
     ])

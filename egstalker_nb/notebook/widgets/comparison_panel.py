@@ -19,7 +19,8 @@ from ...analysis.run_index import Found, datasets, describe, find
 from ...core.errors import DatasetError, InputError
 from ...core.table import Table
 from ...data.dataset import Dataset, load_dataset
-from ...rendering.inspection import crop, psnr
+from ...metrics.image_metrics import psnr
+from ...rendering.inspection import crop
 from ...training.run import Run, load_run
 from .. import comparison_figures, plots
 from .base import Panel, choices, encode, image, slider, titled

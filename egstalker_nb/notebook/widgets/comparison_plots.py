@@ -16,7 +16,7 @@ from .. import plots
 from ..plots import STYLES
 from .base import Plot, in_style, line
 
-MOST_ROWS = 500  # of a curve: keeps the notebook small
+MAX_ROWS = 500  # of a curve: keeps the notebook small
 X_NAMES = {"iteration": "iteration", "time": "time of training (s)"}
 #: (metrics row, its key, name of the y axis, title)
 PANELS = (("eval", "val_psnr", "PSNR (dB)", "validation frames"), ("train", "psnr", "PSNR (dB)", "training batches"),
@@ -38,7 +38,7 @@ def run_curves(result: Comparison, folder: Optional[Path] = None) -> Plot:
 def _rows(run: Any, kind: str) -> list[dict[str, Any]]:
     """Rows of the metrics, evenly thinned."""
     rows = run.metrics(kind)
-    keep = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).astype(int)) if rows else []
+    keep = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).astype(int)) if rows else []
     return [rows[k] for k in keep]
 
 

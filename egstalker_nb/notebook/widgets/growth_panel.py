@@ -109,7 +109,7 @@ class GrowthCloud(OnRun):
     def counts(self) -> str:
         """Numbers of the shown moment."""
         s = self.snapshot(self.iteration)
-        old, shown = int((s.born == 0).sum()), len(thinned(s, CLOUD_POINTS))
+        old, shown = int((s.added_at == 0).sum()), len(thinned(s, CLOUD_POINTS))
         measured = f"gradient {1000 * s.gradient.mean():.2f} / 1000" if s.gradient.any() else "gradient not measured"
         return (f"iteration {self.iteration}: {len(s)} Gaussians" + (f" ({shown} shown)" if shown < len(s) else "")
                 + f", {old} from the start, {len(s) - old} born since; in the mean: opacity {s.opacity.mean():.2f}, "
@@ -142,7 +142,7 @@ class GrowthCloud(OnRun):
                   else every[self.colour].astype(np.float32), "colorscale": colour_scale(self.colour),
                   "cmin": None if own else low, "cmax": None if own else high, "showscale": not own, "colorbar": bar,
                   "symbol": [SYMBOLS[k] for k in region] if self.colour == "face region" else "circle"}
-        facts = np.stack([s.born[chosen], every["age"], every["opacity"], every["scale"], every["gradient"]], 1)
+        facts = np.stack([s.added_at[chosen], every["age"], every["opacity"], every["scale"], every["gradient"]], 1)
         return {**places(s, chosen), "marker": marker, "text": [REGIONS[k] for k in region],
                 "customdata": facts.astype(np.float32)}
 

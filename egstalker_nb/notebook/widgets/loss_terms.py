@@ -96,19 +96,20 @@ class LossTerms(Panel):
         self.frame = int(np.argmax(self.ds.aperture[:self.ds.num_train])) if frame is None else frame
         # kept by frame: another thread may ask for one while the reader goes on to the next
         self._maps = lru_cache(4)(lambda i: attribution.term_maps(self.renderer, i))
-        self._pulls = lru_cache(4)(lambda i: attribution.pulls(self.renderer, [i]))
+        self._pulls = lru_cache(4)(lambda i: attribution.term_gradients(self.renderer, [i]))
 
     @property
     def maps(self) -> dict[str, np.ndarray]:
         return self._maps(self.frame)
 
     @property
-    def pulls(self) -> dict[str, dict[str, Tensor]]:
+    def term_gradients(self) -> dict[str, dict[str, Tensor]]:
         return self._pulls(self.frame)
 
     def table(self) -> Table:
         """Value, share and pulls of each term and of the loss."""
-        norms, values = attribution.strengths(self.pulls), {k: float(m.mean()) for k, m in self.maps.items()}
+        norms = attribution.gradient_norms(self.term_gradients)
+        values = {k: float(m.mean()) for k, m in self.maps.items()}
         values["loss"] = sum(values.values())
         rows = [(name, values[name], f"{values[name] / values['loss']:.0%}", *norms[name].values()) for name in norms]
         names = [f"pull on {what}" for what in attribution.PARAMETERS.values()]
@@ -163,7 +164,7 @@ class LossTerms(Panel):
         return figure
 
     def _bars(self, figure: Figure, below: np.ndarray) -> None:
-        norms, grid = attribution.strengths(self.pulls), below[0].get_gridspec()
+        norms, grid = attribution.gradient_norms(self.term_gradients), below[0].get_gridspec()
         for axis in below:
             axis.remove()
         spread = grid[1, :].subgridspec(1, len(attribution.PARAMETERS))

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from ...data.conditions import Conditions
 from ...data.dataset import Dataset
 from ...media.rates import FPS
 from ...rendering.motion import middle_frame
@@ -88,10 +89,10 @@ class Viewer:
             if self.renderer._spatial is None:
                 self.renderer._spatial = self.head.spatial()
             eyes = torch.from_numpy(self.script.eyes[frame:frame + 1]).to(self.renderer.device)
-            told = self.head.w2c[self.middle][None]
+            given = Conditions(self.codes[frame:frame + 1], eyes, self.head.w2c[self.middle][None])
             while len(self.kept) >= KEPT:
                 self.kept.pop(next(iter(self.kept)))
-            self.kept[frame] = self.head.offsets(self.codes[frame:frame + 1], eyes, told, self.renderer._spatial)
+            self.kept[frame] = self.head.offsets(given, self.renderer._spatial)
         return self.kept[frame]
 
     def _behind(self, name: str, zoom: float) -> np.ndarray:

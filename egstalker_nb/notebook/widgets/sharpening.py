@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ...core.table import Table
 from ...data.dataset import Dataset
-from ...rendering import inspection
+from ...metrics.image_metrics import psnr
 from ...training import snapshots
 from ...training.run import Run
 from .. import plots
@@ -40,7 +40,7 @@ class Moment:
     @property
     def psnr(self) -> float:
         """dB, of the stored (JPEG) picture."""
-        return inspection.psnr(self.picture, self.truth)
+        return float(psnr(self.picture, self.truth))
 
     @property
     def error(self) -> np.ndarray:

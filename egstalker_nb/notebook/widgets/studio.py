@@ -15,7 +15,7 @@ from ...analysis.audio_curves import Timeline, timeline
 from ...core.table import Table
 from ...media.rates import FPS
 from ...rendering.export import Exported, export_frames, export_ply
-from ...rendering.motion import MOST_BLINKS, Blink, Poses
+from ...rendering.motion import MAX_BLINK_RATE, Blink, Poses
 from ...rendering.render import Video, render
 from ...rendering.renderer import Renderer, Script, audio_script
 from ...training.run import Run
@@ -206,7 +206,7 @@ class Film(Panel):
                                       placeholder="a dataset's folder, or cameras .npy")
         self.blink = choices("blinks", [("the clip's own", "dataset"), ("drawn", "drawn")],
                              "drawn" if drawn else "dataset")
-        self.rate = slider("a minute", 0, int(MOST_BLINKS), int(self.studio.blink) if drawn else 17)
+        self.rate = slider("a minute", 0, int(MAX_BLINK_RATE), int(self.studio.blink) if drawn else 17)
         self.rate.continuous_update = False
         self.controls = [self.poses, self.folder, self.blink, self.rate]
         for control in self.controls:
