@@ -8,7 +8,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 def lazy_names(package: str, names: Mapping[str, str], modules: Sequence[str] = ()
                ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """`__getattr__`, `__dir__` and `__all__` of a package (PEP 562); the same names stand in an `if TYPE_CHECKING` block.
+    """`__getattr__`, `__dir__` and `__all__` of a package (PEP 562); an `if TYPE_CHECKING` block has the same names.
 
     Args:
         package: its `__name__`.

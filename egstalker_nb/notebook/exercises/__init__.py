@@ -44,7 +44,7 @@ class Exercise:
             if not isinstance(given, str):
                 raise InputError("a text in quotes", repr(given), self.question)
             return "right" if given.strip().lower() == right.strip().lower() else "wrong"
-        if isinstance(given, (str, bool)) or not np.isscalar(given):
+        if isinstance(given, (str, bool)) or np.ndim(given) or not hasattr(given, "__float__"):
             raise InputError("a number", repr(given), self.question)
         return "right" if abs(float(given) - float(right)) <= self.tolerance + 1e-9 else "wrong"
 
