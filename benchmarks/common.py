@@ -20,6 +20,7 @@ from egstalker_nb.core.device import device_name, rendering_device
 from egstalker_nb.data.dataset import Dataset
 from egstalker_nb.model.gaussians import make_gaussians
 from egstalker_nb.rendering.motion import cycle
+from egstalker_nb.training.optimizers import make_optimizers
 from egstalker_nb.training.run import git_revision, open_run, versions
 from egstalker_nb.training.trainer import Trainer
 
@@ -112,7 +113,7 @@ def fine_trainer(ds: Dataset, folder: Path, points: Optional[int] = None, batch:
     rates = {name: 0.0 for name in FIELDS if name.endswith(("_lr", "_lr_init", "_lr_final"))}
     cfg = egs.load_config("production", coarse_iterations=1, densify_from_iter=0, densify_until_iter=0, pose_steps=0,
                           batch_size=batch, **rates)
-    trainer = Trainer(ds, cfg, open_run(ds, cfg, folder, DEVICE), DEVICE)
+    trainer = Trainer(ds, cfg, open_run(ds, cfg, folder, DEVICE), DEVICE).start()
     if points is not None:
         g = torch.Generator().manual_seed(0)
         face = torch.from_numpy(ds.mean_face)
@@ -125,6 +126,6 @@ def fine_trainer(ds: Dataset, folder: Path, points: Optional[int] = None, batch:
         values["opacities"] = torch.rand(points, generator=g) * 4 - 2
         for name, x in values.items():
             trainer.head.gaussians[name] = torch.nn.Parameter(x.float().contiguous().to(DEVICE))
-        trainer.optimizers = trainer._optimizers()
+        trainer.optimizers = make_optimizers(cfg, trainer.head)
     trainer.iteration = 1
     return trainer

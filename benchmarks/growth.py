@@ -46,7 +46,7 @@ def measure(ds: Dataset, points: int, frames: int, size: int, batch: int) -> dic
             row["train_gib"] = round(torch.cuda.max_memory_allocated() / 2 ** 30, 3)
         row["frame_ms"] = round(drawing(trainer, batch) / batch, 4)
         if GPU:
-            row["num_isects"] = trainer.room
+            row["num_isects"] = trainer.capacity.value
     return row
 
 

@@ -65,7 +65,7 @@ def parts(datasets: list[Path], presets: list[str], runs: Path, video: Optional[
 
     def step_parts() -> dict:
         run = egs.load_run(best)
-        return stages(Trainer(run.dataset, run.config, run, DEVICE))
+        return stages(Trainer(run.dataset, run.config, run, DEVICE).resume(run.iterations[-1]))
 
     wanted = {"presets": train_all, "stages": step_parts, "precision": lambda: precision(egs.load_run(best)),
               "speech": lambda: speech(egs.load_run(best), 60 if GPU else 8, 32 if GPU else 8),

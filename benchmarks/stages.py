@@ -16,8 +16,8 @@ from egstalker_nb.training.trainer import Trainer
 
 def beginnings(t: Trainer) -> dict[str, Callable[[], object]]:
     """Name of a part -> a function that does the step up to and including it."""
-    t.train_iteration()  # fills the slot, measures the room for pairs
-    room = t.room if DEVICE.type == "cuda" else None
+    t.train_iteration()  # fills the slot, measures the number of intersections
+    capacity = t.capacity.value if DEVICE.type == "cuda" else None
     gaussians = list(t.head.gaussians.values())
     network = list(t.head.deformation.parameters())
 
@@ -30,7 +30,8 @@ def beginnings(t: Trainer) -> dict[str, Callable[[], object]]:
 
     def draw():
         batch, offsets = deform()
-        rgb, alpha, _ = t.head.splat(offsets, batch["w2c"], t.K, t.ds.size, batch["background"], room)
+        w2c = t.frames.conditions(batch["ids"]).w2c
+        rgb, alpha, _ = t.head.splat(offsets, w2c, t.K, t.ds.size, batch["background"], capacity)
         return batch, offsets, rgb, alpha
 
     def compare():

@@ -15,128 +15,119 @@ PRESETS = Path(__file__).parent / "presets"
 INF = float("inf")
 
 
-def setting(default: Any, low: float = -INF, high: float = INF) -> Any:
-    """A dataclass field with its allowed range, ends included."""
-    return field(default=default, metadata={"low": low, "high": high})
+def setting(default: Any, low: float, high: float, help: str) -> Any:
+    """A dataclass field with its allowed range, ends included, and what it does, in one sentence or two."""
+    return field(default=default, metadata={"low": low, "high": high, "help": help})
 
 
 @dataclass
 class Schedule:
     """When things happen, on one counter that runs 1 ... iterations."""
 
-    iterations: int = setting(30_000, 1, 1_000_000)
-    """Total number of training steps, coarse stage included."""
-    coarse_iterations: int = setting(3_000, 1, 1_000_000)
-    """Steps of the static stage (no audio), which builds the basic 3D structure."""
-    batch_size: int = setting(1, 1, 64)
-    """Frames per step."""
-    checkpoint_interval: int = setting(5_000, 1, 1_000_000)
-    """Steps between checkpoints (one is also written at the end of each stage and on interruption)."""
-    eval_interval: int = setting(1_000, 1, 1_000_000)
-    """Steps between evaluations on a few validation frames (curves only; no effect on training)."""
-    pose_steps: int = setting(4, 0, 100)
-    """Gauss-Newton steps of each frame's head pose against its picture, at the end of the coarse stage and after as
-    many fine steps again; 0: poses as tracked."""
-    seed: int = setting(0, 0, 2**31 - 1)
-    """Seed of every random generator."""
+    iterations: int = setting(30_000, 1, 1_000_000, "Training steps in all, coarse stage included.")
+    coarse_iterations: int = setting(
+        3_000, 1, 1_000_000, "Steps of the coarse stage: static, without audio; it builds the basic 3D structure.")
+    batch_size: int = setting(1, 1, 64, "Frames per step.")
+    checkpoint_interval: int = setting(
+        5_000, 1, 1_000_000,
+        "Steps between checkpoints; one is also written at the end of each stage and on interruption.")
+    eval_interval: int = setting(
+        1_000, 1, 1_000_000,
+        "Steps between evaluations on a few validation frames: for curves only, without effect on training.")
+    pose_steps: int = setting(
+        4, 0, 100, "Gauss-Newton steps that refine each frame's head pose against its image, at the end of the coarse "
+                   "stage and after as many fine steps again; 0 keeps the tracked poses.")
+    seed: int = setting(0, 0, 2**31 - 1, "Seed of every random generator.")
 
 
 @dataclass
 class Densification:
-    """Growth and pruning of the Gaussians (gsplat's DefaultStrategy)."""
+    """Growing and pruning of the Gaussians, by the criteria of gsplat's DefaultStrategy."""
 
-    densify_from_iter: int = setting(500, 0)
-    """Growth rounds (every `densification_interval` steps) come after this step."""
-    densify_until_iter: int = setting(15_000, 0)
-    """Growth and pruning end before this step."""
-    densification_interval: int = setting(100, 1)
-    """Steps between growth rounds."""
-    densify_grad_threshold_coarse: float = setting(0.0002, 1e-7, 1.0)
-    """Image-plane gradient (per half image size) above which a Gaussian is cloned or split, coarse stage."""
-    densify_grad_threshold_fine: float = setting(0.0002, 1e-7, 1.0)
-    """The same in the fine stage."""
-    opacity_threshold: float = setting(0.005, 0.0, 0.5)
-    """Gaussians below this opacity are pruned."""
-    max_points: int = setting(10_000, 478, 1_000_000)
-    """Cap: a growth round keeps to the Gaussians with the largest gradients. Without one, 0.0002 explodes."""
+    densify_from_iter: int = setting(500, 0, INF, "Densification steps come after this iteration.")
+    densify_until_iter: int = setting(15_000, 0, INF, "Densification steps come before this iteration.")
+    densification_interval: int = setting(100, 1, INF, "Iterations between densification steps.")
+    densify_grad_threshold_coarse: float = setting(
+        0.0002, 1e-7, 1.0, "Mean image-plane gradient (per half image size) above which a Gaussian is cloned or split, "
+                           "in the coarse stage.")
+    densify_grad_threshold_fine: float = setting(
+        0.0002, 1e-7, 1.0, "Mean image-plane gradient (per half image size) above which a Gaussian is cloned or split, "
+                           "in the fine stage.")
+    opacity_threshold: float = setting(0.005, 0.0, 0.5, "Gaussians below this opacity are pruned.")
+    max_points: int = setting(
+        10_000, 478, 1_000_000, "Cap on the number of Gaussians: only those with the largest gradients are grown. "
+                                "Without a cap, a threshold of 0.0002 makes their number explode.")
 
 
 @dataclass
 class Optimisation:
-    """Learning rates (head units: mean landmark radius = 1). `_init` decays exponentially to `_final`."""
+    """Learning rates, in head units (mean landmark radius = 1). `_init` decays exponentially to `_final`."""
 
-    position_lr_init: float = setting(1.6e-3, 0.0, 1.0)
-    """Of the centres at the first step. Ten times upstream's, which moved too slowly in trials on real clips."""
-    position_lr_final: float = setting(1.6e-5, 0.0, 1.0)
-    """The same at the last step."""
-    scaling_lr: float = setting(5e-3, 0.0, 1.0)
-    """Of the logarithms of the Gaussians' sizes."""
-    rotation_lr: float = setting(1e-3, 0.0, 1.0)
-    """Of their quaternions."""
-    opacity_lr: float = setting(5e-2, 0.0, 1.0)
-    """Of the logits of their opacities."""
-    feature_lr: float = setting(2.5e-3, 0.0, 1.0)
-    """Of the degree-0 harmonics; higher degrees take a twentieth."""
-    deformation_lr_init: float = setting(8e-4, 0.0, 1.0)
-    """Of the token encoders, attention and heads at the first fine step."""
-    deformation_lr_final: float = setting(8e-5, 0.0, 1.0)
-    """The same at the last step."""
-    grid_lr_init: float = setting(1.6e-3, 0.0, 1.0)
-    """Of the tri-plane at the first fine step."""
-    grid_lr_final: float = setting(1.6e-4, 0.0, 1.0)
-    """The same at the last step."""
-    weight_decay: float = setting(1e-4, 0.0, 1.0)
-    """Decoupled (AdamW), on the deformation network only: short clips overfit."""
-    weight_average: float = setting(0.999, 0.0, 0.99999)
-    """Decay of the exponential average of the network's weights that is used for rendering; 0 turns it off."""
+    position_lr_init: float = setting(
+        1.6e-3, 0.0, 1.0, "Learning rate of the positions at the first step. Ten times upstream's, which was too slow "
+                          "in trials on real clips.")
+    position_lr_final: float = setting(1.6e-5, 0.0, 1.0, "Learning rate of the positions at the last step.")
+    scaling_lr: float = setting(5e-3, 0.0, 1.0, "Learning rate of the logarithms of the scales.")
+    rotation_lr: float = setting(1e-3, 0.0, 1.0, "Learning rate of the rotations (quaternions).")
+    opacity_lr: float = setting(5e-2, 0.0, 1.0, "Learning rate of the logits of the opacities.")
+    feature_lr: float = setting(
+        2.5e-3, 0.0, 1.0, "Learning rate of the spherical harmonics of degree 0; higher degrees take a twentieth.")
+    deformation_lr_init: float = setting(
+        8e-4, 0.0, 1.0, "Learning rate of token encoders, attention and heads at the first fine step.")
+    deformation_lr_final: float = setting(
+        8e-5, 0.0, 1.0, "Learning rate of token encoders, attention and heads at the last step.")
+    grid_lr_init: float = setting(1.6e-3, 0.0, 1.0, "Learning rate of the tri-plane at the first fine step.")
+    grid_lr_final: float = setting(1.6e-4, 0.0, 1.0, "Learning rate of the tri-plane at the last step.")
+    weight_decay: float = setting(
+        1e-4, 0.0, 1.0, "Decoupled weight decay (AdamW) of the deformation network: short clips overfit.")
+    weight_average: float = setting(
+        0.999, 0.0, 0.99999, "Decay of the exponential moving average (EMA) of the deformation network's weights, "
+                             "which is used for rendering; 0 turns it off.")
 
 
 @dataclass
-class Losses:
+class LossWeights:
     """Weights of the named loss terms; 0 leaves a term out."""
 
-    lambda_l1: float = setting(0.8, 0.0, 100.0)
-    """Mean absolute error of the composite."""
-    lambda_dssim: float = setting(0.2, 0.0, 100.0)
-    """1 - SSIM of the composite."""
-    lambda_lip: float = setting(0.2, 0.0, 100.0)
-    """Mean absolute error inside the lip rectangle (fine stage)."""
-    lambda_mask: float = setting(0.1, 0.0, 100.0)
-    """Mean absolute difference of splat opacity and head mask: keeps Gaussians off the torso and background."""
+    lambda_l1: float = setting(0.8, 0.0, 100.0, "Weight of the mean absolute error of the composite.")
+    lambda_dssim: float = setting(0.2, 0.0, 100.0, "Weight of 1 - SSIM of the composite.")
+    lambda_lip: float = setting(
+        0.2, 0.0, 100.0, "Weight of the mean absolute error inside the lip rectangle (fine stage).")
+    lambda_mask: float = setting(
+        0.1, 0.0, 100.0, "Weight of the mean absolute difference of splat opacity and head mask, which keeps Gaussians "
+                         "off the torso and the background.")
 
 
 @dataclass
 class Network:
     """The deformation network."""
 
-    sh_degree: int = setting(1, 0, 3)
-    """Degree of the spherical harmonics. Upstream: 3; a head turned by a few degrees does not need it."""
-    input_coordinate_dim: int = setting(3, 1, 4)
-    """Coordinates of a point in the plane grid: 3 for a tri-plane."""
-    plane_resolution: tuple = (64, 128)
-    """Cells along each axis, one tri-plane per entry."""
-    output_coordinate_dim: int = setting(32, 1, 256)
-    """Channels of each tri-plane."""
-    bounds: float = setting(4.0, 0.5, 100.0)
-    """Half the edge of the tri-plane's cube in head units; points outside take the border's value."""
-    net_width: int = setting(64, 8, 1024)
-    """Width of tokens, attention and heads: the tri-plane's channels times the number of resolutions."""
-    num_heads: int = setting(16, 1, 64)
-    """Attention heads."""
-    num_agents: int = setting(8, 1, 64)
-    """Agent tokens of the efficient attention."""
-    token_dropout: float = setting(0.0, 0.0, 0.9)
-    """Chance that a frame's eye or camera token is replaced by the null token in training."""
-    mouth_noise: float = setting(0.2, 0.0, 10.0)
-    """Standard deviation of the noise added to the (normalised) codes of the mouth's shape in training."""
+    sh_degree: int = setting(
+        1, 0, 3, "Degree of the spherical harmonics. Upstream: 3, which a head that turns by a few degrees does not "
+                 "need.")
+    input_coordinate_dim: int = setting(3, 1, 4, "Coordinates of a point in the plane grid: 3 for a tri-plane.")
+    plane_resolution: tuple[int, ...] = setting(
+        (64, 128), 4, 1024, "Cells along each axis, one tri-plane per entry.")
+    output_coordinate_dim: int = setting(32, 1, 256, "Channels of each tri-plane.")
+    bounds: float = setting(
+        4.0, 0.5, 100.0, "Half the edge of the tri-plane's cube, in head units; points outside take the border's "
+                         "value.")
+    net_width: int = setting(
+        64, 8, 1024,
+        "Width of tokens, attention and heads: the tri-plane's channels times the number of resolutions.")
+    num_heads: int = setting(16, 1, 64, "Attention heads.")
+    num_agents: int = setting(8, 1, 64, "Agent tokens of the efficient attention.")
+    token_dropout: float = setting(
+        0.0, 0.0, 0.9, "Probability that a frame's eye or camera token is replaced by the null token in training.")
+    mouth_noise: float = setting(
+        0.2, 0.0, 10.0, "Standard deviation of the noise added to the (normalised) mouth coefficients in training.")
 
 
 @dataclass
-class Config(Schedule, Densification, Optimisation, Losses, Network):
+class Config(Schedule, Densification, Optimisation, LossWeights, Network):
     """Everything that decides a training run. Names are upstream's; make one with `load_config`."""
 
-    preset: str = "custom"
-    """The preset or file it was loaded from."""
+    preset: str = field(default="custom", metadata={"help": "The preset or file that it was loaded from."})
 
     def to_dict(self) -> dict[str, Any]:
         plain = dataclasses.asdict(self)
@@ -156,7 +147,7 @@ FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 
 
 def first_densification_step(cfg: Config) -> int:
-    """The iteration at which the first growth round would take place in an endless run."""
+    """The iteration at which the first densification step would take place in an endless run."""
     return (cfg.densify_from_iter // cfg.densification_interval + 1) * cfg.densification_interval
 
 
@@ -237,8 +228,10 @@ def _check(key: str, value: Any) -> list[str]:
         return [f"'{key}' is not a setting" + (f"; did you mean '{near[0]}'?" if near else "")]
     default, bounds = FIELDS[key].default, FIELDS[key].metadata
     if isinstance(default, tuple):
-        good = isinstance(value, (list, tuple)) and value and all(type(v) is int and 4 <= v <= 1024 for v in value)
-        return [] if good else [f"{key} must be a list of whole numbers from 4 to 1024, not {value!r}"]
+        good = isinstance(value, (list, tuple)) and value and all(
+            type(v) is int and bounds["low"] <= v <= bounds["high"] for v in value)
+        return [] if good else [f"{key} must be a list of whole numbers from {bounds['low']} to {bounds['high']}, not "
+                                f"{value!r}"]
     if isinstance(default, str):
         return [] if isinstance(value, str) else [f"{key} must be text, not {value!r}"]
     number = type(value) is int or (isinstance(default, float) and type(value) is float and value == value)

@@ -258,17 +258,17 @@ def test_a_checkpoint_holds_the_mouth(run, tiny_dataset):
 def test_going_on_keeps_mouth_and_torso(run, tiny_dataset, monkeypatch):
     """Learned anew they might differ, on a GPU or after an update, and the network would not know them."""
     def never(*args, **kwargs):
-        raise AssertionError("the torso was learned again")
+        raise AssertionError("it was learned again")
 
     kept = run.load_head(device="cpu")
     monkeypatch.setattr(trainer, "fit_torso", never)
-    monkeypatch.setattr(init_head, "fit_mouth", lambda ds: Mouth(len(ds)))
-    again = trainer.Trainer(tiny_dataset, run.config, run, torch.device("cpu"))
+    monkeypatch.setattr(init_head, "fit_mouth", never)
+    again = trainer.Trainer(tiny_dataset, run.config, run, torch.device("cpu")).resume(run.iterations[-1])
     for part in ("mouth", "torso"):
         before, now = getattr(kept, part).state_dict(), getattr(again.head, part).state_dict()
-        which = {"mouth": "coefficients", "torso": "codes"}[part]
+        name = {"mouth": "coefficients", "torso": "codes"}[part]
         blank = (Mouth(len(tiny_dataset)) if part == "mouth" else Torso.blank(64, len(tiny_dataset))).state_dict()
-        assert before.keys() == now.keys() and not torch.equal(before[which], blank[which])
+        assert before.keys() == now.keys() and not torch.equal(before[name], blank[name])
         for name in before:
             assert torch.equal(before[name], now[name]), f"{part}.{name}"
 

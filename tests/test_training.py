@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,10 +15,11 @@ import egstalker_nb as egs
 from egstalker_nb.core.errors import ConfigError, DatasetError, InputError, TrainingError
 from egstalker_nb.core.progress import Progress
 from egstalker_nb.training import checkpoint
-from egstalker_nb.training.densification import HeadStrategy
+from egstalker_nb.training.densification import Densifier, to_grow
 from egstalker_nb.training.init_head import new_head
 from egstalker_nb.training.trainer import Trainer, frame_order
 
+CPU = torch.device("cpu")
 SMALL = dict(iterations=90, coarse_iterations=30, batch_size=1, checkpoint_interval=25, eval_interval=50,
              densify_from_iter=10, densify_until_iter=60, densification_interval=10, max_points=600,
              densify_grad_threshold_coarse=1e-5, densify_grad_threshold_fine=1e-5, plane_resolution=[8, 16])
@@ -167,7 +169,7 @@ def test_a_non_finite_loss_stops_with_the_iteration_and_the_last_good_checkpoint
 
 def test_a_collapse_stops_the_run(tiny_dataset, tmp_path):
     run = egs.train(tiny_dataset, small(), tmp_path / "x", until=40, device="cpu")
-    trainer = Trainer(tiny_dataset, small(), run, torch.device("cpu"))
+    trainer = Trainer(tiny_dataset, small(), run, CPU).resume(40)
     trainer.train_iteration()
     with torch.no_grad():
         trainer.head.gaussians["opacities"].fill_(-8)
@@ -178,7 +180,7 @@ def test_a_collapse_stops_the_run(tiny_dataset, tmp_path):
 def test_a_collapse_of_the_deformed_head_stops_the_run(tiny_dataset, tmp_path):
     """The canonical head may be fine while the network makes it invisible: upstream's way of losing heads."""
     run = egs.train(tiny_dataset, small(), tmp_path / "x", until=40, device="cpu")
-    trainer = Trainer(tiny_dataset, small(), run, torch.device("cpu"))
+    trainer = Trainer(tiny_dataset, small(), run, CPU).resume(40)
     with torch.no_grad():
         trainer.head.deformation.heads["opacities"].bias.fill_(-20)
     trainer.train_iteration()
@@ -261,15 +263,28 @@ def test_the_cap_keeps_the_largest_gradients(tiny_dataset):
     cfg = egs.load_config("production")
     head = new_head(tiny_dataset, cfg)
     optimizers = {k: torch.optim.Adam([p], lr=1e-3) for k, p in head.gaussians.items()}
-    strategy = HeadStrategy(max_points=500, grow_grad2d=0.1)
-    state = strategy.initialize_state(points=478)
-    state["grad2d"], state["count"] = torch.arange(478.0) + 1, torch.ones(478)
+    densifier = Densifier(replace(cfg, max_points=500), 478, torch.from_numpy(tiny_dataset.mean_face), CPU)
+    densifier.state.update(grad2d=torch.arange(478.0) + 1, count=torch.ones(478))
     top = head.gaussians["means"].detach()[-22:].clone()
-    strategy._grow_gs(head.gaussians, optimizers, state, 700)
-    assert len(head) == 500 and strategy.grow_grad2d == 0.1
-    added_at = head.gaussians["means"].detach()[state["added_at"] == 700]
+    done = densifier.step(head.gaussians, optimizers, 700)
+    assert len(head) == done["points"] == 500 and done["cloned"] + done["split"] == 22 and done["pruned"] == 0
+    new = head.gaussians["means"].detach()[densifier.state["added_at"] == 700]
     scale = head.gaussians["scales"].detach().exp().max()
-    assert (torch.cdist(added_at, top).min(1).values < 6 * scale).all(), "births must be next to the steepest 22"
+    assert (torch.cdist(new, top).min(1).values < 6 * scale).all(), "new ones lie next to the 22 largest gradients"
+    assert not densifier.state["grad2d"].any() and len(densifier.state["count"]) == 500
+    assert densifier.step(head.gaussians, optimizers, 701) == {}, "only every `densification_interval` iterations"
+
+
+@pytest.mark.parametrize("points", [478, 479, 500, 1000])
+def test_no_more_gaussians_grow_than_the_cap_leaves(points):
+    """Whatever the gradients are, equal ones included: a tie at the threshold is left out rather than let in."""
+    for gradients in (torch.rand(478), torch.ones(478), torch.zeros(478), torch.arange(478.0)):
+        grows = to_grow(gradients, 0.5, points)
+        assert grows.sum() <= points - 478 and not (grows & (gradients <= 0.5)).any()
+        left_out = gradients[~grows & (gradients > 0.5)]
+        if grows.any() and len(left_out):
+            assert gradients[grows].min() > left_out.max()
+    assert to_grow(torch.arange(478.0), 470, 1000).sum() == 7
 
 
 def test_batched_gradients_count_like_single_frames(tiny_dataset):
@@ -278,14 +293,12 @@ def test_batched_gradients_count_like_single_frames(tiny_dataset):
     grad, radii = torch.randn(2, 1, 478, 2), torch.randint(0, 3, (2, 1, 478, 2))
 
     def collected(pieces):
-        strategy = HeadStrategy()
-        state = strategy.initialize_state(points=478)
+        densifier = Densifier(egs.load_config("production"), 478, torch.from_numpy(tiny_dataset.mean_face), CPU)
         for g, r in pieces:
             means2d = torch.zeros_like(g)
             means2d.grad = g
-            strategy._update_state({"means": torch.zeros(478, 3)}, state,
-                                   {"means2d": means2d, "radii": r, "width": 64, "height": 64})
-        return state
+            densifier.collect({"means2d": means2d, "radii": r, "width": 64, "height": 64})
+        return densifier.state
 
     together, single = collected([(grad, radii)]), collected([(grad[i:i + 1] * 2, radii[i:i + 1]) for i in (0, 1)])
     torch.testing.assert_close(together["grad2d"], single["grad2d"])

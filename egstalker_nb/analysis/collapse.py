@@ -58,7 +58,8 @@ def provoke(run: Run, rate: float = TOO_FAST) -> Collapse:
     ds, device, cfg = run.dataset, rendering_device(), collapse_config(rate)
     fallen = open_run(ds, cfg, run.root / f"collapse_{rate:g}", device)
     with exclusive_lock(fallen.root, "training"):
-        return _collapsed(Trainer(ds, cfg, fallen, device), rate)
+        trainer = Trainer(ds, cfg, fallen, device)
+        return _collapsed(trainer.resume(fallen.iterations[-1]) if fallen.iterations else trainer.start(), rate)
 
 
 def _collapsed(trainer: Trainer, rate: float) -> Collapse:

@@ -15,7 +15,7 @@ from ..data.dataset import Dataset
 from ..face.regions import REGIONS, region_of
 from ..model.gaussians import make_gaussians
 from ..training import snapshots
-from ..training.densification import SCENE_SCALE, HeadStrategy
+from ..training.densification import MAX_CLONE_SCALE
 from ..training.run import Run
 from ..training.snapshots import Snapshot
 from ..training.train import train
@@ -223,11 +223,11 @@ def threshold_at(cfg: Config, iteration: int) -> float:
 def small(snapshot: Snapshot) -> np.ndarray:
     """[N] bool: small enough to be cloned; a larger one is split."""
     longest = torch.from_numpy(snapshot.scales).exp().amax(1)
-    return (longest <= HeadStrategy.grow_scale3d * SCENE_SCALE).numpy()
+    return (longest <= MAX_CLONE_SCALE).numpy()
 
 
 def outcome(snapshot: Snapshot, cfg: Config, threshold: Optional[float] = None, cap: Optional[int] = None) -> Outcome:
-    """Count what a round would do at this moment, as `HeadStrategy` does it.
+    """Count what a round would do at this moment, as `Densifier` does it.
 
     Args:
         threshold, cap: gradient per half image size, and number of Gaussians; default: the configuration's own.

@@ -30,12 +30,11 @@ class Head(nn.Module):
             on. They begin as tracked (`Dataset.w2c`) and are refined in training; a frame is drawn with these.
     """
 
-    def __init__(self, cfg: Config, gaussians: nn.ParameterDict, pose_mean: Tensor, pose_std: Tensor,
-                 mean_face: Tensor, mouth: Mouth, torso: Torso, w2c: Tensor):
+    def __init__(self, cfg: Config, gaussians: nn.ParameterDict, deformation: Deformation, mouth: Mouth, torso: Torso,
+                 w2c: Tensor):
         super().__init__()
         self.cfg = cfg
-        self.gaussians = gaussians
-        self.deformation = Deformation(cfg, pose_mean, pose_std, mean_face)
+        self.gaussians, self.deformation = gaussians, deformation
         self.mouth, self.torso = mouth, torso
         self.register_buffer("w2c", w2c)
 
@@ -43,8 +42,8 @@ class Head(nn.Module):
     def blank(cls, cfg: Config, points: int, frames: int, size: int) -> "Head":
         """A head of the right shapes for a checkpoint of `points` Gaussians, trained on `frames` of `size` px."""
         gaussians = make_gaussians(torch.randn(max(points, 4), 3), torch.zeros(max(points, 4), 3), cfg.sh_degree)
-        return cls(cfg, gaussians, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM), torch.zeros(478, 3),
-                   Mouth(frames), Torso.blank(size, frames), torch.eye(4).repeat(frames, 1, 1))
+        network = Deformation(cfg, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM), torch.zeros(478, 3))
+        return cls(cfg, gaussians, network, Mouth(frames), Torso.blank(size, frames), torch.eye(4).repeat(frames, 1, 1))
 
     def __len__(self) -> int:
         return len(self.gaussians["means"])

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..analysis.collapse import Collapse
-from ..training.trainer import COLLAPSE
+from ..training.health import COLLAPSE
 from . import plots
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from ..core.cuda_extension import load_extension
 
 TILE = 16  # px, edge of the tiles that gsplat's kernels work in
-SPARE = 1.25  # room for pairs over the number measured, where a caller fixes it from a measurement
 
 
 def camera_centers(viewmats: Tensor) -> Tensor:

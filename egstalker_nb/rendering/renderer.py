@@ -20,7 +20,7 @@ from ..data.dataset import Dataset
 from ..media.audio import load_audio, load_features
 from ..media.rates import FPS, SAMPLES_PER_FRAME
 from ..model.head import Head
-from ..rasterizer.cuda import SPARE
+from ..rasterizer.capacity import IsectCapacity
 from ..speech.encoders import load_encoder
 from ..speech.voice_activity import loudness, shut_in_silence, silent_note
 from ..training.run import Run
@@ -125,7 +125,7 @@ class Renderer:
         self._spatial = None
         self._draw = Captured(self._device_work, self.device)
         self._slot: Optional[Conditions] = None
-        self._room = 0
+        self._capacity = IsectCapacity()
 
     @classmethod
     def from_run(cls, run: Run, iteration: Optional[int] = None,
@@ -155,15 +155,15 @@ class Renderer:
         if self.deform and self._spatial is None:
             self._spatial = self.head.spatial()
         self._fill_slot(given)
-        splats, alpha, pairs = self._draw()
+        splats, alpha, num_isects = self._draw()
         alpha = alpha.clone()  # the next drawing writes into the same memory
         rgb = splats.clone() if background is None else torch.addcmul(splats, 1 - alpha, background)
         rgb.clamp_(0, 1)
         if self.device.type == "cuda":
-            pairs = int(pairs)  # waits for the device
-            if pairs > self._room:
-                self._room = int(SPARE * pairs)
-                if self._draw.recorded:  # some Gaussians were left out: draw again, with more room
+            count = int(num_isects)  # waits for the device
+            if not self._capacity.fits(count):
+                self._capacity.grow(count)
+                if self._draw.recorded:  # some Gaussians were left out: render again, with a larger capacity
                     self._draw.reset()
                     return self.batch(given, background)
         self.seconds += time.perf_counter() - began
@@ -172,13 +172,13 @@ class Renderer:
     def _fill_slot(self, given: Conditions) -> None:
         """Copy a batch to where the recorded drawing reads it."""
         if self._slot is None or len(given) != len(self._slot):
-            self._slot, self._room = given.map(torch.clone), 0
+            self._slot, self._capacity = given.map(torch.clone), IsectCapacity()
             self._draw.reset()
         self._slot.copy_(given)
 
     def _device_work(self) -> tuple[Tensor, Tensor, Optional[Tensor]]:
         rgb, alpha, info = self.head.render(self._slot, self.K, self.ds.size, None, self.deform, self._spatial,
-                                            self._room if self._draw.recording else None)
+                                            self._capacity.value if self._draw.recording else None)
         return rgb, alpha, info.get("num_isects")
 
     def mouth(self, script: Script) -> Tensor:

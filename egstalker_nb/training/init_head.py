@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.dataset import Dataset
+from ..model.deformation import Deformation
 from ..model.gaussians import make_gaussians
 from ..model.head import Head
 from ..model.torso import Torso
@@ -31,5 +32,5 @@ def new_head(ds: Dataset, cfg: Config) -> Head:
     pose = torch.cat([train[:, :3, :3].flatten(1), train[:, :3, 3]], 1)
     face = torch.from_numpy(ds.mean_face)
     gaussians = make_gaussians(face, landmark_colors(ds), cfg.sh_degree)
-    return Head(cfg, gaussians, pose.mean(0), pose.std(0).clamp_min(1e-2), face, fit_mouth(ds),
-                Torso.blank(ds.size, len(ds)), w2c)
+    network = Deformation(cfg, pose.mean(0), pose.std(0).clamp_min(1e-2), face)
+    return Head(cfg, gaussians, network, fit_mouth(ds), Torso.blank(ds.size, len(ds)), w2c)

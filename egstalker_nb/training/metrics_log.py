@@ -1,20 +1,68 @@
-"""How a run went and is going: the rows of its metrics.jsonl, read while they are written."""
+"""How a run went and is going: the rows of its metrics.jsonl, written by training, read while they are written."""
 from __future__ import annotations
 
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from .run import METRICS
+from . import checkpoint
+from .run import METRICS, Run
 
 POINTS = 300    # of a curve on the screen
 RECENT = 5      # rows whose speed tells the time left
 #: what a training row holds beside the loss terms
 NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "coverage", "it_per_s", "gpu_mib")
+
+
+class MetricsWriter:
+    """Appends rows to the metrics of a run."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row: `kind` (train, eval, densify, checkpoint), `iteration` and its values."""
+        with open(self.run.root / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def cut(self, iteration: int) -> None:
+        """Drop rows of later steps, which will be done again: a killed run has logged more than it has saved."""
+        rows = [r for r in self.run.metrics() if r["iteration"] <= iteration]
+        checkpoint.write_text_atomic(self.run.root / METRICS, "".join(json.dumps(r) + "\n" for r in rows))
+
+
+class StepLog:
+    """Loss terms of the steps since the last row; they stay on the device until then, so that no step waits for it."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, Tensor]] = []
+        self.restart()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def restart(self) -> None:
+        """Take the time from now on."""
+        self.began = time.perf_counter()
+
+    def add(self, stage: str, terms: Tensor) -> None:
+        """Keep what a step gave: [terms]."""
+        self.rows.append((stage, terms))
+
+    def take(self) -> tuple[str, Tensor, float]:
+        """The newest stage, [steps, terms] of it on the CPU, and the seconds since the last call."""
+        stage = self.rows[-1][0]
+        rows = torch.stack([terms for at, terms in self.rows if at == stage]).cpu()
+        self.rows, began = [], self.began
+        self.restart()
+        return stage, rows, self.began - began
 
 
 def thinned(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,8 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
         return run
     with exclusive_lock(run.root, "training"):
         checkpoint.remove_leftovers(run.root)
-        _steps(Trainer(ds, cfg, run, device), stop)
+        trainer = Trainer(ds, cfg, run, device)
+        _steps(trainer.resume(done) if done else trainer.start(), stop)
     return run
 
 
