@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .rendering.export import export_frames as export_frames
     from .rendering.export import export_ply as export_ply
     from .rendering.render import render as render
+    from .rendering.render import replay as replay
     from .rendering.renderer import Renderer as Renderer
     from .rendering.streaming import stream as stream
     from .speech.encoders import load_encoder as load_encoder
@@ -42,8 +43,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "prepare": ".preparation.pipeline", "load_dataset": ".data.dataset", "Dataset": ".data.dataset",
     "load_config": ".config", "presets": ".config", "Config": ".config",
     "train": ".training.train", "load_run": ".training.run", "Run": ".training.run",
-    "render": ".rendering.render", "Renderer": ".rendering.renderer", "stream": ".rendering.streaming",
-    "evaluate": ".evaluation.evaluate", "sync_score": ".evaluation.lip_sync", "trim": ".media.audio",
+    "render": ".rendering.render", "replay": ".rendering.render", "Renderer": ".rendering.renderer",
+    "stream": ".rendering.streaming", "evaluate": ".evaluation.evaluate", "sync_score": ".evaluation.lip_sync",
+    "trim": ".media.audio",
     "export_frames": ".rendering.export", "export_ply": ".rendering.export", "load_encoder": ".speech.encoders",
     "rasterize": ".rasterizer", "compare": ".analysis.comparison", "EgsError": ".core.errors",
 })

@@ -67,17 +67,20 @@ def train(args: argparse.Namespace) -> None:
 def render(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
-    print(egs.render(egs.load_run(args.run), audio=args.audio, features=args.features, out=args.out, poses=args.poses,
-                     blink=args.blink, iteration=args.iteration, start=args.start, duration=args.duration,
-                     batch=args.batch, split=args.split, compare=args.compare, device=args.device))
+    print(egs.render(egs.load_run(args.run), args.audio, batch=args.batch, **_script(args)))
+
+
+def replay(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    print(egs.replay(egs.load_run(args.run), args.split, args.out, args.compare, args.iteration, args.start,
+                     args.duration, args.batch, args.device))
 
 
 def export(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
-    given = {name: getattr(args, name) for name in ("out", "features", "poses", "blink", "iteration", "start",
-                                                    "duration", "device")}
-    run = egs.load_run(args.run)
+    run, given = egs.load_run(args.run), _script(args)
     print(egs.export_ply(run, args.audio, **given) if args.format == "ply" else
           egs.export_frames(run, args.audio, format=args.format, **given))
 
@@ -137,15 +140,25 @@ def _add_clip(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_script(sub: argparse.ArgumentParser, out: str) -> None:
-    sub.add_argument("--features", type=Path, help="ready audio features .npy [num_frames, 16, 29] of --audio")
+    sub.add_argument("--features", type=Path, help="ready audio features .npy [num_frames, 16, 29] of the audio")
+    sub.add_argument("--poses", default="cycle", help="cycle, static, orbit, the folder of a dataset that lends its "
+                                                      "head motion, or world-to-camera matrices .npy [F, 4, 4]")
+    sub.add_argument("--blink", type=rate_or_name, default="dataset",
+                     help="dataset, blinks per minute, or an .npy [F] of 0 open ... 1 closed")
+    _add_part(sub, out)
+
+
+def _add_part(sub: argparse.ArgumentParser, out: str) -> None:
     sub.add_argument("--out", type=Path, help=out)
-    sub.add_argument("--poses", help="with --audio: cycle (if left out), static, orbit, the folder of a dataset "
-                                     "that lends its head motion, or world-to-camera matrices .npy [F, 4, 4]")
-    sub.add_argument("--blink", type=rate_or_name, help="with --audio: dataset (if left out), blinks a minute, or "
-                                                        "an .npy [F] of 0 open ... 1 closed")
     sub.add_argument("--iteration", type=int, help="checkpoint; default: the newest")
-    sub.add_argument("--start", type=float, default=0.0, help="seconds into the sound")
-    sub.add_argument("--duration", type=float, help="seconds; default: to the end of the sound")
+    sub.add_argument("--start", type=float, default=0.0, help="seconds into the audio")
+    sub.add_argument("--duration", type=float, help="seconds; default: to the end of the audio")
+
+
+def _script(args: argparse.Namespace) -> dict[str, Any]:
+    """What `_add_script` and `_add_device` ask for, as arguments of `egs.render` and of the exports."""
+    names = ("out", "features", "poses", "blink", "iteration", "start", "duration", "device")
+    return {name: getattr(args, name) for name in names}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -172,12 +185,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--until", choices=["coarse"], help="stop after this stage")
     _add_device(sub)
 
-    sub = command(render, "Drive a trained head and write a video.", "run")
-    sub.add_argument("--audio", type=Path, help="WAV, MP3, FLAC or a video with sound; default: replay --split")
+    sub = command(render, "Drive a trained head with audio and write a video.", "run")
+    sub.add_argument("--audio", type=Path, required=True, help="WAV, MP3, FLAC or a video with sound")
     _add_script(sub, "the MP4 to write; default: in the run folder")
     sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
-    sub.add_argument("--split", choices=SPLITS, default="val", help="without --audio: which of the clip's frames")
-    sub.add_argument("--compare", action="store_true", help="without --audio: beside the clip's own frames")
+    _add_device(sub)
+
+    sub = command(replay, "Render the frames of the clip that a head was trained on, with their own audio.", "run")
+    sub.add_argument("--split", choices=SPLITS, default="val", help="which frames")
+    sub.add_argument("--compare", action="store_true", help="put the ground truth beside each frame")
+    _add_part(sub, "the MP4 to write; default: in the run folder")
+    sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
     _add_device(sub)
 
     sub = command(export, "Drive a trained head and write pictures or deformed Gaussians, frame by frame.", "run",

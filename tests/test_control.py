@@ -206,6 +206,3 @@ def test_a_video_with_anothers_motion_and_drawn_blinks(tiny_dataset, wild, tmp_p
     run = egs.train(tiny_dataset, cfg, tmp_path / "run", device="cpu")
     video = egs.render(run, tiny_dataset.root / "audio.wav", poses=wild, blink=30, device="cpu")
     assert video.frames == 12 and video.path.name == "audio_dataset_4.mp4"
-    for given in (dict(poses="cycle"), dict(blink=17)):
-        with pytest.raises(InputError, match=f"audio together with {[*given][0]}"):
-            egs.render(run, device="cpu", **given)

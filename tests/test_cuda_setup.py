@@ -240,6 +240,7 @@ def run(tiny_dataset, tmp_path_factory):
 COMMANDS = {
     "train": lambda run, device: egs.train(run.dataset, run.config, run.root.parent / "new", device=device),
     "render": lambda run, device: egs.render(run, audio="no.wav", device=device),
+    "replay": lambda run, device: egs.replay(run, device=device),
     "evaluate": lambda run, device: egs.evaluate(run, device=device),
     "stream": lambda run, device: egs.stream(run, [], device=device),
     "export_frames": lambda run, device: egs.export_frames(run, "no.wav", device=device),

@@ -1,4 +1,4 @@
-"""From a trained run and a sound to a video."""
+"""From a trained run to a video: `render` drives the head with audio, `replay` shows the frames of its own clip."""
 from __future__ import annotations
 
 import time
@@ -17,7 +17,7 @@ from ..media.rates import FPS
 from ..training.run import Run
 from . import motion
 from .motion import Blink, Poses
-from .renderer import Renderer, audio_script, replay_script
+from .renderer import Renderer, Script, audio_script, replay_script
 
 
 @dataclass
@@ -25,8 +25,10 @@ class Video:
     """A finished video; shows itself in a notebook.
 
     Attributes:
-        path: the MP4. frames: their number. render_fps: network, rasteriser and background composite, the device
-            waited for (frames/s). total_fps: all of it, reading and video encoding included.
+        path: the MP4.
+        frames: their number.
+        render_fps: frames/s of network, rasteriser and background composite, the device waited for.
+        total_fps: frames/s of everything, reading and video encoding included.
     """
 
     path: Path
@@ -46,52 +48,81 @@ class Video:
         return f"{player.html(self.path)}<br><code>{escape(str(self))}</code>"
 
 
-def render(run: Run, audio: Optional[str | Path] = None, out: Optional[str | Path] = None,
-           features: Optional[str | Path] = None, poses: Optional[Poses] = None, blink: Optional[Blink] = None,
-           iteration: Optional[int] = None, start: float = 0.0, duration: Optional[float] = None, batch: int = 8,
-           split: Literal["train", "val", "all"] = "val", compare: bool = False,
-           device: Optional[str | torch.device] = None) -> Video:
-    """Drive a trained head and write an H.264/AAC MP4 at 25 fps.
+def render(run: Run, audio: str | Path, out: Optional[str | Path] = None, features: Optional[str | Path] = None,
+           poses: Poses = "cycle", blink: Blink = "dataset", iteration: Optional[int] = None, start: float = 0.0,
+           duration: Optional[float] = None, batch: int = 8, device: Optional[str | torch.device] = None) -> Video:
+    """Drive a trained head with audio and write an H.264/AAC MP4 at 25 fps.
 
     Args:
-        run: see `load_run`. audio: any sound file or video, any length and rate; None replays frames of the dataset.
+        run: see `load_run`.
+        audio: any audio file or video with sound, of any length and sample rate.
         out: the MP4; default: a name in the run's `renders/`.
-        features: .npy of [num_frames, 16, 29] for `audio` (the upstream contract); computed from the sound if None.
-        poses: with `audio`: `cycle` (default) plays the dataset's poses back and forth, `static` keeps its middle
-            pose, `orbit` moves the camera around that; another `Dataset` or its folder lends its head motion, back
-            and forth, around this head's mean pose; an array [F, 4, 4] or .npy is used as given: world-to-camera,
-            OpenCV axes, the world being the head's frame (see `Dataset.w2c`), one for each video frame or more.
-        blink: with `audio`: `dataset` (default) keeps the clip's lids; a number draws natural blinks, so many a minute
-            (people: 15-20; 0: never); an array [F] or .npy of 0 open ... 1 closed. The lids stay within what the
-            training frames show. Brows and gaze are the clip's.
+        features: .npy of [num_frames, 16, 29] for `audio` (the upstream contract); computed from the audio if None.
+        poses: `cycle` plays the dataset's poses back and forth, `static` keeps its middle pose, `orbit` moves the
+            camera around that; another `Dataset` or its folder lends its head motion, back and forth, around this
+            head's mean pose; an array [F, 4, 4] or .npy is used as given: world-to-camera, OpenCV axes, the world being
+            the head's frame (see `Dataset.w2c`), one for each video frame or more.
+        blink: `dataset` keeps the clip's eyelids; a number draws natural blinks at this rate per minute (people: 15-20;
+            0: never); an array [F] or .npy of 0 open ... 1 closed. The eyelids stay within what the training frames
+            show. Brows and gaze are the clip's.
         iteration: checkpoint, default the newest.
-        start, duration: the part of the sound (or split) in seconds. batch: frames at a time.
-        split: without `audio`: the frames to replay. compare: without `audio`: the video's own frame beside each.
+        start: where in the audio the video begins, in seconds.
+        duration: of the video, in seconds; default: to the end of the audio.
+        batch: frames rendered at a time.
+        device: default CUDA, else the CPU.
 
     Raises:
-        InputError: unusable sound, features that do not fit the sound or the run, poses or blinks that cannot be
-            used, unknown choice. DatasetError: `poses` is a folder without a dataset.
+        InputError: unusable audio, features that do not fit the audio or the run, poses or blinks that cannot be used,
+            an unknown choice.
+        DatasetError: no such checkpoint; `poses` is a folder without a dataset.
     """
-    if batch < 1:
-        raise InputError("batch of at least 1", str(batch), "Choose how many frames are rendered at a time.")
-    if compare and audio is not None:
-        raise InputError("compare=True without audio", f"audio={str(audio)!r}",
-                         "Another sound has no ground truth to compare with: leave one of the two out.")
-    if features is not None and audio is None:
-        raise InputError("audio together with features", "features alone", "Give the sound that they belong to.")
-    given = {name: value for name, value in (("poses", poses), ("blink", blink)) if value is not None}
-    if audio is None and given:
-        raise InputError(f"audio together with {' and '.join(given)}", "no audio",
-                         "A replay keeps the clip's own: give a sound, or leave this out.")
+    _check_batch(batch)
     number = run.pick(iteration)
     renderer = Renderer.from_run(run, number, device)
-    if audio is None:
-        script, name = replay_script(renderer, split, start, duration), f"{split}{'_compare' if compare else ''}"
-    else:
-        script = audio_script(renderer, audio, features, start=start, duration=duration, **given)
-        name = f"{Path(audio).stem}_{motion.label(given.get('poses', 'cycle'))}"
-    out = Path(out) if out is not None else run.root / "renders" / f"{name}_{number}.mp4"
-    out = check_target(out, ".mp4", audio, features)
+    script = audio_script(renderer, audio, features, poses, blink, start, duration)
+    name = f"{Path(audio).stem}_{motion.label(poses)}_{number}"
+    return _write(renderer, script, _target(run, out, name, audio, features), batch)
+
+
+def replay(run: Run, split: Literal["train", "val", "all"] = "val", out: Optional[str | Path] = None,
+           compare: bool = False, iteration: Optional[int] = None, start: float = 0.0, duration: Optional[float] = None,
+           batch: int = 8, device: Optional[str | torch.device] = None) -> Video:
+    """Render the frames of the clip that a head was trained on, with their own audio, and write them as an MP4.
+
+    Args:
+        run: see `load_run`.
+        split: which frames.
+        out: the MP4; default: a name in the run's `renders/`.
+        compare: put the ground truth beside each frame.
+        iteration: checkpoint, default the newest.
+        start: where in the split the video begins, in seconds.
+        duration: of the video, in seconds; default: to the end of the split.
+        batch: frames rendered at a time.
+        device: default CUDA, else the CPU.
+
+    Raises:
+        InputError: a part outside the split, or a place where no video can be written.
+        DatasetError: no such checkpoint or split.
+    """
+    _check_batch(batch)
+    number = run.pick(iteration)
+    renderer = Renderer.from_run(run, number, device)
+    script = replay_script(renderer, split, start, duration)
+    name = f"{split}{'_compare' if compare else ''}_{number}"
+    return _write(renderer, script, _target(run, out, name), batch, compare)
+
+
+def _check_batch(batch: int) -> None:
+    if batch < 1:
+        raise InputError("batch of at least 1", str(batch), "Choose how many frames are rendered at a time.")
+
+
+def _target(run: Run, out: Optional[str | Path], name: str, *sources: Optional[str | Path]) -> Path:
+    """Where the video goes; the files that it is made from are not overwritten."""
+    return check_target(Path(out) if out is not None else run.root / "renders" / f"{name}.mp4", ".mp4", *sources)
+
+
+def _write(renderer: Renderer, script: Script, out: Path, batch: int, compare: bool = False) -> Video:
     from ..media.video_writer import write_video
 
     began = time.perf_counter()
@@ -99,5 +130,3 @@ def render(run: Run, audio: Optional[str | Path] = None, out: Optional[str | Pat
         write_video(out, renderer.pictures(script, batch, bar, compare), script.wave, FPS)
     elapsed = time.perf_counter() - began
     return Video(out, len(script), len(script) / max(renderer.seconds, 1e-9), len(script) / elapsed)
-
-
