@@ -144,7 +144,7 @@ def test_faces_of_codes_open_as_the_tracked_mouth_does(sample_dataset, config):
     """The curve that is called for is compared with tracked openings: of tracked codes both must be the same."""
     ds = sample_dataset
     renderer = Renderer(new_head(ds, config), ds)
-    shown = landmark_metrics.aperture(inspection.faces_of(renderer, renderer.head.mouth.coefficients[:ds.num_train]))
+    shown = landmark_metrics.aperture(inspection.mean_faces(renderer, renderer.head.mouth.coefficients[:ds.num_train]))
     tracked = ds.aperture[:ds.num_train]
     assert np.corrcoef(shown, tracked)[0, 1] > 0.97
     assert shown.std() == pytest.approx(tracked.std(), rel=0.15)
@@ -154,7 +154,7 @@ def test_modes_are_drawn_two_standard_deviations_around_the_mean(sample_dataset,
     """Each of the four panels shows its own mode and no other."""
     renderer, codes = Renderer(new_head(sample_dataset, config), sample_dataset), torch.zeros(1, 8)
     codes[0, 1] = 2
-    mean, second = (inspection.faces_of(renderer, c)[0][LIPS] for c in (torch.zeros(1, 8), codes))
+    mean, second = (inspection.mean_faces(renderer, c)[0][LIPS] for c in (torch.zeros(1, 8), codes))
     lines = [np.column_stack(line.get_data()) for line in figures.mouth_modes(renderer).axes[1].lines]
     outer = lines[::2]
     assert np.abs(second - mean).max() > 0.01, "head units"
@@ -167,7 +167,7 @@ def test_mouth_is_centred_and_enlarged():
     """Also at the border of the picture, where the crop reaches outside."""
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[50:60, 4:16] = (255, 0, 0)
-    crop = inspection.mouth(picture, np.array([4, 50, 16, 60]), edge=96)
+    crop = inspection.crop_mouth(picture, np.array([4, 50, 16, 60]), edge=96)
     assert crop.shape == (96, 96, 3)
     red = crop[..., 0] > 128
     rows, columns = np.nonzero(red)

@@ -59,7 +59,7 @@ def test_a_head_brings_its_poses_and_the_torso_behind_each_frame(waiting, head, 
     assert waiting.for_head(head) is waiting
     batch = waiting.batch(IDS)
     given = waiting.conditions(batch["ids"])
-    assert torch.equal(given.w2c, POSES[IDS]) and torch.equal(given.pose, POSES[IDS])
+    assert torch.equal(given.w2c, POSES[IDS]) and torch.equal(given.network_pose, POSES[IDS])
     np.testing.assert_array_equal(given.eyes, waiting.ds.eyes[IDS])
     assert batch.pop("background").sub(torso(torso.codes[IDS])).abs().max() <= 0.6 / 255, "rounded to bytes once"
     assert batch.keys() == before.keys()

@@ -46,7 +46,7 @@ def test_audio_eye_and_camera_each_reach_the_picture(head, tiny_dataset):
     given = inputs(tiny_dataset)
     base = head.offsets(given)["means"]
     assert base.shape == (2, 478, 3)
-    for changed in ({"mouth": given.mouth + 1}, {"eyes": 1 - given.eyes}, {"pose": given.pose.flip(0)}):
+    for changed in ({"mouth": given.mouth + 1}, {"eyes": 1 - given.eyes}, {"pose": given.w2c.flip(0)}):
         # a hundredth of the offsets at least: with too small a start, sound is never learned
         assert (head.offsets(replace(given, **changed))["means"] - base).std() > 0.01 * base.std()
 
@@ -67,7 +67,7 @@ def test_each_part_of_the_face_sees_its_own_token(head, tiny_dataset):
         a, b = (head.deformation.decode(spatial, t)["means"] for t in tokens)
         return (a - b).abs().max()
 
-    audio, lids, camera = {"mouth": given.mouth + 1}, {"eyes": 1 - given.eyes}, {"pose": given.pose.flip(0)}
+    audio, lids, camera = {"mouth": given.mouth + 1}, {"eyes": 1 - given.eyes}, {"pose": given.w2c.flip(0)}
     assert change("mouth", **audio) > 0 and change("mouth", **lids) == change("mouth", **camera) == 0
     assert change("eyes", **lids) > 0 and change("eyes", **audio) == change("eyes", **camera) == 0
     assert min(change("rest", **changed) for changed in (audio, lids, camera)) > 0

@@ -7,6 +7,7 @@ import torch
 
 from egstalker_nb.data.conditions import Conditions
 from egstalker_nb.data.dataset import Dataset
+from egstalker_nb.model.head import Splats
 from egstalker_nb.model.mouth import Mouth
 from egstalker_nb.model.torso import Torso
 from egstalker_nb.rasterizer import rasterize
@@ -43,7 +44,8 @@ def scene():
     mouth = Mouth(COUNT)
     head = SimpleNamespace(cfg=SimpleNamespace(sh_degree=0), background=lambda ids: torso(torso.codes[ids]),
                            conditions=lambda ids, eyes: Conditions(mouth.coefficients[ids], eyes, head.w2c[ids]),
-                           shapes=lambda offsets, batch: {k: v.expand(batch, *v.shape) for k, v in shapes.items()})
+                           activated=lambda offsets, batch: Splats(**{k: v.expand(batch, *v.shape)
+                                                                      for k, v in shapes.items()}))
     w2c = torch.eye(4).repeat(COUNT, 1, 1)
     w2c[:, 2, 3] = 6.0
     w2c = moved(w2c, 0.1 * torch.randn(COUNT, 6, generator=g))

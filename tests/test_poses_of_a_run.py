@@ -183,7 +183,7 @@ def cameras(monkeypatch):
     for module in (head, inspection):
         monkeypatch.setattr(module, "rasterize", rasterize)
     monkeypatch.setattr(deformation.Deformation, "tokens", lambda self, given: (
-        told.extend(given.pose.detach().numpy()) or tokens(self, given)))
+        told.extend(given.network_pose.detach().numpy()) or tokens(self, given)))
     return drawn, told
 
 

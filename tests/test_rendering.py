@@ -1,4 +1,6 @@
 """Protects: the video fits its sound, poses never jump, and features that do not belong are refused."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -138,3 +140,14 @@ def test_command_line_takes_a_dataset_and_a_rate(run, speech, tmp_path):
     assert cli.main(["render", str(run.root), "--audio", str(speech), "--out", str(out), "--duration", "0.2",
                      "--poses", place, "--blink", "20"]) == 0
     assert probe(out).num_frames == 5
+
+
+def test_the_camera_and_the_pose_that_the_network_gets_stay_apart(run):
+    """Batches with and without a pose of their own follow each other through the same memory."""
+    renderer = Renderer.from_run(run, device="cpu")
+    given = renderer.conditions(range(2))
+    turned = replace(given, w2c=given.w2c.flip(0), pose=given.w2c)
+    apart = [Renderer.from_run(run, device="cpu").batch(some)[0] for some in (given, turned)]
+    for some, wanted in zip((given, turned, given), (*apart, apart[0])):
+        assert torch.equal(renderer.batch(some)[0], wanted)
+    assert not torch.equal(*apart)

@@ -73,7 +73,7 @@ def timeline(renderer: Renderer, script: Script) -> Timeline:
     given = renderer.conditions_of(script)
     names = channel_names(renderer.ds.encoder, script.features.shape[2])
     return Timeline(script.wave, script.features, tuple(names), script.silent,
-                    aperture(inspection.faces_of(renderer, given.mouth)),
+                    aperture(inspection.mean_faces(renderer, given.mouth)),
                     attention_of_parts(renderer.head, given).cpu().numpy())
 
 

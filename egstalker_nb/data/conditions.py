@@ -16,8 +16,8 @@ class Conditions:
         mouth: [B, 8] float32 mouth coefficients, see `Mouth`.
         eyes: [B, 7] float32 lids, brows and gaze, see `upper_face`.
         w2c: [B, 4, 4] float32 world-to-camera, OpenCV axes: the camera.
-        pose: [B, 4, 4] float32, the head pose that the network is conditioned on. The same as `w2c` unless given: a
-            camera outside the clip's range would make the network extrapolate.
+        pose: [B, 4, 4] float32, the head pose that the network is conditioned on; None: `w2c`. To be given where the
+            camera leaves the clip's range: the network would extrapolate.
     """
 
     mouth: Tensor
@@ -25,9 +25,10 @@ class Conditions:
     w2c: Tensor
     pose: Optional[Tensor] = None
 
-    def __post_init__(self) -> None:
-        if self.pose is None:
-            object.__setattr__(self, "pose", self.w2c)
+    @property
+    def network_pose(self) -> Tensor:
+        """[B, 4, 4]: `pose`, or `w2c` where it is not given."""
+        return self.w2c if self.pose is None else self.pose
 
     def __len__(self) -> int:
         return len(self.w2c)
@@ -38,13 +39,19 @@ class Conditions:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Conditions:
         """The same with every tensor replaced by what `function` makes of it."""
-        return Conditions(*(function(getattr(self, f.name)) for f in fields(self)))
+        tensors = (getattr(self, f.name) for f in fields(self))
+        return Conditions(*(None if x is None else function(x) for x in tensors))
 
     def to(self, device: torch.device) -> Conditions:
         """The same on a device."""
         return self.map(lambda x: x.to(device))
 
+    def clone(self) -> Conditions:
+        """The same with tensors of its own, `pose` included."""
+        return Conditions(self.mouth.clone(), self.eyes.clone(), self.w2c.clone(), self.network_pose.clone())
+
     def copy_(self, other: Conditions) -> None:
-        """Overwrite the tensors in place, as a recorded CUDA graph that reads them needs."""
-        for f in fields(self):
-            getattr(self, f.name).copy_(getattr(other, f.name))
+        """Overwrite the tensors of a `clone` in place, as a recorded CUDA graph that reads them needs."""
+        for own, given in ((self.mouth, other.mouth), (self.eyes, other.eyes), (self.w2c, other.w2c),
+                           (self.network_pose, other.network_pose)):
+            own.copy_(given)

@@ -16,13 +16,13 @@ from ..face.regions import part_landmarks, share_of_parts
 from .mouth import MODES
 
 TOKENS = ("audio", "eye", "camera", "null")
-#: what each part of the face may see of them (see `ESAA`); columns of `share_of_parts`
+#: the tokens that each part of the face attends to (see `ESAA`); columns of `share_of_parts`
 VIEWS = {"rest": TOKENS, "mouth": ("audio", "null"), "eyes": ("eye", "null")}
 CAMERA_DIM = 12     # a rotation matrix and a translation
 
 
 def keep_scale(module: nn.Module) -> None:
-    """Start linear layers so that signals keep their size: with torch's defaults sound reaches the offsets a
+    """Initialise linear layers so that signals keep their scale: with torch's defaults audio reaches the offsets a
     thousand times weaker than position does, and mouths hardly learn to move."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
@@ -51,11 +51,17 @@ class TaylorKAN(nn.Module):
 
 
 class TriPlane(nn.Module):
-    """Features of points: three planes at several resolutions, multiplied over the planes, joined over resolutions."""
+    """Features of points: three planes at several resolutions, multiplied over planes, concatenated over resolutions.
+
+    Args:
+        resolutions: cells along each axis, one set of planes per entry.
+        channels: of each plane.
+        bounds: half the edge of the cube that the planes cover, head units.
+    """
 
     AXES = (slice(0, 2), slice(0, 3, 2), slice(1, 3))  # xy, xz, yz; as slices, which CUDA graphs can capture
 
-    def __init__(self, resolutions: tuple, channels: int, bounds: float):
+    def __init__(self, resolutions: tuple[int, ...], channels: int, bounds: float):
         super().__init__()
         self.bounds = bounds
         self.planes = nn.ParameterList(
@@ -73,17 +79,24 @@ class TriPlane(nn.Module):
 
 
 class ESAA(nn.Module):
-    """Efficient spatial-audio attention: Gaussians look at agents, agents look at the tokens.
+    """Efficient spatial-audio attention (agent attention): Gaussians attend to agents, agents attend to the tokens.
 
-    Every agent comes three times, for the parts of the face (see `VIEWS`): Gaussians of lips, chin and jaw see the
-    audio token only, those of lids and brows the eye token only, all others everything. Eyes and camera tell the
-    frames of a short clip apart, so a mouth that sees them learns the clip by heart instead of the sound, and lids
-    that hear the sound do not close unless it says so (upstream lets both).
+    Every agent comes three times, once for each part of the face (see `VIEWS`): Gaussians of lips, chin and jaw attend
+    to the audio token only, those of eyelids and brows to the eye token only, all others to all tokens. Eyes and camera
+    tell the frames of a short clip apart, so a mouth that attends to them memorises the clip instead of learning from
+    audio, and eyelids that attend to audio do not close unless it predicts so (upstream allows both).
 
     Agents are learned. Upstream pools them from neighbouring rows of the queries, which depends on the order of the
-    Gaussians in memory, and that changes with every densification. With learned agents a Gaussian's weights over
+    Gaussians in memory, and that changes with every densification step. With learned agents a Gaussian's weights over
     agents do not depend on the frame either, so a frame costs one small product per head.
+
+    Args:
+        width: of features and tokens.
+        heads: attention heads.
+        agents: agents of each view.
     """
+
+    hidden: Tensor
 
     def __init__(self, width: int, heads: int, agents: int):
         super().__init__()
@@ -97,34 +110,68 @@ class ESAA(nn.Module):
         keep_scale(self)
 
     def spatial_weights(self, feature: Tensor, parts: Tensor) -> Tensor:
-        """Attention of N Gaussians over M agents of each view: feature [N, W], shares of the parts [N, 3] ->
-        [N, heads * 3M]; the same for every frame."""
-        ask = self.query.weight.unflatten(0, (self.heads, self.dim)).transpose(1, 2) @ self.agents.transpose(1, 2)
+        """Attention of N Gaussians over the M agents of each view; the same for every frame.
+
+        Args:
+            feature: [N, W].
+            parts: [N, 3] share of each Gaussian in the parts of the face, see `share_of_parts`.
+
+        Returns:
+            [N, heads * 3M].
+        """
+        query = self.query.weight.unflatten(0, (self.heads, self.dim)).transpose(1, 2) @ self.agents.transpose(1, 2)
         bias = (self.agents @ self.query.bias.reshape(self.heads, self.dim, 1))[..., 0]      # [heads, M]
-        scores = feature @ ask.transpose(0, 1).flatten(1) + bias.flatten()                   # one product for all heads
+        scores = feature @ query.transpose(0, 1).flatten(1) + bias.flatten()                 # one product for all heads
         weights = (scores.unflatten(1, bias.shape) / self.dim ** 0.5).softmax(-1)            # [N, heads, M]
         return (weights[:, :, None] * parts[:, None, :, None]).flatten(1)
 
     def token_weights(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention of agents over tokens: tokens [B, T, W] -> ([B, heads, 3M, T], values [B, heads, T, dim])."""
+        """Attention of agents over tokens.
+
+        Args:
+            tokens: [B, T, W].
+
+        Returns:
+            weights [B, heads, 3M, T] and values [B, heads, T, dim].
+        """
         b, t, _ = tokens.shape
         key, value = self.key_value(tokens).reshape(b, t, 2, self.heads, self.dim).permute(2, 0, 3, 1, 4)
         scores = self.agents @ key.transpose(2, 3) / self.dim ** 0.5             # [B, heads, M, T]
         return (scores[:, :, None] + self.hidden[:, None]).softmax(-1).flatten(2, 3), value
 
     def forward(self, feature: Tensor, spatial: Tensor, tokens: Tensor) -> Tensor:
-        """Add what Gaussians see to their features [N, W]: spatial [N, heads * 3M], tokens [B, T, W] -> [B, N, W].
+        """Add the attended values to the Gaussians' features.
 
-        The output layer is applied to what the few agents saw, before the many Gaussians look at them.
+        The output layer is applied to the values of the few agents, before the many Gaussians attend to them.
+
+        Args:
+            feature: [N, W].
+            spatial: [N, heads * 3M], see `spatial_weights`.
+            tokens: [B, T, W].
+
+        Returns:
+            [B, N, W].
         """
         weights, value = self.token_weights(tokens)
         out = self.out.weight.unflatten(1, (self.heads, self.dim)).permute(1, 2, 0)          # [heads, dim, W]
-        seen = (weights @ value @ out).flatten(1, 2)                                         # [B, heads * 3M, W]
-        return torch.baddbmm((feature + self.out.bias)[None], spatial.expand(len(tokens), -1, -1), seen)
+        attended = (weights @ value @ out).flatten(1, 2)                                     # [B, heads * 3M, W]
+        return torch.baddbmm((feature + self.out.bias)[None], spatial.expand(len(tokens), -1, -1), attended)
 
 
 class Deformation(nn.Module):
-    """Offsets of every Gaussian for given audio, eyes and camera; zero at the start of the fine stage."""
+    """Offsets of every Gaussian for given audio, eyes and camera; zero at the start of the fine stage.
+
+    Args:
+        cfg: sizes, dropout and noise.
+        pose_mean: [12] mean of the training frames' poses (rotation matrix and translation).
+        pose_std: [12] their standard deviation.
+        mean_face: [478, 3] head frame, tells the parts of the face.
+    """
+
+    mouth_landmarks: Tensor
+    eye_landmarks: Tensor
+    pose_mean: Tensor
+    pose_std: Tensor
 
     def __init__(self, cfg: Config, pose_mean: Tensor, pose_std: Tensor, mean_face: Tensor):
         super().__init__()
@@ -142,14 +189,14 @@ class Deformation(nn.Module):
         self.outputs = {"means": 3, "scales": 3, "quats": 4, "opacities": 1, "sh": 3 * (cfg.sh_degree + 1) ** 2}
         self.trunk = nn.Linear(width, width * len(self.outputs))  # the first layer of all five heads in one product
         self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in self.outputs.items()})
-        for head in self.heads.values():
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        for layer in self.heads.values():
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
     def tokens(self, given: Conditions) -> Tensor:
         """Conditions of B frames -> [B, 4, W] in the order of `TOKENS`."""
         mouth, eyes = given.mouth, given.eyes
-        pose = torch.cat([given.pose[:, :3, :3].flatten(1), given.pose[:, :3, 3]], 1)
+        pose = torch.cat([given.network_pose[:, :3, :3].flatten(1), given.network_pose[:, :3, 3]], 1)
         pose = (pose - self.pose_mean) / self.pose_std
         if self.training and self.cfg.mouth_noise:
             mouth = mouth + self.cfg.mouth_noise * torch.randn_like(mouth)
@@ -161,20 +208,29 @@ class Deformation(nn.Module):
         return torch.stack([audio, eye, camera, null], 1)
 
     def spatial(self, means: Tensor) -> tuple[Tensor, Tensor]:
-        """What does not depend on the frame: features [N, W] and weights over agents [N, heads * 3M]."""
+        """The part that does not depend on the frame: means [N, 3] -> features [N, W], weights [N, heads * 3M]."""
         feature = self.triplane(means)
         parts = share_of_parts(means, self.mouth_landmarks, self.eye_landmarks)
         return feature, self.attention.spatial_weights(feature, parts)
 
     def decode(self, spatial: tuple[Tensor, Tensor], tokens: Tensor) -> dict[str, Tensor]:
-        """Offsets: means [B, N, 3], scales [B, N, 3], quats [B, N, 4], opacities [B, N, 1], sh [B, N, 3K]."""
+        """Offsets of the Gaussians, before activation.
+
+        Args:
+            spatial: see `spatial`.
+            tokens: [B, 4, W], see `tokens`.
+
+        Returns:
+            means [B, N, 3], scales [B, N, 3], quats [B, N, 4], opacities [B, N, 1], sh [B, N, 3K].
+        """
         feature, weights = spatial
         # half precision where nothing is learned: a few parts in a thousand of an offset, and half the memory traffic
         with torch.autocast("cuda", torch.bfloat16, enabled=feature.is_cuda and not torch.is_grad_enabled()):
             hidden = F.relu(self.trunk(F.relu(self.attention(feature, weights, tokens))))
             # the five heads in one product, with a few rows of zeros: tensor cores want a multiple of 8
             unused = -sum(self.outputs.values()) % 8
-            weight = F.pad(torch.block_diag(*(head.weight for head in self.heads.values())), (0, 0, 0, unused))
-            bias = F.pad(torch.cat([head.bias for head in self.heads.values()]), (0, unused))
+            layers = [layer for layer in self.heads.values() if isinstance(layer, nn.Linear)]
+            weight = F.pad(torch.block_diag(*(layer.weight for layer in layers)), (0, 0, 0, unused))
+            bias = F.pad(torch.cat([layer.bias for layer in layers]), (0, unused))
             values = F.linear(hidden, weight, bias)
         return dict(zip(self.outputs, values.float().split([*self.outputs.values(), unused], -1)))

@@ -1,11 +1,7 @@
-"""The talking head: canonical Gaussians and the network that deforms them by audio, eyes and pose.
-
-After EGSTalker: a tri-plane gives each Gaussian a feature; the efficient spatial-audio attention (ESAA) lets it
-look at four tokens (audio, eye, camera, null); five heads turn the result into offsets.
-"""
+"""The talking head: canonical Gaussians, the network that deforms them, the mouth and the torso, as one module."""
 from __future__ import annotations
 
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +15,40 @@ from .mouth import Mouth
 from .torso import Torso
 
 
+class Splats(NamedTuple):
+    """Activated Gaussians of B frames, in the order in which `rasterize` takes them.
+
+    Attributes:
+        means: [B, N, 3] head frame.
+        quats: [B, N, 4] wxyz, of any length.
+        scales: [B, N, 3] standard deviations, head units.
+        opacities: [B, N] 0...1.
+        colors: [B, N, K, 3] spherical harmonics.
+    """
+
+    means: Tensor
+    quats: Tensor
+    scales: Tensor
+    opacities: Tensor
+    colors: Tensor
+
+
 class Head(nn.Module):
-    """A talking head: canonical Gaussians, their deformation, the mouth's shapes and the torso behind them.
+    """A talking head: canonical Gaussians, their deformation, the shape model of the mouth, the torso behind them.
 
     The world is the head's own frame, so moving the head means moving the camera.
 
     Attributes:
+        cfg: the configuration that it is trained with.
         gaussians: a ParameterDict in gsplat's layout (see `make_gaussians`).
+        deformation: the network.
+        mouth: the shape model of the mouth.
+        torso: the layer behind the splats.
         w2c: [N, 4, 4] float32 world-to-camera, OpenCV axes: the poses of the dataset's frames that the head was trained
-            on. They begin as tracked (`Dataset.w2c`) and are refined in training; a frame is drawn with these.
+            on. They begin as tracked (`Dataset.w2c`) and are refined in training; a frame is rendered with these.
     """
+
+    w2c: Tensor
 
     def __init__(self, cfg: Config, gaussians: nn.ParameterDict, deformation: Deformation, mouth: Mouth, torso: Torso,
                  w2c: Tensor):
@@ -39,8 +59,15 @@ class Head(nn.Module):
         self.register_buffer("w2c", w2c)
 
     @classmethod
-    def blank(cls, cfg: Config, points: int, frames: int, size: int) -> "Head":
-        """A head of the right shapes for a checkpoint of `points` Gaussians, trained on `frames` of `size` px."""
+    def blank(cls, cfg: Config, points: int, frames: int, size: int) -> Head:
+        """A head of the right shapes for loading a checkpoint.
+
+        Args:
+            cfg: the configuration that it was trained with.
+            points: number of Gaussians.
+            frames: of the dataset.
+            size: edge of its images, px.
+        """
         gaussians = make_gaussians(torch.randn(max(points, 4), 3), torch.zeros(max(points, 4), 3), cfg.sh_degree)
         network = Deformation(cfg, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM), torch.zeros(478, 3))
         return cls(cfg, gaussians, network, Mouth(frames), Torso.blank(size, frames), torch.eye(4).repeat(frames, 1, 1))
@@ -49,10 +76,10 @@ class Head(nn.Module):
         return len(self.gaussians["means"])
 
     def spatial(self) -> tuple[Tensor, Tensor]:
-        """The frame-independent part of the network; pass it to `render` when many frames follow."""
+        """The frame-independent part of the network; pass it to `render` where many frames follow."""
         return self.deformation.spatial(self.gaussians["means"].detach())
 
-    def shapes(self, offsets: Optional[dict[str, Tensor]], batch: int) -> dict[str, Tensor]:
+    def activated(self, offsets: Optional[dict[str, Tensor]], batch: int) -> Splats:
         """Gaussians of `batch` frames, activated for the rasteriser (offsets None: the canonical head)."""
         g = self.gaussians
         sh = torch.cat([g["sh0"], g["shN"]], 1)                       # [N, K, 3]
@@ -60,11 +87,10 @@ class Head(nn.Module):
         raw = {k: v.expand(batch, *v.shape) for k, v in raw.items()}
         if offsets is not None:
             raw = {k: v + offsets[k].reshape(v.shape) for k, v in raw.items()}
-        return {"means": raw["means"], "quats": raw["quats"], "scales": raw["scales"].exp(),
-                "opacities": raw["opacities"].sigmoid(), "colors": raw["sh"]}
+        return Splats(raw["means"], raw["quats"], raw["scales"].exp(), raw["opacities"].sigmoid(), raw["sh"])
 
     def conditions(self, ids: Tensor, eyes: Tensor) -> Conditions:
-        """What frames of the clip are drawn from.
+        """What frames of the clip are rendered from.
 
         Args:
             ids: [B] int64 their numbers.
@@ -86,15 +112,19 @@ class Head(nn.Module):
         """Render B frames from their offsets (None: the canonical head).
 
         Args:
-            offsets: see `offsets()`. w2c: [B, 4, 4]. K: [3, 3] px. size: picture edge in px.
-            background: [B, size, size, 3] 0...1, black if None. isect_capacity: see `rasterize`.
+            offsets: see `offsets()`.
+            w2c: [B, 4, 4] world-to-camera.
+            K: [3, 3] intrinsics, px.
+            size: edge of the images, px.
+            background: [B, size, size, 3] 0...1, black if None.
+            isect_capacity: see `rasterize`.
 
         Returns:
             rgb [B, size, size, 3] composite (not clamped), alpha [B, size, size, 1], info of the rasteriser.
         """
         batch = len(w2c)
-        rgb, alpha, info = rasterize(**self.shapes(offsets, batch), viewmats=w2c[:, None],
-                                     Ks=K.expand(batch, 1, 3, 3), width=size, height=size,
+        splats, Ks = self.activated(offsets, batch), K.expand(batch, 1, 3, 3)
+        rgb, alpha, info = rasterize(*splats, w2c[:, None], Ks, size, size,
                                      sh_degree=self.cfg.sh_degree, isect_capacity=isect_capacity,
                                      backgrounds=None if background is None else background[:, None])
         return rgb.squeeze(1), alpha.squeeze(1), info
@@ -108,7 +138,7 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def attention(self, given: Conditions) -> Tensor:
-        """How much each Gaussian looks at each token, mean over attention heads: [B, N, 4], rows sum to 1."""
+        """Attention of each Gaussian on each token, mean over attention heads: [B, N, 4], rows sum to 1."""
         esaa = self.deformation.attention
         weights, _ = esaa.token_weights(self.deformation.tokens(given))  # [B, heads, 3M, T]
         return self.spatial()[1] @ weights.flatten(1, 2) / esaa.heads

@@ -1,6 +1,6 @@
-"""The torso as a layer of its own: a learned picture that follows the head, over the clean plate.
+"""The torso as a layer of its own: a learned image that follows the head, over the clean plate.
 
-Nothing of it is lent from a frame of the video, so that it can be drawn for any head pose and for any length.
+It is not copied from frames of the video, so that it can be rendered for any head pose and for any length.
 """
 from __future__ import annotations
 
@@ -8,24 +8,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CODES = 8           # numbers that say how the torso of a frame is bent
-POSE = 6            # numbers of a head pose: rotation (against the mean, about rad) and shift (head units)
-CHANNELS = 6        # of a field: shift x and y (half pictures), red, green, blue and opacity
+CODES = 8           # coefficients that describe the deformation of the torso in a frame
+POSE = 6            # numbers of a head pose: rotation (against the mean, about rad) and translation (head units)
+CHANNELS = 6        # of a field: shift x and y (half images), red, green, blue and opacity
 GRID = 12           # control points of a field along each axis
 
 
 class Torso(nn.Module):
     """What lies behind the splats: plate and torso.
 
-    A picture of the torso with opacity is bent by a smooth field and laid over the plate. The field is a sum of
-    learned ones, weighed by the codes of a frame. They change colours a little as well, for the shadow of the chin.
+    An image of the torso with opacity is warped by a smooth field and composited over the plate. The field is a linear
+    combination of learned ones, its coefficients the codes of a frame. It changes colours a little as well, for the
+    shadow of the chin.
 
     Attributes:
-        plate: [S, S, 3] uint8. picture: [4, S, S] uint8, colours and opacity. fields: [CODES, CHANNELS, GRID, GRID].
-        codes: [N, CODES] of the dataset's frames; validation frames have theirs from the pose alone.
-        turned: [3, 3] and shifted: [3], the mean training pose; spread, low, high: [POSE], standard deviation and
-            range around it. mix: [POSE, CODES], from poses to codes.
+        plate: [S, S, 3] uint8, the clean background.
+        picture: [4, S, S] uint8, colours and opacity of the torso.
+        fields: [CODES, CHANNELS, GRID, GRID].
+        codes: [N, CODES] of the dataset's frames; those of validation frames follow from the pose alone.
+        turned: [3, 3] rotation of the mean training pose.
+        shifted: [3] translation of the mean training pose, head units.
+        spread: [POSE] standard deviation of the training poses around it.
+        low, high: [POSE] their range, in standard deviations.
+        mix: [POSE, CODES] from poses to codes.
     """
+
+    picture: Tensor
+    plate: Tensor
+    codes: Tensor
+    turned: Tensor
+    shifted: Tensor
+    spread: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, size: int, num_frames: int):
         super().__init__()
@@ -38,7 +53,7 @@ class Torso(nn.Module):
             self.register_buffer(name, value)
 
     @classmethod
-    def blank(cls, size: int, num_frames: int) -> "Torso":
+    def blank(cls, size: int, num_frames: int) -> Torso:
         """A layer of the right shapes for loading a checkpoint; size in px."""
         return cls(size, num_frames)
 
@@ -49,17 +64,18 @@ class Torso(nn.Module):
     def codes_of(self, w2c: Tensor) -> Tensor:
         """Codes [B, CODES] for head poses [B, 4, 4].
 
-        Poses beyond those of the training frames count as the last ones inside: neither an orbit nor another clip's
-        poses bend the torso as it never was.
+        Poses outside the range of the training frames are clamped to it: neither an orbit nor another clip's poses
+        deform the torso in a way that was never seen.
         """
         return self.pose_of(w2c) @ self.mix
 
     def pose_of(self, w2c: Tensor) -> Tensor:
-        """Head poses [B, 4, 4] against the mean one in standard deviations, kept within the range: [B, POSE]."""
+        """Head poses [B, 4, 4] relative to the mean one, in standard deviations, clamped to the range: [B, POSE]."""
         return (self.away(w2c) / self.spread).clamp(self.low, self.high)
 
     def away(self, w2c: Tensor) -> Tensor:
-        """Rotation (sine of the angle times the axis) and shift of heads [B, 4, 4] against the mean: [B, POSE]."""
+        """Rotation (sine of the angle times the axis) and translation of heads [B, 4, 4] relative to the mean pose:
+        [B, POSE]."""
         turn = w2c[:, :3, :3] @ self.turned.T
         skew = (turn - turn.transpose(1, 2)) / 2
         return torch.cat([skew[:, 2, 1, None], skew[:, 0, 2, None], skew[:, 1, 0, None],
@@ -70,14 +86,20 @@ class Torso(nn.Module):
         return self.plate.permute(2, 0, 1).float() / 255
 
     def layer(self, codes: Tensor, picture: Tensor, plate: Tensor, top: int = 0) -> Tensor:
-        """Bend `picture` [4, S, S] by `codes` [B, CODES] and lay it over `plate` [3, S, S]; any S.
+        """Warp the image of the torso and composite it over the plate.
+
+        Args:
+            codes: [B, CODES].
+            picture: [4, S, S] 0...1; any S.
+            plate: [3, S, S] 0...1.
+            top: first row that is rendered.
 
         Returns:
             [B, 3, S - top, S] 0...1, the rows from `top` down.
         """
         size = picture.shape[-1]
         field = torch.einsum("bk,kcgh->bcgh", codes, self.fields)
-        # cubic first, so that control points cannot be seen; then linear, which is cheap
+        # cubic first, so that control points do not show; then linear, which is cheap
         field = F.interpolate(field, (4 * GRID, 4 * GRID), mode="bicubic", align_corners=True)
         field = F.interpolate(field, (size, size), mode="bilinear", align_corners=True)[:, :, top:]
         at = (torch.arange(size, device=codes.device) + 0.5) * (2 / size) - 1

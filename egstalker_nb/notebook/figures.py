@@ -16,7 +16,7 @@ from ..face.pose_math import euler
 from ..media.audio import steps_of
 from ..media.rates import FPS, SAMPLES_PER_FRAME
 from ..metrics.image_metrics import psnr
-from ..rendering.inspection import faces_of, mouth, offsets, paint_values, project_points, render_frames
+from ..rendering.inspection import crop_mouth, mean_faces, offsets, paint_values, project_points, render_frames
 from ..rendering.motion import middle_frame
 from ..rendering.renderer import Renderer
 from ..speech.encoders import channel_names
@@ -190,7 +190,7 @@ def faces_and_mouths(shown: dict[str, np.ndarray], rects: np.ndarray, names: Seq
     half = np.median((corners[:, 1] - corners[:, 0]).max(1)) / 2  # one scale for all, so that mouths can be compared
     rects = np.concatenate([corners.mean(1) - half, corners.mean(1) + half], 1)
     faces = [list(images) for images in shown.values()]
-    mouths = [[mouth(image, rect) for image, rect in zip(images, rects)] for images in shown.values()]
+    mouths = [[crop_mouth(image, rect) for image, rect in zip(images, rects)] for images in shown.values()]
     titles = [f"{kind}, {name}{part}" for part in ("", ": mouth") for kind in shown for name in names]
     return plots.pictures([p for row in faces + mouths for p in row], titles, columns=len(names), edge=1.9)
 
@@ -202,7 +202,7 @@ def mouth_modes(renderer: Renderer, count: int = 4) -> Figure:
     share = mouth.spread.square() / mouth.spread.square().sum()
     for k, axis in enumerate(axes):
         codes = torch.outer(share.new_tensor((-2, 0, 2)), torch.eye(len(share)).to(share)[k])
-        for style, face in enumerate(faces_of(renderer, codes)):
+        for style, face in enumerate(mean_faces(renderer, codes)):
             for outline in (LIPS, INNER_LIPS):
                 plots.curve(axis, *face[[*outline, outline[0]]].T, style=style)
         plots.label(axis, "right (head units)", "down (head units)",

@@ -15,13 +15,13 @@ from ..face.landmarks import LIP_MARGIN, LIPS, rectangles
 from ..rasterizer import rasterize
 from .renderer import Renderer
 
-VISIBLE = 0.02              # below this opacity a pixel shows no painted value
+VISIBLE = 0.02  # opacity below which a pixel shows no value
 
 
 def render_frames(renderer: Renderer, ids: Sequence[int], batch: int = 8) -> np.ndarray:
-    """Frames `ids` of its clip as the head shows them, [len(ids), S, S, 3] uint8 composites."""
-    head, ids = renderer.head, list(ids)
-    frames, out = Frames(renderer.ds, ids, renderer.device, place="disk").for_head(head), []
+    """Frames `ids` of its clip as the head renders them, [len(ids), S, S, 3] uint8 composites."""
+    ids, out = list(ids), []
+    frames = Frames(renderer.ds, ids, renderer.device, place="disk").for_head(renderer.head)
     for begin in range(0, len(ids), batch):
         given = frames.batch(ids[begin:begin + batch])
         rgb, _ = renderer.batch(frames.conditions(given["ids"]), given["background"])
@@ -48,33 +48,52 @@ def offsets(renderer: Renderer, ids: Sequence[int]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def paint_values(renderer: Renderer, i: int, values: Tensor) -> np.ndarray:
-    """Several values per Gaussian [N, D] as they are seen in frame i: [S, S, D] float32, NaN where there is no head."""
-    head, ds, device, count = renderer.head, renderer.ds, renderer.device, values.shape[1]
-    shape, K, w2c = head.shapes(None, 1), renderer.K[None, None], head.w2c[i][None, None]
+    """Render values of the canonical Gaussians in place of their colours.
+
+    Args:
+        renderer: of the head.
+        i: frame of the clip whose pose is used.
+        values: [N, D] several values per Gaussian.
+
+    Returns:
+        [S, S, D] float32, NaN where there is no head.
+    """
+    head, ds, count = renderer.head, renderer.ds, values.shape[1]
+    splats, K, w2c = head.activated(None, 1), renderer.K[None, None], head.w2c[i][None, None]
     out = np.empty((ds.size, ds.size, count), np.float32)
     for first in range(0, count, 3):  # three at a time, which is what both rasterisers are fastest at
-        three = values[:, first:first + 3].to(device)
-        shape["colors"] = torch.nn.functional.pad(three, (0, 3 - three.shape[1]))[None]
-        rgb, alpha, _ = rasterize(**shape, viewmats=w2c, Ks=K, width=ds.size, height=ds.size)
-        rgb, alpha = rgb[0, 0].cpu().numpy(), alpha[0, 0].cpu().numpy()
-        seen = np.where(alpha > VISIBLE, rgb / np.maximum(alpha, VISIBLE), np.nan)
-        out[..., first:first + 3] = seen[..., :three.shape[1]]
+        three = values[:, first:first + 3].to(renderer.device)
+        colors = torch.nn.functional.pad(three, (0, 3 - three.shape[1]))[None]
+        rgb, alpha, _ = rasterize(*splats._replace(colors=colors), w2c, K, ds.size, ds.size)
+        image, opacity = rgb[0, 0].cpu().numpy(), alpha[0, 0].cpu().numpy()
+        mean = np.where(opacity > VISIBLE, image / np.maximum(opacity, VISIBLE), np.nan)
+        out[..., first:first + 3] = mean[..., :three.shape[1]]
     return out
 
 
-def crop(picture: np.ndarray, window: Sequence[float], aspect: float, width: int = 180) -> np.ndarray:
-    """A window (centre x, y and width, px) of a picture, enlarged to [width / aspect, width, 3] uint8."""
+def crop(image: np.ndarray, window: Sequence[float], aspect: float, width: int = 180) -> np.ndarray:
+    """Cut a window out of an image and enlarge it.
+
+    Args:
+        image: [H, W, 3] uint8.
+        window: centre x, y and width, px.
+        aspect: width over height.
+        width: of the result, px.
+
+    Returns:
+        [width / aspect, width, 3] uint8.
+    """
     height, scale = round(width / aspect), width / window[2]
     half = (scale - 1) / 2  # OpenCV puts pixel centres on whole numbers
-    place = np.float32([[scale, 0, width / 2 - scale * window[0] + half],
-                        [0, scale, height / 2 - scale * window[1] + half]])
-    return cv2.warpAffine(picture, place, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    affine = np.array([[scale, 0, width / 2 - scale * window[0] + half],
+                       [0, scale, height / 2 - scale * window[1] + half]], np.float32)
+    return cv2.warpAffine(image, affine, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
-def mouth(picture: np.ndarray, rect: np.ndarray, edge: int = 128) -> np.ndarray:
+def crop_mouth(image: np.ndarray, rect: np.ndarray, edge: int = 128) -> np.ndarray:
     """The square around a lip rectangle (x0, y0, x1, y1 px), enlarged to [edge, edge, 3] uint8."""
     width = 1.2 * max(rect[2] - rect[0], rect[3] - rect[1], 4)
-    return crop(picture, ((rect[0] + rect[2]) / 2, (rect[1] + rect[3]) / 2, width), 1.0, edge)
+    return crop(image, ((rect[0] + rect[2]) / 2, (rect[1] + rect[3]) / 2, width), 1.0, edge)
 
 
 def lip_rects(ds: Dataset, w2c: np.ndarray) -> np.ndarray:
@@ -83,8 +102,9 @@ def lip_rects(ds: Dataset, w2c: np.ndarray) -> np.ndarray:
     return rectangles(np.stack([project_points(ds, pose, face)[0] for pose in w2c]), LIPS, LIP_MARGIN, ds.size)
 
 
-def faces_of(renderer: Renderer, codes: Tensor) -> np.ndarray:
-    """The mean face seen from the front with the mouths of codes [F, 8]: [F, 478, 2] head units, right and down."""
-    faces = np.repeat(renderer.ds.mean_face[None, :, :2], len(codes), 0)
-    faces[:, LOWER] += renderer.head.mouth.decode(codes).cpu().numpy().reshape(len(codes), len(LOWER), 2)
+def mean_faces(renderer: Renderer, coefficients: Tensor) -> np.ndarray:
+    """The mean face from the front with these mouth coefficients [F, 8]: [F, 478, 2] head units, right and down."""
+    faces = np.repeat(renderer.ds.mean_face[None, :, :2], len(coefficients), 0)
+    shapes = renderer.head.mouth.decode(coefficients).cpu().numpy()
+    faces[:, LOWER] += shapes.reshape(len(coefficients), len(LOWER), 2)
     return faces

@@ -172,7 +172,7 @@ class Renderer:
     def _fill_slot(self, given: Conditions) -> None:
         """Copy a batch to where the recorded drawing reads it."""
         if self._slot is None or len(given) != len(self._slot):
-            self._slot, self._capacity = given.map(torch.clone), IsectCapacity()
+            self._slot, self._capacity = given.clone(), IsectCapacity()
             self._draw.reset()
         self._slot.copy_(given)
 

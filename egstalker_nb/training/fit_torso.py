@@ -12,34 +12,38 @@ from ..data.dataset import Dataset
 from ..data.frame_loader import Frames
 from ..model.torso import CODES, Torso
 
-REACH = 3.0         # standard deviations of the training poses; beyond, the torso stays where it is
-SPACING = 4         # frames between the knots of what the pose does not explain
-SAMPLES = 48        # frames behind the first picture
-EDGE = 20.0         # a pixel counts this many times its share of the head less: no hair is mixed into the torso
-SCALES = (0.4, 4), (0.75, 2), (1.0, 1)  # up to this share of the steps, pictures are so many times smaller
+REACH = 3.0         # standard deviations of the training poses; beyond, the torso stays as it is
+SPACING = 4         # frames between the knots of the part of the codes that the pose does not explain
+SAMPLES = 48        # frames that the initial image is averaged from
+EDGE = 20.0         # weight of a pixel: 1 - EDGE * head mask, at least 0, so that no hair is mixed into the torso
+SCALES = (0.4, 4), (0.75, 2), (1.0, 1)  # up to this share of the steps, images are downsampled by this factor
 RATES = {"picture": 6e-3, "fields": 2e-3, "mix": 5e-3, "knots": 2e-2}
-#: of the terms that hold the layer back, against the mean absolute error of the picture
+#: of the regularisation terms, relative to the mean absolute error of the image
 WEIGHTS = {"smooth": 2.0, "colour": 2e-3, "first": 2e-3, "knots": 1e-2, "jump": 1e-4}
 
 
 def fit_torso(ds: Dataset, frames: Frames, steps: int = 300, batch: int = 4, seed: int = 0) -> Torso:
-    """Learn the torso layer from the training frames, where the head does not hide it.
+    """Learn the torso layer from the training frames, where the head does not cover it.
 
-    The codes of a frame are what its head pose says plus a part of its own (shoulders move by themselves). One frame in
-    each batch is shown without its own part, so that poses alone draw the best torso that they can.
+    The codes of a frame are predicted from its head pose, plus a residual of its own (shoulders also move by
+    themselves). One frame in each batch is rendered without its residual, so that poses alone render the best torso
+    that they can.
 
     Args:
-        frames: the training frames; the layer is learned and stays on their device. steps, batch: of Adam on shuffled
-            mini-batches.
+        ds: the dataset.
+        frames: its training frames; the layer is learned and stays on their device.
+        steps: of Adam.
+        batch: frames per step, from shuffled epochs.
+        seed: of the shuffle and of the initial fields.
     """
     device, generator = frames.device, torch.Generator().manual_seed(seed)
-    start, top = _first_picture(ds)
-    torso = _begin(ds, generator).to(device)
+    start, top = _initial_image(ds)
+    torso = _initial_torso(ds, generator).to(device)
     first = torch.from_numpy(start).to(device)
     learned = {"picture": nn.Parameter(first.clone()), "fields": torso.fields, "mix": torso.mix,
                "knots": nn.Parameter(torch.zeros((ds.num_train - 1) // SPACING + 2, CODES, device=device))}
     optimizer = _optimizer(learned)
-    most, plate, pose = _most_opaque(first), torso.clean_plate(), torso.pose_of(frames.w2c)
+    most, plate, pose = _max_opacity(first), torso.clean_plate(), torso.pose_of(frames.w2c)
     own = (torch.arange(batch, device=device) > 0).float()[:, None]
     order = [i for _ in range(-(-steps * batch // ds.num_train))
              for i in torch.randperm(ds.num_train, generator=generator).tolist()]
@@ -49,12 +53,13 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 300, batch: int = 4, see
                 group["lr"] = RATES[group["name"]] * min(1.0, 4 * (1 - step / steps))
             given = frames.batch(order[step * batch:(step + 1) * batch])
             frames.prefetch(order[(step + 1) * batch:(step + 2) * batch])
-            shrink = next(scale for share, scale in SCALES if step < share * steps)
-            codes = pose[given["ids"]] @ torso.mix + own * _between(learned["knots"], given["ids"])
-            counts, target = (_small(x[:, top:].permute(0, 3, 1, 2), shrink)
+            factor = next(scale for share, scale in SCALES if step < share * steps)
+            codes = pose[given["ids"]] @ torso.mix + own * _interpolated(learned["knots"], given["ids"])
+            weight, target = (_downsampled(x[:, top:].permute(0, 3, 1, 2), factor)
                               for x in ((1 - EDGE * given["head"]).clamp_min(0), given["frame"]))
-            shown = torso.layer(codes, _small(learned["picture"], shrink), _small(plate, shrink), top // shrink)
-            loss = ((shown - target).abs() * counts).mean() + _restraint(learned, first)
+            small = (_downsampled(image, factor) for image in (learned["picture"], plate))
+            rendered = torso.layer(codes, *small, top // factor)
+            loss = ((rendered - target).abs() * weight).mean() + _regularisation(learned, first)
             optimizer.zero_grad(set_to_none=True)
             (loss * ds.size ** 2).backward()
             optimizer.step()
@@ -66,38 +71,41 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 300, batch: int = 4, see
     with torch.no_grad():
         torso.picture.copy_((learned["picture"] * 255).round())
         torso.codes.copy_(torso.codes_of(frames.w2c))
-        torso.codes[:ds.num_train] += _between(learned["knots"], torch.arange(ds.num_train, device=device))
+        torso.codes[:ds.num_train] += _interpolated(learned["knots"], torch.arange(ds.num_train, device=device))
     return torso
 
 
 def _optimizer(learned: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam. Its epsilon keeps pixels still that are hardly ever seen: they would wander at the full rate."""
+    """Adam. The large epsilon keeps pixels still that are hardly ever visible: they would drift at the full rate."""
     groups = [{"params": [value.requires_grad_()], "name": name, "lr": RATES[name],
                "eps": 1e-2 if name == "picture" else 1e-8} for name, value in learned.items()]
     return torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
 
 
-def _restraint(learned: dict[str, nn.Parameter], first: Tensor) -> Tensor:
-    """Smooth fields that change colours little, a picture near the first one, and codes near what the pose says."""
+def _regularisation(learned: dict[str, nn.Parameter], first: Tensor) -> Tensor:
+    """Smooth fields that change colours little, an image near the initial one, and small, smooth residuals."""
     fields, knots = learned["fields"], learned["knots"]
     terms = {"smooth": fields.diff(dim=-1).square().mean() + fields.diff(dim=-2).square().mean(),
              "colour": fields[:, 2:].square().mean(), "first": (learned["picture"] - first).square().mean(),
              "knots": knots.square().mean(), "jump": knots.diff(dim=0).square().mean()}
-    return sum(WEIGHTS[name] * term for name, term in terms.items())
+    total = fields.new_zeros(())
+    for name, term in terms.items():
+        total = total + WEIGHTS[name] * term
+    return total
 
 
-def _small(pictures: Tensor, shrink: int) -> Tensor:
-    return F.avg_pool2d(pictures, shrink) if shrink > 1 else pictures
+def _downsampled(images: Tensor, factor: int) -> Tensor:
+    return F.avg_pool2d(images, factor) if factor > 1 else images
 
 
-def _between(knots: Tensor, ids: Tensor) -> Tensor:
-    """Codes [B, CODES] of frames `ids` [B] between the knots, linear in time, so that they do not tremble."""
+def _interpolated(knots: Tensor, ids: Tensor) -> Tensor:
+    """Residuals [B, CODES] of frames `ids` [B], interpolated linearly in time between the knots, against jitter."""
     share = (ids % SPACING).float()[:, None] / SPACING
     return torch.lerp(knots[ids // SPACING], knots[ids // SPACING + 1], share)
 
 
-def _begin(ds: Dataset, generator: torch.Generator) -> Torso:
-    """A layer that knows the training poses and follows the head's shift half way."""
+def _initial_torso(ds: Dataset, generator: torch.Generator) -> Torso:
+    """A layer that knows the range of the training poses and follows the head's translation half way."""
     torso = Torso(ds.size, ds.num_frames)
     torso.plate.copy_(torch.from_numpy(ds.plate))
     w2c = torch.from_numpy(ds.w2c[:ds.num_train])
@@ -109,15 +117,18 @@ def _begin(ds: Dataset, generator: torch.Generator) -> Torso:
     torso.low.copy_((away / torso.spread).amin(0).clamp_min(-REACH))
     torso.high.copy_((away / torso.spread).amax(0).clamp_max(REACH))
     torso.fields.normal_(0, 1e-3, generator=generator)
-    half_pictures = 2 * ds.focal / (torso.shifted[2] * ds.size)     # that a shift of one head unit moves the head
+    half_images = 2 * ds.focal / (torso.shifted[2] * ds.size)     # by which a translation of one head unit moves it
     for code, axis in ((3, 0), (4, 1)):
-        torso.fields[code, axis] -= 0.5 * torso.spread[code] * half_pictures
+        torso.fields[code, axis] -= 0.5 * torso.spread[code] * half_images
     return torso
 
 
-def _first_picture(ds: Dataset) -> tuple[np.ndarray, int]:
-    """Mean colours and opacity of the torso, carried on under the head: [4, S, S] float32 0...1; and the row, a
-    multiple of 4, above which no frame shows any of it."""
+def _initial_image(ds: Dataset) -> tuple[np.ndarray, int]:
+    """Mean colours and opacity of the torso, filled in under the head.
+
+    Returns:
+        [4, S, S] float32 0...1, and the row, a multiple of 4, above which no frame shows any of it.
+    """
     ids = np.unique(np.linspace(0, ds.num_train - 1, SAMPLES).astype(int))
     colour, torso, seen = (np.zeros((ds.size, ds.size, c), np.float32) for c in (3, 1, 1))
     for i in ids:
@@ -128,25 +139,25 @@ def _first_picture(ds: Dataset) -> tuple[np.ndarray, int]:
         seen += clean
     rows = np.flatnonzero((torso > 0.5 / len(ids)).any((1, 2)))
     top = max(0, rows[0] - ds.size // 16) // 4 * 4 if len(rows) else 0
-    opacity, sure = _carried_on(torso, seen), np.clip(SAMPLES * seen, 0, 1)
-    # under the head it stays whole further up, so that a chin that rises uncovers a neck and not the plate
+    opacity, sure = _filled_in(torso, seen), np.clip(SAMPLES * seen, 0, 1)
+    # under the head it stays opaque further up, so that a rising chin uncovers a neck and not the plate
     opacity = sure * opacity + (1 - sure) * np.clip(4 * opacity - 0.6, 0, 1)
-    return np.concatenate([_carried_on(colour, torso), opacity], -1).transpose(2, 0, 1).copy(), int(top)
+    return np.concatenate([_filled_in(colour, torso), opacity], -1).transpose(2, 0, 1).copy(), int(top)
 
 
-def _carried_on(sums: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """sums [H, W, C] / weight [H, W, 1]; where nothing is known, from ever wider surroundings (a pyramid)."""
+def _filled_in(sums: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """sums [H, W, C] / weight [H, W, 1]; where nothing is known, from coarser levels of an image pyramid."""
     height, width = weight.shape[:2]
     if min(height, width) < 4:
         return np.broadcast_to(sums.sum((0, 1)) / max(weight.sum(), 1e-6), sums.shape)
     half = [cv2.resize(x, (width // 2, height // 2), interpolation=cv2.INTER_AREA).reshape(height // 2, width // 2, -1)
             for x in (sums, weight)]
-    wide = cv2.resize(_carried_on(*half), (width, height), interpolation=cv2.INTER_LINEAR).reshape(sums.shape)
-    sure = np.clip(SAMPLES * weight, 0, 1)  # one frame that shows it is enough
+    wide = cv2.resize(_filled_in(*half), (width, height), interpolation=cv2.INTER_LINEAR).reshape(sums.shape)
+    sure = np.clip(SAMPLES * weight, 0, 1)  # one frame in which it is visible is enough
     return sure * sums / np.maximum(weight, 1e-6) + (1 - sure) * wide
 
 
-def _most_opaque(picture: Tensor) -> Tensor:
-    """[S, S] 0...1 of picture [4, S, S]: no torso far from where there was some, or stray hair would become torso."""
+def _max_opacity(picture: Tensor) -> Tensor:
+    """[S, S] 0...1 of an image [4, S, S]: no torso far from where there was some, or stray hair would become torso."""
     near = F.max_pool2d(picture[None, 3:], 9, stride=1, padding=4)[0, 0]
     return (4 * (near - 0.1)).clamp(0, 1)
