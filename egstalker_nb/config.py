@@ -253,7 +253,8 @@ def _notation_hint(value: Any) -> str:
 
 def _convert(key: str, value: Any) -> Any:
     default = FIELDS[key].default
-    return tuple(value) if isinstance(default, tuple) else type(default)(value)
+    kind: Any = type(default)
+    return kind(value)
 
 
 def contradictions(c: Config) -> list[str]:

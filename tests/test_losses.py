@@ -5,7 +5,7 @@ import torch
 
 from egstalker_nb.config import load_config
 from egstalker_nb.metrics.image_metrics import ssim_map
-from egstalker_nb.training.losses import Losses, picture_sums
+from egstalker_nb.training.losses import Losses, image_sums
 
 
 def pictures(batch, height, width, seed=0):
@@ -45,7 +45,7 @@ def with_gradients(function, rgb, alpha, *others):
 def test_sums_and_gradients_are_the_definition(shape, box):
     """In float64, where the formula's own rounding plays no part."""
     given = pictures(*shape)
-    ours = with_gradients(picture_sums, *given, box)
+    ours = with_gradients(image_sums, *given, box)
     true = with_gradients(plain_sums, *(x.double() for x in given), box)
     torch.testing.assert_close(ours[0].double(), true[0], atol=1e-4, rtol=1e-5)
     for grad, wanted in zip(ours[1:], true[1:]):
@@ -59,7 +59,7 @@ def test_sums_and_gradients_are_the_definition(shape, box):
 
 def test_equal_pictures_cost_nothing():
     rgb, alpha, _, _, lips = pictures(2, 30, 26)
-    sums, v_rgb, v_alpha = with_gradients(picture_sums, rgb, alpha, rgb, alpha, lips, (0, 0, 26, 30))
+    sums, v_rgb, v_alpha = with_gradients(image_sums, rgb, alpha, rgb, alpha, lips, (0, 0, 26, 30))
     assert not sums[[0, 1, 2, 3]].any() and not v_alpha.any()
     assert abs(sums[7]) < 1e-2 and v_rgb.abs().max() < 1e-3
 
@@ -71,7 +71,7 @@ def test_the_same_bits_for_any_number_of_threads():
     try:
         for threads in (1, 2, 3, 7, 1):
             torch.set_num_threads(threads)
-            results.append(with_gradients(picture_sums, *given, (2, 1, 60, 149)))
+            results.append(with_gradients(image_sums, *given, (2, 1, 60, 149)))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -83,7 +83,7 @@ def test_views_count_like_copies():
     """A batch may be part of a larger tensor."""
     given = [x.expand(2, *x.shape[1:]).transpose(1, 2) for x in pictures(1, 20, 24)]
     box = (0, 0, 20, 24)
-    for a, b in zip(picture_sums(*given, box), picture_sums(*(x.contiguous() for x in given), box)):
+    for a, b in zip(image_sums(*given, box), image_sums(*(x.contiguous() for x in given), box)):
         assert torch.equal(a, b)
 
 
@@ -91,7 +91,7 @@ def test_not_a_number_is_not_hidden():
     """The training guard looks at the loss."""
     rgb, *others = pictures(1, 20, 24)
     rgb[0, 3, 4, 1] = float("nan")
-    sums = picture_sums(rgb, *others, (0, 0, 24, 20))
+    sums = image_sums(rgb, *others, (0, 0, 24, 20))
     assert all(torch.isnan(sums[i]) for i in (0, 2, 7)) and torch.isfinite(sums[3])
 
 

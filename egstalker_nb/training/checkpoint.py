@@ -67,8 +67,15 @@ def save(run: Path, iteration: int, head: dict[str, Tensor], trainer: dict[str, 
     """Write one checkpoint.
 
     Args:
-        head: every tensor that rendering needs. trainer: every tensor and number that only training needs.
-        state: small facts as JSON (iteration, stage, points). gaussians: for `point_cloud.ply`.
+        run: the run folder.
+        iteration: finished training steps.
+        head: every tensor that rendering needs.
+        trainer: every tensor and number that only training needs.
+        state: small facts as JSON (iteration, stage, points).
+        gaussians: for `point_cloud.ply`.
+
+    Returns:
+        the folder of the checkpoint.
     """
     target = folder(run, iteration)
     with atomic_folder(target) as temporary:

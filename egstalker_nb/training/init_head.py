@@ -15,7 +15,15 @@ from .fit_mouth import fit_mouth
 
 
 def landmark_colors(ds: Dataset, max_frames: int = 16) -> Tensor:
-    """Mean colour of each landmark over some training frames, [478, 3] float32 0...1."""
+    """Mean colour at each landmark over some training frames.
+
+    Args:
+        ds: the dataset.
+        max_frames: at most so many frames, evenly spread.
+
+    Returns:
+        [478, 3] float32 0...1.
+    """
     ids = np.linspace(0, ds.num_train - 1, min(max_frames, ds.num_train)).astype(int)
     total = np.zeros((ds.mean_face.shape[0], 3))
     for i in ids:
@@ -25,8 +33,16 @@ def landmark_colors(ds: Dataset, max_frames: int = 16) -> Tensor:
 
 
 def new_head(ds: Dataset, cfg: Config) -> Head:
-    """The untrained head of a dataset: Gaussians at the mean face's landmarks, coloured by the frames; poses as
-    tracked."""
+    """The head that training starts from: a Gaussian at each landmark of the mean face, coloured by the frames; tracked
+    poses; the fitted mouth; a blank torso layer.
+
+    Args:
+        ds: the dataset.
+        cfg: sizes of the network and degree of the spherical harmonics.
+
+    Returns:
+        the head on the CPU; it draws random numbers.
+    """
     w2c = torch.from_numpy(ds.w2c).clone()
     train = w2c[:ds.num_train]
     pose = torch.cat([train[:, :3, :3].flatten(1), train[:, :3, 3]], 1)

@@ -11,13 +11,20 @@ from ..metrics.image_metrics import decibels, ssim_map
 
 
 class Losses(nn.Module):
-    """The weighted terms of a stage, stacked in the order of `names`; the loss is their sum.
+    """The weighted loss terms of a stage, stacked in the order of `names`; the loss is their sum.
 
-    Terms of weight 0 are left out. A module without parameters.
+    Terms of weight 0 are left out. A module without parameters. To add a term: compute it in `forward`, give it a name
+    and a weight, and add its weight to `LossWeights`; it is then logged, drawn and explained like the others.
 
     Args:
+        cfg: the weights.
+        stage: `coarse` or `fine`; the lip term belongs to the fine stage.
         box: x0, y0, x1, y1 px around the head. Outside it render and frame are both background, so SSIM is taken as 1
-            there and only computed inside: most of a step's time on a CPU. None: the whole picture.
+            there and only computed inside: most of a step's time on a CPU. None: the whole image.
+
+    Attributes:
+        weights: name of a term -> weight.
+        names: of what `forward` returns: the terms, `loss`, `psnr` and `coverage`.
     """
 
     def __init__(self, cfg: Config, stage: str, box: Optional[tuple[int, int, int, int]] = None):
@@ -29,42 +36,46 @@ class Losses(nn.Module):
         self.names = (*self.weights, "loss", "psnr", "coverage")
 
     def forward(self, rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
-        """One batch.
+        """The loss of one batch.
 
         Args:
-            rgb: [B, H, W, 3] composite. alpha: [B, H, W, 1] splat opacity. frame: [B, H, W, 3] 0...1.
-            head: [B, H, W, 1] soft head mask 0...1. lips: [B, H, W, 1], 1 inside the lip rectangle.
+            rgb: [B, H, W, 3] rendered composite.
+            alpha: [B, H, W, 1] opacity of the splats.
+            frame: [B, H, W, 3] ground truth, 0...1.
+            head: [B, H, W, 1] soft head mask, 0...1.
+            lips: [B, H, W, 1], 1 inside the lip rectangle.
 
         Returns:
-            the loss (scalar), and [len(names)] detached: weighted terms, loss, PSNR in dB, share
-            of the head mask that is covered.
+            the loss (scalar), and [len(names)] detached: weighted terms, loss, PSNR in dB, and the share of the head
+            mask that the splats cover.
         """
         box = self.box or (0, 0, rgb.shape[2], rgb.shape[1])
-        l1, lip, square, mask, covered, area, lip_area, dssim = picture_sums(rgb, alpha, frame, head, lips, box)
+        l1, lip, square, mask, covered, area, lip_area, dssim = image_sums(rgb, alpha, frame, head, lips, box)
         means = {"l1": l1 / rgb.numel(), "dssim": dssim / rgb.numel(), "mask": mask / alpha.numel(),
                  "lip": lip / (3 * lip_area).clamp_min(1)}
         values = [weight * means[name] for name, weight in self.weights.items()]
         loss = torch.stack(values).sum()
         coverage = covered / area.clamp_min(1)  # 1 where the splats hide all of the head mask
-        shown = [v.detach() for v in (*values, loss, decibels(square.detach() / rgb.numel()), coverage)]
-        return loss, torch.stack(shown)
+        logged = [v.detach() for v in (*values, loss, decibels(square.detach() / rgb.numel()), coverage)]
+        return loss, torch.stack(logged)
 
 
-def picture_sums(rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: Tensor,
-                 box: tuple[int, int, int, int]) -> tuple[Tensor, ...]:
-    """What the terms are made of: eight scalars, differentiable in rgb and alpha as far as the loss needs it.
+def image_sums(rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: Tensor,
+               box: tuple[int, int, int, int]) -> tuple[Tensor, ...]:
+    """The sums that the loss terms are made of: eight scalars, differentiable in rgb and alpha where the loss needs it.
 
     Args:
-        as `Losses.forward`, and the box x0, y0, x1, y1 px, end exclusive.
+        rgb, alpha, frame, head, lips: see `Losses.forward`.
+        box: x0, y0, x1, y1 px, end exclusive.
 
     Returns:
         the sums of |rgb - frame|, the same within the lips, (rgb - frame)², |alpha - head|, alpha * head, head and
         lips, and of 1 - SSIM within the box.
     """
     if rgb.device.type == "cpu":
-        from .losses_cpu import PictureSums
+        from .losses_cpu import ImageSums
 
-        return PictureSums.apply(rgb, alpha, frame, head, lips, box).unbind()
+        return tuple(ImageSums.apply(rgb, alpha, frame, head, lips, box).unbind())
     x0, y0, x1, y1 = box
     difference = rgb - frame
     near = difference.abs()

@@ -1,4 +1,8 @@
-"""The sums of `losses.picture_sums` on the CPU, by Numba kernels in two passes instead of forty tensor operations."""
+"""The sums of `losses.image_sums` on the CPU, by Numba kernels in two passes instead of forty tensor operations."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,18 +12,20 @@ from torch.autograd.function import once_differentiable
 from ..core.numba_jit import helper, jit, run
 from . import ssim_cpu
 
+Array = np.ndarray
 ZERO, ONE = np.float32(0), np.float32(1)
 TWO = np.uint64(2)
 
 
 @helper
-def _sign(value):
+def _sign(value: np.float32) -> np.float32:
     return ONE if value > ZERO else (-ONE if value < ZERO else ZERO)
 
 
 @jit
-def difference_sums(first, step, rgb, alpha, frame, head, lips, sums):
-    """Items are rows: rgb, frame [R, 3 W], the others [R, W]; fills sums [R, 7] in the order of `picture_sums`."""
+def difference_sums(first: int, step: int, rgb: Array, alpha: Array, frame: Array, head: Array, lips: Array,
+                    sums: Array) -> None:
+    """Items are rows: rgb, frame [R, 3 W], the others [R, W]; fills sums [R, 7] in the order of `image_sums`."""
     for row in range(first, sums.shape[0], step):
         x, y, a, h, m = rgb[row], frame[row], alpha[row], head[row], lips[row]
         near = lip = square = mask = covered = heads = area = ZERO
@@ -39,10 +45,11 @@ def difference_sums(first, step, rgb, alpha, frame, head, lips, sums):
 
 
 @jit
-def difference_gradients(first, step, rgb, alpha, frame, head, lips, slopes, weights, v_rgb, v_alpha):
+def difference_gradients(first: int, step: int, rgb: Array, alpha: Array, frame: Array, head: Array, lips: Array,
+                         slopes: Array, weights: tuple[np.float32, ...], v_rgb: Array, v_alpha: Array) -> None:
     """Gradients of `difference_sums` and of the dissimilarity, whose own are `slopes`; items are rows.
 
-    weights: of the sums |rgb - frame|, the same within the lips, |alpha - head| and dissimilarity.
+    `weights` belong to the sums of |rgb - frame|, of the same within the lips, of |alpha - head| and of dissimilarity.
     """
     by_near, by_lip, by_mask, by_ssim = weights
     for row in range(first, rgb.shape[0], step):
@@ -56,11 +63,11 @@ def difference_gradients(first, step, rgb, alpha, frame, head, lips, slopes, wei
             w[i] = by_mask * _sign(a[i] - h[i])
 
 
-class PictureSums(torch.autograd.Function):
-    """See `losses.picture_sums`; one tensor [8] instead of eight."""
+class ImageSums(torch.autograd.Function):
+    """See `losses.image_sums`; one tensor [8] instead of eight."""
 
     @staticmethod
-    def forward(ctx, rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: Tensor,
+    def forward(ctx: Any, rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: Tensor,
                 box: tuple[int, int, int, int]) -> Tensor:
         batch, height, width = rgb.shape[:3]
         arrays = [x.detach().contiguous().view(batch * height, -1).numpy() for x in (rgb, alpha, frame, head, lips)]
@@ -75,7 +82,7 @@ class PictureSums(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, v_sums: Tensor):
+    def backward(ctx: Any, v_sums: Tensor) -> tuple[Tensor | None, ...]:
         v_rgb, v_alpha = (torch.empty(shape) for shape in ctx.shapes)
         rows, places = len(ctx.arrays[0]), (0, 1, 3, 7)
         run(difference_gradients, rows, *ctx.arrays, ctx.slopes.view(rows, -1).numpy(),

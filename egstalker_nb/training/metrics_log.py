@@ -15,8 +15,8 @@ from torch import Tensor
 from . import checkpoint
 from .run import METRICS, Run
 
-POINTS = 300    # of a curve on the screen
-RECENT = 5      # rows whose speed tells the time left
+MAX_POINTS = 300  # of a curve on the screen
+RECENT = 5        # rows from whose speed the time left is estimated
 #: what a training row holds beside the loss terms
 NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "coverage", "it_per_s", "gpu_mib")
 
@@ -65,8 +65,9 @@ class StepLog:
         return stage, rows, self.began - began
 
 
-def thinned(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """A curve [n] of at most `points` points: means over equal groups, each at its last x; short ones as they are."""
+def thinned(x: np.ndarray, y: np.ndarray, points: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """A curve x, y [n] with at most `points` points: means over equal groups, each at its last x; short curves as they
+    are."""
     group = -(-len(x) // points)
     if group <= 1:
         return x, y
@@ -78,15 +79,18 @@ def thinned(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> tuple[np.ndar
 class History:
     """Rows of a run folder's metrics, oldest first; `read` adds what was written since.
 
+    Args:
+        root: the run folder.
+
     Attributes:
-        rows: all of them, see `Trainer`.
+        rows: all of them: `kind`, `iteration` and the values of that kind.
     """
 
     def __init__(self, root: str | Path):
         self.path = Path(root) / METRICS
         self.rows: list[dict[str, Any]] = []
-        self._at, self._file = 0, None
-        self._reading = threading.Lock()  # a cell and the thread that trains may both ask for news
+        self._at, self._file = 0, (-1, -1)  # bytes read, and which file they were read from
+        self._reading = threading.Lock()  # a cell and the thread that trains may both read
         self.read()
 
     def read(self) -> bool:
@@ -99,7 +103,7 @@ class History:
             with open(self.path, "rb") as file:
                 whole = _identity(file.fileno())
                 fresh = whole[0] != self._file or whole[1] < self._at
-                if fresh:  # a run that goes on writes the file anew, without rows of steps that will be done again
+                if fresh:  # a resumed run rewrites the file, without rows of steps that will be done again
                     self.rows, self._at, self._file = [], 0, whole[0]
                 file.seek(self._at)
                 new = file.read()
@@ -114,7 +118,7 @@ class History:
         """Rows of one kind: train, eval, densify or checkpoint."""
         return [row for row in self.rows if row["kind"] == kind]
 
-    def upto(self, last: Optional[int]) -> "History":
+    def upto(self, last: Optional[int]) -> History:
         """The same, as if it had ended at iteration `last`."""
         part = object.__new__(History)
         part.__dict__.update(self.__dict__)
@@ -131,7 +135,7 @@ class History:
         """Names of the loss terms."""
         return list(dict.fromkeys(k for row in self.of("train") for k in row if k not in NOT_A_TERM))
 
-    def curve(self, name: str, kind: str = "train", points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    def curve(self, name: str, kind: str = "train", points: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
         """Iterations and values of a named number, at most `points` of each."""
         some = [(r["iteration"], r[name]) for r in self.of(kind) if r.get(name) is not None]
         x, y = np.array(some, float).reshape(-1, 2).T
@@ -150,12 +154,13 @@ class History:
         if not rows:
             return {}
         speed = float(np.mean([r["it_per_s"] for r in rows[-RECENT:]]))
-        known = {k: rows[-1][k] for k in ("stage", "iteration", "points", "psnr", "gpu_mib") if k in rows[-1]}
+        names = ("stage", "iteration", "points", "psnr", "gpu_mib")
+        known: dict[str, Any] = {k: rows[-1][k] for k in names if k in rows[-1]}
         return {**known, "it_per_s": speed, "elapsed": float(self.seconds()[1][-1]),
                 "left": max(stop - rows[-1]["iteration"], 0) / max(speed, 1e-9),
                 **({"val_psnr": evals[-1]["val_psnr"]} if evals else {})}
 
-    def shares(self, points: int = POINTS) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def shares(self, points: int = MAX_POINTS) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Iterations [n], and of each loss term its share of the loss there, [n] 0...1; they sum to 1."""
         rows = self.of("train")
         at, total = np.array([r["iteration"] for r in rows], float), np.array([r["loss"] for r in rows])

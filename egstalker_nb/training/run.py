@@ -18,6 +18,7 @@ from ..core.files import make_folder
 from ..data.dataset import Dataset, load_dataset
 from ..model.head import Head
 from . import checkpoint, snapshots
+from .snapshots import Snapshot
 
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.jsonl"
 
@@ -26,7 +27,9 @@ class Run:
     """An opened run folder. Made by `load_run` or `train`.
 
     Attributes:
-        root: the folder. config: its `Config`. manifest: dataset, versions, device, seed, git revision.
+        root: the folder.
+        config: its `Config`.
+        manifest: dataset, versions, device, seed, git revision.
     """
 
     def __init__(self, root: Path, config: Config, manifest: dict[str, Any]):
@@ -46,8 +49,8 @@ class Run:
         """Iterations of the snapshots, ascending: many small records beside the few checkpoints."""
         return snapshots.iterations(self.root)
 
-    def snapshot(self, iteration: int) -> snapshots.Snapshot:
-        """One of them.
+    def snapshot(self, iteration: int) -> Snapshot:
+        """The snapshot of an iteration.
 
         Raises:
             DatasetError: missing or damaged.
@@ -98,11 +101,15 @@ class Run:
         return have[-1] if iteration is None else iteration
 
     def load_head(self, iteration: Optional[int] = None, device: Optional[str | torch.device] = None) -> Head:
-        """The trained head of a checkpoint (default: the newest), with the poses it was trained on; `Renderer.from_run`
-        draws it.
+        """The trained head of a checkpoint, with the poses it was trained on; `Renderer.from_run` renders it.
+
+        Args:
+            iteration: of the checkpoint; default: the newest.
+            device: default CUDA, else the CPU.
 
         Raises:
-            DatasetError: no such checkpoint, or a damaged one. InputError: the device cannot draw.
+            DatasetError: no such checkpoint, or a damaged one.
+            InputError: the device cannot render.
         """
         device = rendering_device(device)
         tensors = checkpoint.load(self.root, self.pick(iteration), checkpoint.HEAD)
@@ -118,12 +125,16 @@ class Run:
         return head.to(device).eval().requires_grad_(False)
 
     def added_at(self, iteration: Optional[int] = None) -> torch.Tensor:
-        """The iteration at which each Gaussian of a checkpoint appeared, [N] float32; 0 for a landmark."""
+        """The iteration at which each Gaussian of a checkpoint was added, [N] float32; 0 for one of the landmarks."""
         return checkpoint.load(self.root, self.pick(iteration), checkpoint.HEAD)["added_at"]
 
 
 def load_run(path: str | Path, dataset: Optional[str | Path] = None) -> Run:
-    """Open a run folder; `dataset` says where its dataset lies now, if one of the two was moved.
+    """Open a run folder.
+
+    Args:
+        path: the folder.
+        dataset: where its dataset lies now, if one of the two was moved.
 
     Raises:
         DatasetError: not a run folder, or damaged.
@@ -148,7 +159,9 @@ def open_run(ds: Dataset, cfg: Config, root: Path, device: torch.device) -> Run:
     """The run of this dataset and configuration in `root`: made, or found there to be continued.
 
     Raises:
-        ConfigError: the folder holds a run with other settings. DatasetError: with another dataset.
+        ConfigError: the folder holds a run with other settings.
+        DatasetError: ... or on another dataset.
+        InputError: the folder is a dataset.
     """
     if (root / MANIFEST).is_file():
         run = load_run(root, ds.root)
@@ -170,7 +183,7 @@ def open_run(ds: Dataset, cfg: Config, root: Path, device: torch.device) -> Run:
 
 
 def _relative(place: Path, root: Path) -> str:
-    """Run folders and datasets that are moved together keep finding each other."""
+    """A relative path: run folders and datasets that are moved together keep finding each other."""
     return os.path.relpath(place.resolve(), root.resolve())
 
 

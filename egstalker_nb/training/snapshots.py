@@ -1,4 +1,4 @@
-"""Small records along a training run: what the head looked like, and where its Gaussians were.
+"""Small records along a training run: a rendered frame, and where the Gaussians were.
 
 Checkpoints are few and complete; snapshots are many and small. Notebooks scrub through them.
 """
@@ -19,26 +19,32 @@ from ..core.files import make_folder
 from ..media.image_io import read_rgb, write_jpeg
 from ..model.gaussians import SH_C0
 
-FOLDER, MOMENTS, ROUNDS = "snapshots", 20, 20
+FOLDER = "snapshots"
+EARLY = 20              # snapshots at growing distances
+MAX_DENSIFICATION = 20  # snapshots of densification steps
 
 
 def moments(cfg: Config) -> list[int]:
-    """Iterations at which a run leaves a snapshot: the start, ever further apart, growth rounds, the stages' ends."""
-    early = np.geomspace(10, max(cfg.iterations, 10), MOMENTS).astype(int).tolist()
+    """Iterations of a run's snapshots: the start, at growing distances, densification steps, ends of the stages."""
+    early = np.geomspace(10, max(cfg.iterations, 10), EARLY).astype(int).tolist()
     planned = densification_steps(cfg)
-    some = [planned[k] for k in np.linspace(0, len(planned) - 1, min(ROUNDS, len(planned))).astype(int)]
+    some = [planned[k] for k in np.linspace(0, len(planned) - 1, min(MAX_DENSIFICATION, len(planned))).astype(int)]
     return sorted(i for i in {0, *early, *some, cfg.coarse_iterations, cfg.iterations} if i <= cfg.iterations)
 
 
 @dataclass
 class Snapshot:
-    """One moment of a run; Gaussians as they entered the growth round of this iteration, if it had one.
+    """One moment of a run; the Gaussians before the densification step of this iteration, if it had one.
 
     Attributes:
-        iteration: finished steps. means: [N, 3] head frame. scales: [N, 3] logs of standard deviations, head units.
-        opacity: [N] 0...1. colour: [N, 3] uint8, seen from the front. born: [N] iteration of birth, 0 for a landmark.
-        gradient: [N] mean image-plane gradient since the last round (per half image size), 0 for one that was not
-        seen, and 0 everywhere once the window of growth has closed.
+        iteration: finished training steps.
+        means: [N, 3] head frame.
+        scales: [N, 3] logs of standard deviations, head units.
+        opacity: [N] 0...1.
+        colour: [N, 3] uint8, of the spherical harmonics of degree 0.
+        added_at: [N] iteration at which each was added, 0 for one of the landmarks.
+        gradient: [N] mean image-plane gradient since the last densification step (per half image size); 0 for one that
+            was in no image, and 0 everywhere once densification is over.
         picture: [S, S, 3] uint8, validation frame `frame` as rendered then; None without validation frames.
         frame: its number in the dataset, or -1.
     """
@@ -63,10 +69,19 @@ def _file(run: Path, iteration: int) -> Path:
 
 def save(run: Path, iteration: int, gaussians: dict[str, Tensor], added_at: Tensor, gradient: Tensor,
          picture: np.ndarray | None, frame: int) -> None:
-    """Write one snapshot of raw Gaussians (see `make_gaussians`); the picture as a JPEG beside it.
+    """Write one snapshot, the image as a JPEG beside it.
 
-    Scales, opacities and gradients are kept in full, so that a growth round can be counted again exactly; 33 bytes a
-    Gaussian, 15 MB for the 40 snapshots of a production run (30,000 iterations, 10,000 points).
+    Scales, opacities and gradients are kept in full precision, so that a densification step can be recomputed exactly;
+    33 bytes a Gaussian, 15 MB for the 40 snapshots of a production run (30,000 iterations, 10,000 points).
+
+    Args:
+        run: the run folder.
+        iteration: finished training steps.
+        gaussians: before activation, see `make_gaussians`.
+        added_at: [N] see `Snapshot`.
+        gradient: [N] see `Snapshot`.
+        picture: [S, S, 3] uint8, or None.
+        frame: its number in the dataset, or -1.
     """
     g = {k: v.detach().cpu() for k, v in gaussians.items()}
     path = _file(run, iteration)

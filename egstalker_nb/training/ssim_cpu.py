@@ -1,14 +1,19 @@
-"""A Numba kernel: structural dissimilarity and its gradient in one pass over the pictures.
+"""A Numba kernel: structural dissimilarity and its gradient in one pass over the images.
 
-The definition is `metrics.ssim_map`; as separate tensor operations it is half of a training step. Here strips of
+The definition is `image_metrics.ssim_map`; as separate tensor operations it is half of a training step. Here strips of
 rows go through small buffers that stay in the processor's cache: four blurs (along the rows, then down the
 columns), SSIM and its derivatives by the three blurs that depend on x, and the same blur, which is its own adjoint,
 of these derivatives.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from ..core.numba_jit import helper, jit
+
+Array = np.ndarray
+Box = tuple[int, int, int, int]
 
 STRIP = 128      # rows of a work item: whatever the number of threads, so that sums do not depend on it
 PANEL = 3 * 256  # most values of a row at a time; pixels keep their three channels beside each other
@@ -30,7 +35,7 @@ D1, D2, D3, D4, D5, D6, D7, D8, D9, D10 = (np.uint64(i) * LINE for i in range(1,
 
 
 @helper
-def _along(source, o, target, p, n):
+def _along(source: Array, o: int, target: Array, p: int, n: int) -> None:
     """Blur a row into n values of target from p on; source is 5 px ahead at o."""
     for i in range(n):
         a = o + i
@@ -40,7 +45,7 @@ def _along(source, o, target, p, n):
 
 
 @helper
-def _down(source, o, target, p, n):
+def _down(source: Array, o: int, target: Array, p: int, n: int) -> None:
     """Blur down the columns into n values of target from p on; source is 5 rows ahead at o."""
     for i in range(n):
         a = o + i
@@ -50,19 +55,13 @@ def _down(source, o, target, p, n):
 
 
 @helper
-def _clear(buffer, o, n):
+def _clear(buffer: Array, o: int, n: int) -> None:
     for i in range(n):
         buffer[o + i] = ZERO
 
 
 @helper
-def _clear(buffer, o, n):
-    for i in range(n):
-        buffer[o + i] = ZERO
-
-
-@helper
-def _read(x, y, o, lines, p, n):
+def _read(x: Array, y: Array, o: int, lines: Array, p: int, n: int) -> None:
     """x, y, x² + y² and x y of n values from o on, as four lines from p on."""
     for i in range(n):
         u, v, a = x[o + i], y[o + i], p + i
@@ -70,7 +69,7 @@ def _read(x, y, o, lines, p, n):
 
 
 @helper
-def _compare(lines, parts, n):
+def _compare(lines: Array, parts: Array, n: int) -> None:
     """n values from their four blurs: 1 - SSIM and its derivatives by the blurs of x, x² + y² and x y."""
     for i in range(n):
         mx, my, square, product = lines[i], lines[D1 + i], lines[D2 + i], lines[D3 + i]
@@ -86,7 +85,7 @@ def _compare(lines, parts, n):
 
 
 @helper
-def _sum(source, o, n):
+def _sum(source: Array, o: int, n: int) -> np.float32:
     total = ZERO
     for i in range(n):
         total += source[o + i]
@@ -94,7 +93,7 @@ def _sum(source, o, n):
 
 
 @helper
-def _advance(buffer, planes):
+def _advance(buffer: Array, planes: int) -> None:
     """Keep the last ten rows of each plane as its first ones."""
     for q in range(planes):
         o = np.uint64(q) * PLANE
@@ -103,7 +102,7 @@ def _advance(buffer, planes):
 
 
 @helper
-def _blur_inputs(x, y, box, row, c0, c1, lines, blurred):
+def _blur_inputs(x: Array, y: Array, box: Box, row: int, c0: int, c1: int, lines: Array, blurred: Array) -> None:
     """Ten rows from `row` on, blurred along the rows, values c0 - 15...c1 + 15, as the last rows of four planes."""
     left, top, right, bottom = box
     a, b, n = max(left, c0 - 2 * SIDE), min(right, c1 + 2 * SIDE), np.uint64(c1 - c0 + 2 * SIDE)
@@ -122,7 +121,8 @@ def _blur_inputs(x, y, box, row, c0, c1, lines, blurred):
 
 
 @helper
-def _map_rows(box, row, r0, r1, c0, c1, blurred, lines, parts, slopes):
+def _map_rows(box: Box, row: int, r0: int, r1: int, c0: int, c1: int,
+              blurred: Array, lines: Array, parts: Array, slopes: Array) -> float:
     """Ten rows of the map from `row` on: their derivatives, blurred along the rows, as the last rows of three planes;
     returns the sum of 1 - SSIM within r0...r1, c0...c1."""
     left, top, right, bottom = box
@@ -148,7 +148,8 @@ def _map_rows(box, row, r0, r1, c0, c1, blurred, lines, parts, slopes):
 
 
 @helper
-def _gradient_rows(x, y, row, r0, r1, c0, c1, slopes, lines, grad):
+def _gradient_rows(x: Array, y: Array, row: int, r0: int, r1: int, c0: int,
+                   c1: int, slopes: Array, lines: Array, grad: Array) -> None:
     """Ten rows of the gradient from `row` on, as far as they lie within r0...r1."""
     o, n = np.uint64(c0), np.uint64(c1 - c0)
     for i in range(BLOCK):
@@ -161,7 +162,7 @@ def _gradient_rows(x, y, row, r0, r1, c0, c1, slopes, lines, grad):
 
 
 @jit
-def dissimilarity(first, step, x, y, box, sums, grad):
+def dissimilarity(first: int, step: int, x: Array, y: Array, box: Box, sums: Array, grad: Array) -> None:
     """Sums of 1 - SSIM over a box, and their gradient by x; items are strips of rows of the images.
 
     x, y, grad [B, H, 3 W], grad given as zeros. box: left, top, right, bottom, across in values (three times px).

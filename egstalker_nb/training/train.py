@@ -20,7 +20,7 @@ from .run import Run, open_run
 from .trainer import Trainer
 
 LOG_INTERVAL = 20       # steps between rows of metrics.jsonl; losses wait on the device until then
-MIN_FRAMES = 8
+MIN_TRAIN_FRAMES = 8    # of a dataset
 
 
 def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["coarse"] | int] = None,
@@ -31,18 +31,25 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
     a checkpoint and raises KeyboardInterrupt.
 
     Args:
-        ds: prepared dataset. cfg: see `load_config`. out: run folder. device: default CUDA, else the CPU.
+        ds: a prepared dataset.
+        cfg: see `load_config`.
+        out: the run folder.
         until: "coarse" stops after the coarse stage, a number after that iteration, None at the end.
+        device: default CUDA, else the CPU.
+
+    Returns:
+        the run, see `Run`.
 
     Raises:
-        ConfigError, DatasetError: the folder holds another run, or the dataset is too short.
-        InputError: somebody else is training this run now.
+        ConfigError: the folder holds a run with other settings.
+        DatasetError: the folder holds a run on another dataset, or the dataset is too short.
+        InputError: another process is training this run now, or an unknown `until`.
         TrainingError: the loss is not finite, or the head collapses; the last good checkpoint stays.
     """
     device = rendering_device(device)
     stop = stop_iteration(cfg, until)
-    if ds.num_train < MIN_FRAMES:
-        raise DatasetError(f"at least {MIN_FRAMES} training frames", str(ds.num_train), "Use a longer clip.")
+    if ds.num_train < MIN_TRAIN_FRAMES:
+        raise DatasetError(f"at least {MIN_TRAIN_FRAMES} training frames", str(ds.num_train), "Use a longer clip.")
     run = open_run(ds, cfg, Path(out), device)
     done = run.iterations[-1] if run.iterations else 0
     if done >= stop:
@@ -61,7 +68,7 @@ def _steps(trainer: Trainer, stop: int) -> None:
         while trainer.iteration < stop:
             trainer.train_iteration()
             now = trainer.iteration
-            stopped = stopping.is_set()  # asked once: a stop that comes later in this round has no checkpoint yet
+            stopped = stopping.is_set()  # read once: a stop that comes later in this iteration has no checkpoint yet
             keep = now in (stop, cfg.coarse_iterations) or now % cfg.checkpoint_interval == 0 or stopped
             if keep or now % LOG_INTERVAL == 0:
                 trainer.log(bar)
@@ -77,6 +84,7 @@ def _steps(trainer: Trainer, stop: int) -> None:
 
 
 def stop_iteration(cfg: Config, until: Optional[str | int]) -> int:
+    """The iteration after which training stops, see `train`."""
     if until is None:
         return cfg.iterations
     if until == "coarse":

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Optional, Sequence
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ..core.progress import Progress
 from ..data.dataset import Dataset
 from ..data.frame_loader import Frames
 from ..metrics.image_metrics import psnr
+from ..model.deformation import Deformation
 from ..model.head import Head
 from ..rasterizer.capacity import IsectCapacity
 from . import checkpoint, snapshots
@@ -26,6 +27,8 @@ from .metrics_log import MetricsWriter, StepLog
 from .optimizers import NETWORK, load_optimizers, make_optimizers, set_learning_rates
 from .pose_refinement import refine_poses
 from .run import Run
+
+Tensors = Union[tuple[Tensor, ...], list[Tensor]]
 
 EMA_INTERVAL = 4    # steps between updates of the network's moving average
 EVAL_FRAMES = 8     # validation frames behind the PSNR curve
@@ -198,7 +201,7 @@ class Trainer:
         self.capacity.grow(num_isects)
         self.device_step.forget()
 
-    def _ema_update(self, averaged: Sequence[Tensor], trained: Sequence[Tensor], count: Tensor) -> None:
+    def _ema_update(self, averaged: Tensors, trained: Tensors, count: Tensor | int) -> None:
         """Move the averaged network towards the trained one; quickly at first, so that the start is forgotten."""
         steps = self.iteration - self.cfg.coarse_iterations
         decay = min(self.cfg.weight_average, (1 + steps) / (10 + steps)) ** EMA_INTERVAL
@@ -266,8 +269,9 @@ class Trainer:
 
     def ema_head(self) -> Head:
         """The head as it is rendered and saved: trained Gaussians, averaged network. It shares all tensors."""
-        head = self.head
-        return Head(self.cfg, head.gaussians, self.ema.module, head.mouth, head.torso, head.w2c)
+        head, network = self.head, self.ema.module
+        assert isinstance(network, Deformation)
+        return Head(self.cfg, head.gaussians, network, head.mouth, head.torso, head.w2c)
 
     def save(self) -> None:
         """Write a checkpoint of this iteration.
