@@ -41,7 +41,7 @@ help:
 	@echo 'make run      all notebooks on your video         VIDEO=clip.mp4 [CONFIG=production] [AUDIO=speech.wav] [NAME=me]'
 	@echo 'make gallery  all executed notebooks as a web site in outputs/gallery/, videos playing; works offline'
 	@echo 'make setup    only the environment in .venv/, and what an NVIDIA card needs (PYTHON=/path/to/python3.11 to choose)'
-	@echo 'make lint     ruff'
+	@echo 'make lint     ruff, and mypy on the package'
 	@echo 'make lock     resolve requirements.lock again     (needs uv)'
 	@echo 'make clean    remove the environment, caches and the demo; your own data/ and outputs/ stay'
 	@echo 'Each of them sets up what it needs first. DEVICE=cpu keeps demo and run off the NVIDIA card.'
@@ -101,8 +101,7 @@ demo: gpu
 test: gpu
 	$(PYTEST) $(PYTEST_ARGS)
 
-check: $(STAMP)
-	$(BIN)/ruff check .
+check: lint
 	$(PYTEST) -m "not slow and not browser" $(PYTEST_ARGS)
 
 bench: gpu
@@ -112,6 +111,7 @@ bench: gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 lab: gpu
 	$(BIN)/python -m jupyterlab --ServerApp.root_dir=. $(LAB_ARGS) notebooks
@@ -141,5 +141,5 @@ lock:
 	mv requirements.lock.new requirements.lock
 
 clean:
-	rm -rf $(VENV) $(UVHOME) build *.egg-info .pytest_cache .ruff_cache outputs/demo data/demo
+	rm -rf $(VENV) $(UVHOME) build *.egg-info .pytest_cache .ruff_cache .mypy_cache outputs/demo data/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
