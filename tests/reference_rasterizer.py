@@ -6,7 +6,7 @@ width * height * N below some ten millions.
 
 import torch
 
-ALPHA_MIN, ALPHA_MAX, STOP = 1 / 255, 0.999, 1e-4
+MIN_ALPHA, MAX_ALPHA, MIN_TRANSMITTANCE = 1 / 255, 0.999, 1e-4
 
 
 def rotation_matrix(quats):
@@ -54,9 +54,9 @@ def project(means, quats, scales, opacities, view, K, width, height, near, far, 
     cov = axes @ axes.transpose(-1, -2) + eps2d * torch.eye(2, dtype=means.dtype)
     means2d = torch.stack([fx * x / z + cx, fy * y / z + cy], -1)
     with torch.no_grad():
-        extent = torch.sqrt(2 * torch.log((opacities / ALPHA_MIN).clamp(min=1))).clamp(max=3.33)
+        extent = torch.sqrt(2 * torch.log((opacities / MIN_ALPHA).clamp(min=1))).clamp(max=3.33)
         radii = torch.ceil(extent[:, None] * torch.diagonal(cov, dim1=-2, dim2=-1).sqrt())
-        seen = (depth >= near) & (depth <= far) & (opacities >= ALPHA_MIN) & (radii > radius_clip).any(-1)
+        seen = (depth >= near) & (depth <= far) & (opacities >= MIN_ALPHA) & (radii > radius_clip).any(-1)
         size = torch.tensor([width, height])
         seen &= ((means2d + radii > 0) & (means2d - radii < size)).all(-1)
         radii = torch.where(seen[:, None], radii, torch.zeros_like(radii)).long()
@@ -78,12 +78,12 @@ def blend(means2d, depths, conics, radii, opacities, colors, background, width, 
         (a, b), (_, c) = conics[n]
         dx, dy = means2d[n, 0] - u, means2d[n, 1] - v
         alpha = opacities[n] * torch.exp(-(0.5 * a * dx * dx + b * dx * dy + 0.5 * c * dy * dy))
-        alpha = alpha.clamp(max=ALPHA_MAX)
-        near_threshold = ~done & ((alpha.detach() / ALPHA_MIN - 1).abs() < 1e-4)
-        alpha = alpha * ((alpha.detach() >= ALPHA_MIN) & ~done)
+        alpha = alpha.clamp(max=MAX_ALPHA)
+        near_threshold = ~done & ((alpha.detach() / MIN_ALPHA - 1).abs() < 1e-4)
+        alpha = alpha * ((alpha.detach() >= MIN_ALPHA) & ~done)
         left = T * (1 - alpha)
-        doubtful |= near_threshold | (~done & ((left.detach() / STOP - 1).abs() < 1e-3))
-        done = done | (left.detach() <= STOP)
+        doubtful |= near_threshold | (~done & ((left.detach() / MIN_TRANSMITTANCE - 1).abs() < 1e-3))
+        done = done | (left.detach() <= MIN_TRANSMITTANCE)
         image = image + (alpha * T * ~done)[..., None] * colors[n]
         T = torch.where(done, T, left)
     return image + T[..., None] * background, 1 - T[..., None], doubtful

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from egstalker_nb.core.errors import InputError
-from egstalker_nb.media.audio import BANDS, frames_of, load_audio, load_features, save_wav, trim
+from egstalker_nb.media.audio import FEATURE_CHANNELS, frames_of, load_audio, load_features, save_wav, trim
 from egstalker_nb.speech.encoders import load_encoder
 
 LOGMEL = load_encoder("logmel")
@@ -95,7 +95,7 @@ def test_unusable_sounds_are_named(tmp_path):
     from egstalker_nb.media.video_writer import write_video
     write_video(tmp_path / "silent.mp4", [np.zeros((32, 32, 3), np.uint8)])
     for name, match in [("missing.wav", "no file"), ("empty.wav", "0 bytes"), ("text.mp3", "FFmpeg can read"),
-                        ("header.wav", "at least one sample"), ("silent.mp4", "without a sound")]:
+                        ("header.wav", "at least one sample"), ("silent.mp4", "without an audio stream")]:
         with pytest.raises(InputError, match=match):
             load_audio(tmp_path / name)
     for wave in (np.zeros(0, np.float32), np.zeros((2, 100), np.float32), np.zeros(100, np.int16)):
@@ -110,7 +110,7 @@ def test_unusable_sounds_are_named(tmp_path):
 def test_features_of_any_length(samples):
     """Shape, dtype and finite values, down to a single sample."""
     features = LOGMEL.features(speech()[2000:2000 + samples])
-    assert features.shape == (max(1, int(samples / 640 + 0.5)), 16, BANDS) and features.dtype == np.float32
+    assert features.shape == (max(1, int(samples / 640 + 0.5)), 16, FEATURE_CHANNELS) and features.dtype == np.float32
     assert np.isfinite(features).all()
     assert frames_of(samples) == len(features)
     with pytest.raises(InputError, match="num_frames"):
@@ -256,7 +256,7 @@ def test_pieces_join_to_the_whole(pair, tmp_path):
 @pytest.mark.parametrize("start, duration, match", [
     (-1, 2, "start=-1"), (0, 0, "duration=0"), (0, 0.01, "one frame"),
     (9, 2, r"10\.04 s \(251 frames\).*frames 225 to 275"),
-    (11, 1, "within the sound"), (float("nan"), 1, "start=nan"), (0, float("inf"), "duration=inf")])
+    (11, 1, "within the audio's"), (float("nan"), 1, "start=nan"), (0, float("inf"), "duration=inf")])
 def test_trim_refuses_ranges_outside(pair, tmp_path, start, duration, match):
     with pytest.raises(InputError, match=match):
         trim(*pair, start, duration, tmp_path / "cut")

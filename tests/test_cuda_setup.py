@@ -43,7 +43,7 @@ def card(monkeypatch, tmp_path):
     (tmp_path / "include").mkdir()
     (tmp_path / "include" / "Python.h").touch()
     monkeypatch.setattr(cuda_setup.sysconfig, "get_path", lambda name: str(tmp_path / "include"))
-    monkeypatch.delitem(sys.modules, cuda_extension.READY, raising=False)
+    monkeypatch.delitem(sys.modules, cuda_extension.GSPLAT_MODULE, raising=False)
     return tmp_path
 
 
@@ -283,7 +283,7 @@ def test_the_shell_offers_the_cpu(card, run, capsys):
         assert "--device" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("device, words", [("gpu", "cpu or cuda"), ("cuda:3", "1 card"), ("mps", "device 'mps'")])
+@pytest.mark.parametrize("device, words", [("gpu", "cpu or cuda"), ("cuda:3", "1 GPU"), ("mps", "device 'mps'")])
 def test_a_device_that_is_not_there(card, device, words):
     """Typing errors must not end in torch's own words."""
     with pytest.raises(InputError, match=words):

@@ -78,7 +78,7 @@ def test_silence_is_silence(speech):
 
 
 def test_a_long_sound_is_heard_in_stretches_without_seams(speech, heard, monkeypatch):
-    monkeypatch.setattr(phones, "STRETCH", 37)
+    monkeypatch.setattr(phones, "CHUNK", 37)
     np.testing.assert_allclose(phones.steps(speech), heard, atol=1e-5)
 
 
@@ -120,8 +120,8 @@ def test_training_sees_what_the_encoder_sees(speech):
     whole = speech[:len(speech) // SAMPLES_PER_STEP * SAMPLES_PER_STEP]
     decoded = train.decoded(torch.from_numpy(training_features.coded(whole)))
     log = phones.log_power(whole)
-    assert (decoded - log).abs().max() <= training_features.STEP / 2 + 1e-4
-    assert (train.seen(decoded) - phones.normalised(log, *phones.level_and_mean(log))).abs().mean() < 0.05
+    assert (decoded - log).abs().max() <= training_features.QUANTUM / 2 + 1e-4
+    assert (train.inputs_of(decoded) - phones.normalised(log, *phones.level_and_mean(log))).abs().mean() < 0.05
 
 
 def test_targets_lie_at_the_time_of_each_step():

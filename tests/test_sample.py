@@ -173,13 +173,13 @@ def test_script_still_makes_this_clip(script, truth, frames, sample_clip):
 
     make = script("make_sample")
     phones = list(zip(truth["phones"].tolist(), truth["phone_ends"].tolist()))
-    acts, euler = make.perform(load_audio(sample_clip), phones, NUM_FRAMES)
+    animation, euler = make.animate(load_audio(sample_clip), phones, NUM_FRAMES)
     portrait = script("portrait").load_portrait()
-    remade = make.truth(portrait, acts, euler, phones)
+    remade = make.truth(portrait, animation, euler, phones)
     assert remade.keys() == truth.keys()
     for name, tolerance in (("aperture", 5e-3), ("blink", 1e-5), ("euler", 0.3), ("points", 2.0), ("focal", 1e-3)):
         assert np.abs(remade[name] - truth[name]).max() < tolerance, name
     renderer = script("render").Renderer(portrait, 256)
     for k in (24, 126, 183):
-        error = renderer.frame(**acts[k]).astype(float) - frames[k]
+        error = renderer.frame(**animation[k]).astype(float) - frames[k]
         assert 10 * np.log10(255**2 / np.mean(error**2)) > 30, f"frame {k}"

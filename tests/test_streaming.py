@@ -331,7 +331,7 @@ def test_a_silent_file_is_pointed_out(run, speech, tmp_path):
     (np.zeros(50, bool), "chunk 1 .*bool"), (np.zeros(50, complex), "chunk 1 .*complex"),
     (np.zeros((2, 50), np.float32), r"chunk 1 .*float32 \[2, 50\].*chunk.T"),
     (np.zeros((50, 0), np.float32), "chunk 1"), (np.zeros((5, 2, 1), np.float32), "chunk 1"),
-    (np.float32(0.5), "chunk 1 .*whole sound as"),
+    (np.float32(0.5), "chunk 1 .*whole recording as"),
     (np.array([0.0, np.nan], np.float32), "chunk 1 .*finite.*NaN"), ("sound", "chunk 1 "),
     ([[0.1], [0.1, 0.2]], "chunk 1 ")])
 def test_a_chunk_that_is_no_sound_is_named(run, speech, wrong, words):

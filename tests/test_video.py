@@ -370,7 +370,7 @@ def test_unusable_videos_are_named(tmp_path):
         frame.sample_rate = 16_000
         out.mux(stream.encode(frame))
     for name, match in [("missing.mp4", "no file"), ("empty.mp4", "0 bytes"), ("text.mp4", "FFmpeg can read"),
-                        ("sound.wav", "without a picture")]:
+                        ("sound.wav", "without a video stream")]:
         for function in (probe, read_frames):
             with pytest.raises(InputError, match=match):
                 function(tmp_path / name)

@@ -186,7 +186,7 @@ def test_cover_art_is_not_the_video(tmp_path):
     """Neither beside a video nor in a sound file."""
     cover = av.stream.Disposition.attached_pic
     song = write_tracks(tmp_path / "song.mp4", (60, (32, 32), "mjpeg", "yuvj420p", cover))
-    with pytest.raises(InputError, match="without a picture stream"):
+    with pytest.raises(InputError, match="without a video stream"):
         read_frames(song)
     path = write_tracks(tmp_path / "cover.mp4", (60, (32, 32), "mjpeg", "yuvj420p", cover),
                         (200, (48, 64), "libx264", "yuv420p", av.stream.Disposition.default))

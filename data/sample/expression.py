@@ -1,17 +1,17 @@
-"""How lips, jaw, brows and eyelids move the points of the portrait (before the head turns). Crop pixels throughout."""
+"""Displacement of the portrait's points by lips, jaw, brows and eyelids, before the head rotates; in crop px."""
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-OPENING = 12.5  # lip gap of a fraction of 1
-JAW = 6.5  # drop of the chin of a fraction of 1
-CLOSED_AT = 0.32  # where between the portrait's parted lips the closed lips meet, from the upper lip
+OPENING = 12.5  # lip gap at an opening of 1
+JAW = 6.5  # drop of the chin at a jaw drop of 1
+CLOSED_AT = 0.32  # where the closed lips meet, as a fraction of the portrait's lip gap from the upper lip
 CHIN = (58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288)
 BROWS = ((70, 63, 105, 66, 107), (336, 296, 334, 293, 300))
 
 
 def smoothstep(x):
-    """0 below 0, 1 above 1, a smooth rise between."""
+    """Cubic interpolation from 0 at x = 0 to 1 at x = 1, constant outside."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
@@ -20,8 +20,8 @@ class Expression:
     """Displacement of fixed points as a function of the face's parameters.
 
     Args:
-        portrait: Portrait.
-        x, y, z: points, float arrays of one shape, crop px.
+        portrait: the portrait.
+        x, y, z: points, float arrays of equal shape, crop px.
     """
 
     def __init__(self, portrait, x, y, z):
@@ -34,11 +34,15 @@ class Expression:
             self.brow -= 1.5 * across * np.exp(-(((y - points[:, 1].mean()) / 5.5) ** 2))
 
     def __call__(self, mouth, blink, brow):
-        """Displacement (dx, dy, dz) of the points, each like x.
+        """Displacement of the points.
 
         Args:
             mouth: dict with opening, spread, jaw and tuck (see `motion.Mouth`).
-            blink, brow: 0..1, eyelids closed and brows raised.
+            blink: 0..1, eyelids closed.
+            brow: 0..1, brows raised.
+
+        Returns:
+            dx, dy, dz: arrays like x.
         """
         dx, dy, dz = self.mouth(mouth["opening"], mouth["spread"], mouth["jaw"], mouth["tuck"])
         for lid in self.lids:
@@ -49,7 +53,7 @@ class Expression:
 
 
 class _LidField:
-    """An upper eyelid sliding over the eyeball: lashes and lid edge go along unstretched, the fold above gives way."""
+    """An upper eyelid that slides over the eyeball: lashes and lid edge move rigidly, the fold above is compressed."""
 
     def __init__(self, eye, x, y, middle):
         upper, lower = eye.upper(x), eye.lower(x)
@@ -59,7 +63,7 @@ class _LidField:
         inside = ((x > eye.left) & (x < eye.right)).astype(float)
         self.upper = inside * (1 - side) * (1 - smoothstep((above - 1.6) / 7.0))
         self.lower = inside * side * np.exp(-((below / 3.0) ** 2))
-        out = eye.left if eye.left + eye.right < 2 * middle else eye.right  # the lashes' tail beyond the outer corner
+        out = eye.left if eye.left + eye.right < 2 * middle else eye.right  # the lashes beyond the outer corner
         self.tail = np.exp(-(((x - out) / 4.0) ** 2) - ((y - eye.upper(out) + 1.0) / 4.0) ** 2)
 
     def __call__(self, blink):
@@ -68,9 +72,9 @@ class _LidField:
 
 
 class _MouthField:
-    """Lips that part and meet, corners that spread and round, and the jaw below.
+    """Opening and closing of the lips, spreading and rounding of their corners, and the jaw.
 
-    Two sheets, one hanging on the upper lip and one on the lower, that are one beyond the corners of the mouth.
+    Two surfaces, attached to the upper and the lower lip, which are joined beyond the corners of the mouth.
     """
 
     def __init__(self, portrait, x, y, z):

@@ -1,8 +1,8 @@
-"""Make the sample from scratch: clip.mp4, truth.npz and speech.wav beside this file.
+"""Generate the sample: clip.mp4, truth.npz and speech.wav beside this file.
 
     python data/sample/make_sample.py [--out FOLDER]
 
-Needs the kit itself, scikit-image (`pip install -e .[sample]`) and the program `flite` (Debian and Ubuntu:
+Needs this package, scikit-image (`pip install -e .[sample]`) and the program `flite` (Debian and Ubuntu:
 apt-get install flite). Nothing is downloaded. See README.md.
 """
 
@@ -32,13 +32,13 @@ BLINKS = (0.95, 4.72, 7.75, 10.62)  # seconds
 
 
 def head_points(portrait):
-    """The portrait's landmarks in the head's frame: float64 [478, 3], crop px, origin at the pivot of the neck."""
+    """The portrait's landmarks in the head frame: float64 [478, 3], crop px, origin at the pivot of the neck."""
     x, y, z = portrait.landmarks.T
     return np.stack(unproject(x, y, z), 1) - PIVOT
 
 
 def camera(turn, shift):
-    """World-to-camera matrices float64 [N, 4, 4] of the head's frame (OpenCV axes, crop px)."""
+    """Head-to-camera matrices float64 [N, 4, 4] (OpenCV axes, crop px), from rotations [N, 3, 3] and shifts [N, 3]."""
     w2c = np.tile(np.eye(4), (len(turn), 1, 1))
     w2c[:, :3, :3] = turn
     w2c[:, :3, 3] = PIVOT + shift - CENTRE
@@ -49,7 +49,7 @@ def true_aperture(portrait, frames):
     """Inner lip gap over face height of each frame: float64 [N].
 
     Gap: between the inner edges of the lips at the middle of the mouth (landmarks 13 and 14); height: landmarks 10 to
-    152 (top of the forehead to chin). Taken on the head seen straight, so that it does not depend on the head's turn.
+    152 (top of the forehead to chin). Measured in the frontal view, so that it does not depend on the head pose.
     """
     marks = portrait.landmarks
     x = marks[[13, 13, 10, 152], 0]
@@ -63,20 +63,20 @@ def true_aperture(portrait, frames):
     return np.array(values)
 
 
-def perform(sound, phones, count):
-    """What the face does in every frame.
+def animate(wave, phones, count):
+    """The animation parameters of every frame.
 
     Args:
-        sound: float32 [samples], 16 kHz.
+        wave: float32 [samples], 16 kHz.
         phones: list of (name, end in seconds).
         count: number of frames.
 
     Returns:
-        a list with the arguments of `Renderer.frame` of each frame (dicts); euler float64 [count, 3] (`head_track`).
+        The arguments of `Renderer.frame` for each frame (dicts); euler float64 [count, 3], see `head_track`.
     """
     track = motion.mouth_track(phones, count)
     blink = motion.blink_track(BLINKS, count)
-    euler, shift, stress = motion.head_track(sound, count)
+    euler, shift, stress = motion.head_track(wave, count)
     gaze = motion.gaze_track(euler, count)
     turn = motion.rotation(euler)
     breath = 0.4 * np.sin(2 * np.pi * np.arange(count) / motion.FPS / 3.7)
@@ -89,7 +89,7 @@ def perform(sound, phones, count):
 
 
 def truth(portrait, frames, euler, phones):
-    """The arrays of truth.npz (see README.md) as a dict."""
+    """The arrays of truth.npz, see README.md."""
     names, ends = zip(*phones, strict=True)
     floats = dict(
         aperture=true_aperture(portrait, frames), blink=[f["blink"] for f in frames], euler=euler,
@@ -100,20 +100,20 @@ def truth(portrait, frames, euler, phones):
 
 
 def main():
-    """Command line."""
+    """The command line."""
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=here, help="folder to write to (default: beside this script)")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     save_wav(out / "speech.wav", say(OTHER_SCRIPT, "rms")[0])
-    sound, phones = say(SCRIPT, "slt", SECONDS)
-    frames, euler = perform(sound, phones, int(SECONDS * motion.FPS))
+    wave, phones = say(SCRIPT, "slt", SECONDS)
+    frames, euler = animate(wave, phones, int(SECONDS * motion.FPS))
     portrait = load_portrait()
     np.savez_compressed(out / "truth.npz", **truth(portrait, frames, euler, phones))
     renderer = Renderer(portrait, SIZE)
-    pictures = (renderer.frame(**f) for f in progress(frames, "frames"))
-    clip = write_video(out / "clip.mp4", pictures, sound, fps=motion.FPS, crf=14)
+    images = (renderer.frame(**f) for f in progress(frames, "frames"))
+    clip = write_video(out / "clip.mp4", images, wave, fps=motion.FPS, crf=14)
     print(f"wrote clip.mp4 ({clip.stat().st_size / 1e6:.2f} MB), truth.npz and speech.wav to {out}")
 
 

@@ -1,4 +1,4 @@
-"""What the face does over time: mouth shapes from phonemes, blinks, gaze and head motion. Pure functions of numpy."""
+"""Animation curves: mouth shapes from phonemes, blinks, gaze and head motion. Pure functions in NumPy."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ FPS = 25
 
 # Mouth shape of each phoneme (ARPABET, lower case), as fractions:
 # opening between the lips, spread (+) or rounding (-) of the corners, jaw drop, tongue lifted behind the teeth,
-# lower lip tucked under the upper teeth, and how strongly the shape insists on being reached.
+# lower lip tucked under the upper teeth, and the weight of the shape in coarticulation.
 _SHAPES = {
     "pau": (0.00, 0.00, 0.00, 0.0, 0.0, 0.7),
     "aa": (0.95, 0.05, 1.00, 0.0, 0.0, 1.1), "ae": (0.85, 0.45, 0.85, 0.0, 0.0, 1.1),
@@ -37,7 +37,15 @@ _GLIDES = {"ay": ("aa", "ih"), "aw": ("aa", "uh"), "ey": ("eh", "iy"), "ow": ("a
 
 @dataclass
 class Mouth:
-    """Mouth shape of every frame, float64 [N] each: fractions as in the phoneme table (opening and tuck at least 0)."""
+    """Mouth shape of every frame, float64 [N] each, fractions as in the phoneme table.
+
+    Attributes:
+        opening: between the lips, at least 0.
+        spread: of the corners, negative for rounding.
+        jaw: drop of the jaw.
+        tongue: lifted behind the teeth.
+        tuck: lower lip under the upper teeth, at least 0.
+    """
 
     opening: np.ndarray
     spread: np.ndarray
@@ -47,16 +55,17 @@ class Mouth:
 
 
 def targets(phones):
-    """Split phonemes into mouth targets.
+    """Mouth targets of a sequence of phonemes.
 
     Args:
         phones: list of (name, end in seconds), in order, the first starting at 0.
 
     Returns:
-        starts, ends float64 [M] in seconds; shapes float64 [M, 6] rows of the phoneme table.
+        starts, ends: float64 [M] in seconds.
+        shapes: float64 [M, 6], rows of the phoneme table.
 
     Raises:
-        KeyError: a phoneme that the table does not know.
+        KeyError: a phoneme that is not in the table.
     """
     rows, start = [], 0.0
     for name, end in phones:
@@ -69,11 +78,12 @@ def targets(phones):
 
 
 def mouth_track(phones, num_frames):
-    """Mouth shapes with coarticulation: every phoneme pulls on the mouth, most while it sounds.
+    """Mouth shapes with coarticulation.
 
-    The mouth at a time is the mean of all targets, weighted by how strongly each insists times a window that is flat
-    over the inner part of the phoneme and falls off over about 60 ms on either side (speech starts with the mouth:
-    the rise before a sound is slower than the fall after it). 200 Hz, smoothed by 18 ms, then sampled at the frames.
+    The shape at a time is the mean of all targets, weighted by the weight in the table times a window that is flat over
+    the inner part of the phoneme and decays over about 60 ms on either side (the mouth moves before the sound, so the
+    rise before a phoneme is slower than the decay after it). Computed at 200 Hz, smoothed by 18 ms, then sampled at the
+    frames.
 
     Args:
         phones: list of (name, end in seconds).
@@ -85,11 +95,11 @@ def mouth_track(phones, num_frames):
     starts, ends, shapes = targets(phones)
     time = np.arange(0, num_frames / FPS + 0.2, 0.005)[:, None]
     inset = 0.25 * (ends - starts)
-    brisk = np.where(shapes[:, 5] > 2, 0.7, 1.0)  # lips that meet do so quickly, and leave the vowels their room
+    brisk = np.where(shapes[:, 5] > 2, 0.7, 1.0)  # lip closures are quick, and leave time for the vowels
     before = np.maximum(starts + inset - time, 0) / (0.055 * brisk)
     after = np.maximum(time - ends + inset, 0) / (0.045 * brisk)
     weight = shapes[:, 5] * np.exp(-(before**1.4)) * np.exp(-(after**1.4)) + 1e-9 * shapes[:, 5]
-    # Short sounds count less, so that fast speech moves little; but short closures are made all the same.
+    # Short phonemes have less weight, so that fast speech moves less, except for lip closures.
     weight *= np.clip((ends - starts) / 0.09, np.where(shapes[:, 5] > 2, 0.85, 0.45), 1.0)
     track = weight @ shapes[:, :5] / weight.sum(1, keepdims=True)
     width = np.arange(-12, 13) * 0.005
@@ -113,8 +123,8 @@ def blink_track(times, num_frames):
     return closed
 
 
-def loudness(wave, num_frames):
-    """Root mean square of the sound around each frame's time (40 ms), float64 [N]; wave is 16 kHz mono -1..1."""
+def frame_rms(wave, num_frames):
+    """RMS of the audio in the 40 ms around each frame, float64 [N]; wave [samples] is 16 kHz mono -1..1."""
     hop = 16000 // FPS
     padded = np.pad(np.asarray(wave, np.float64), (hop // 2, hop + max(0, num_frames * hop - len(wave))))
     pieces = np.lib.stride_tricks.sliding_window_view(padded, hop)[::hop][:num_frames]
@@ -122,7 +132,7 @@ def loudness(wave, num_frames):
 
 
 def smooth(track, seconds):
-    """Gaussian smoothing of a track at 25 fps along its first axis, edges held."""
+    """Gaussian smoothing of a curve at 25 fps along its first axis, edge values repeated."""
     radius = int(np.ceil(3 * seconds * FPS))
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / (seconds * FPS)) ** 2)
     padded = np.pad(track, (radius, radius), mode="edge")
@@ -130,67 +140,71 @@ def smooth(track, seconds):
 
 
 def head_track(wave, num_frames, seed=5):
-    """Head motion: slow turns, small nods with the stress of the voice, a little sway.
+    """Head motion: slow rotations, small nods on stressed syllables, small translations.
 
     Args:
-        wave: the sound, float32 [samples], 16 kHz.
+        wave: float32 [samples], 16 kHz.
         num_frames: number of frames.
         seed: of the random phases.
 
     Returns:
-        euler float64 [N, 3] yaw (+ to the image's right), pitch (+ down), roll (+ clockwise in the image) in degrees,
-        each within 10; shift float64 [N, 3] in crop px; stress float64 [N] 0..1.
+        euler: float64 [N, 3], yaw (+ to the image's right), pitch (+ down), roll (+ clockwise in the image) in degrees,
+            each within 10.
+        shift: float64 [N, 3] in crop px.
+        stress: float64 [N] 0..1.
     """
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     at = np.arange(num_frames) / FPS
 
-    def wander(amplitude, periods):
-        waves = [np.sin(2 * np.pi * at / p + draw.uniform(0, 2 * np.pi)) / (1 + 0.4 * k) for k, p in enumerate(periods)]
+    def drift(amplitude, periods):
+        # a sum of sines, scaled to the amplitude
+        waves = [np.sin(2 * np.pi * at / p + rng.uniform(0, 2 * np.pi)) / (1 + 0.4 * k) for k, p in enumerate(periods)]
         total = np.sum(waves, 0)
         return amplitude * total / np.abs(total).max()
 
-    sound = loudness(wave, num_frames)
-    stress = smooth(np.clip(sound / max(1e-6, np.quantile(sound, 0.95)), 0, 1.3), 0.09)
+    rms = frame_rms(wave, num_frames)
+    stress = smooth(np.clip(rms / max(1e-6, np.quantile(rms, 0.95)), 0, 1.3), 0.09)
     accent = np.clip(stress - smooth(stress, 0.45), 0, None) / 0.45
-    yaw = wander(8.5, (5.3, 3.1, 1.9))
-    pitch = wander(5.0, (4.3, 2.3, 1.4)) + 2.2 * smooth(accent, 0.06)
-    roll = wander(3.0, (6.1, 2.9, 1.7))
-    shift = np.stack([wander(1.6, (5.7, 2.7)), wander(0.8, (3.9, 2.1)), wander(2.5, (6.7, 3.3))], 1)
+    yaw = drift(8.5, (5.3, 3.1, 1.9))
+    pitch = drift(5.0, (4.3, 2.3, 1.4)) + 2.2 * smooth(accent, 0.06)
+    roll = drift(3.0, (6.1, 2.9, 1.7))
+    shift = np.stack([drift(1.6, (5.7, 2.7)), drift(0.8, (3.9, 2.1)), drift(2.5, (6.7, 3.3))], 1)
     euler = np.clip(np.stack([yaw, pitch, roll], 1), -9.8, 9.8)
     return euler, shift, np.clip(smooth(accent, 0.05), 0, 1)
 
 
 def gaze_track(euler, num_frames, seed=9):
-    """Direction of the eyes in the head, degrees, float64 [N, 2] (right, down).
+    """Gaze direction relative to the head, degrees, float64 [N, 2] (right, down).
 
-    The eyes hold the camera while the head turns, and jump a little every second or so.
+    The eyes follow the camera while the head rotates, with small saccades about every second.
     """
-    draw = np.random.default_rng(seed)
-    jumps = np.zeros((num_frames, 2))
+    rng = np.random.default_rng(seed)
+    saccades = np.zeros((num_frames, 2))
     frame = 0
     while frame < num_frames:
-        length = int(draw.uniform(0.7, 1.8) * FPS)
-        jumps[frame : frame + length] = draw.normal(0, (2.2, 1.1))
+        length = int(rng.uniform(0.7, 1.8) * FPS)
+        saccades[frame : frame + length] = rng.normal(0, (2.2, 1.1))
         frame += length
-    jumps = (jumps + np.roll(jumps, 1, 0)) / 2
-    return jumps - 0.9 * euler[:, :2]
+    saccades = (saccades + np.roll(saccades, 1, 0)) / 2
+    return saccades - 0.9 * euler[:, :2]
 
 
 def rotation(euler):
     """Rotation matrix [..., 3, 3] (axes x right, y down, z away) of yaw, pitch, roll in degrees, [..., 3].
 
-    R = Ry(-yaw) Rx(pitch) Rz(roll): yaw turns the nose to the image's right, pitch lowers it, roll is clockwise.
+    R = Ry(-yaw) Rx(pitch) Rz(roll): positive yaw turns the nose to the image's right, pitch lowers it, roll is
+    clockwise.
     """
     yaw, pitch, roll = np.moveaxis(np.deg2rad(np.asarray(euler, np.float64)), -1, 0)
-    one, nil = np.ones_like(yaw), np.zeros_like(yaw)
+    one, zero = np.ones_like(yaw), np.zeros_like(yaw)
 
     def matrix(*rows):
         return np.stack([np.stack(row, -1) for row in rows], -2)
 
     c, s = np.cos(-yaw), np.sin(-yaw)
-    around_y = matrix((c, nil, s), (nil, one, nil), (-s, nil, c))
+    around_y = matrix((c, zero, s), (zero, one, zero), (-s, zero, c))
     c, s = np.cos(pitch), np.sin(pitch)
-    around_x = matrix((one, nil, nil), (nil, c, -s), (nil, s, c))
+    around_x = matrix((one, zero, zero), (zero, c, -s), (zero, s, c))
     c, s = np.cos(roll), np.sin(roll)
-    around_z = matrix((c, -s, nil), (s, c, nil), (nil, nil, one))
+    around_z = matrix((c, -s, zero), (s, c, zero), (zero, zero, one))
     return around_y @ around_x @ around_z

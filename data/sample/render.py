@@ -1,4 +1,4 @@
-"""Rendering: the layers of the portrait moved, turned, projected and put on top of each other."""
+"""Rendering: the layers of the portrait are deformed, rotated, projected and composited."""
 
 import cv2
 import numpy as np
@@ -6,16 +6,16 @@ from expression import JAW, Expression, smoothstep
 from numba import njit
 from portrait import SIDE, TEXELS, grid
 
-DISTANCE = 620.0  # of the camera from the picture plane, crop px; also the focal length in crop px
-PIVOT = np.array([118.0, 170.0, 40.0])  # the head turns about this point of the neck, crop px
-CENTRE = np.array([SIDE / 2, SIDE / 2, -DISTANCE])  # the camera
+DISTANCE = 620.0  # of the camera from the image plane, crop px; also the focal length in crop px
+PIVOT = np.array([118.0, 170.0, 40.0])  # centre of rotation in the neck, crop px
+CENTRE = np.array([SIDE / 2, SIDE / 2, -DISTANCE])  # camera centre
 EYEBALL = 8.2  # radius, crop px
 OVERSAMPLE = 2
 
 
 @njit(cache=True)
 def _trace(px, py, pz, faces, size, back, depth):
-    """Draw the quads of a vertex grid: for each pixel of the image the grid position (column, row) that it shows."""
+    """Rasterise the quads of a vertex grid: the grid position (column, row) visible at each pixel, and its depth."""
     for i in range(faces.shape[0]):
         for j in range(faces.shape[1]):
             if not faces[i, j]:
@@ -30,7 +30,7 @@ def _trace(px, py, pz, faces, size, back, depth):
                 cx, cy = px[rc, cc], py[rc, cc]
                 area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
                 if area < 1e-7:
-                    continue  # turned away or folded up
+                    continue  # back-facing or degenerate
                 x0 = max(0, int(np.ceil(min(ax, bx, cx) - 0.5)))
                 x1 = min(size - 1, int(np.floor(max(ax, bx, cx) - 0.5)))
                 y0 = max(0, int(np.ceil(min(ay, by, cy) - 0.5)))
@@ -51,16 +51,16 @@ def _trace(px, py, pz, faces, size, back, depth):
 
 
 def unproject(x, y, z):
-    """The point of depth z that the camera sees at (x, y); so the head at rest shows the portrait unchanged."""
+    """The point at depth z that projects to (x, y), so that the head at rest renders as the portrait."""
     scale = (z + DISTANCE) / DISTANCE
     return (x - CENTRE[0]) * scale + CENTRE[0], (y - CENTRE[1]) * scale + CENTRE[1], z
 
 
 class Renderer:
-    """Draws frames of one portrait.
+    """Renders frames of one portrait.
 
     Args:
-        portrait: Portrait.
+        portrait: the portrait.
         size: side of the frames in pixels.
     """
 
@@ -76,18 +76,19 @@ class Renderer:
         self.eye_boxes = holes[1:]
         solid = cv2.resize(alpha, (x.shape[0] - 1,) * 2, interpolation=cv2.INTER_NEAREST) > 0
         self.faces = solid | self.openings[:-1, :-1]
-        self.turns = 1 - smoothstep((y - 172) / 26)  # how far a point goes with the head; the collar stays
+        self.turns = 1 - smoothstep((y - 172) / 26)  # how far a point moves with the head; 0 at the collar
         self.breathes = smoothstep((y - 125) / 60)
         self.interior = Interior(portrait)
 
     def _box(self, opening, side, drop):
+        """Vertices around an opening, with margins at the sides and below."""
         inside = (self.x > opening.left - side) & (self.x < opening.right + side)
         top = opening.upper(np.linspace(opening.left, opening.right, 50)).min() - side
         bottom = opening.lower(np.linspace(opening.left, opening.right, 50)).max() + drop
         return inside & (self.y > top) & (self.y < bottom)
 
     def place(self, x, y, z, turns, turn, shift, breath=0.0):
-        """Turn points with the head and project them: (x, y) in crop px of the image, and depth."""
+        """Rotate points with the head and project them: (x, y) in crop px of the image, and depth."""
         x, y, z = unproject(x, y, z)
         offset = [x - PIVOT[0], y - PIVOT[1], z - PIVOT[2]]
         moved = [sum(turn[i, k] * offset[k] for k in range(3)) + PIVOT[i] + shift[i] for i in range(3)]
@@ -97,7 +98,7 @@ class Renderer:
         return (x - CENTRE[0]) * scale + CENTRE[0], (y - CENTRE[1]) * scale + CENTRE[1], z
 
     def _draw(self, texture, px, py, pz, faces):
-        """Warp a texture by a mesh: (colours float32 [n, n, C], covered bool [n, n]), n the oversampled size."""
+        """Warp a texture by a mesh: colours float32 [n, n, C] and coverage bool [n, n], at the oversampled size n."""
         n = self.size * OVERSAMPLE
         back = np.full((n, n, 2), -1.0, np.float32)
         depth = np.full((n, n), np.inf)
@@ -107,6 +108,7 @@ class Renderer:
         return colours, np.isfinite(depth)
 
     def _plate(self, breath):
+        """The clean plate with raised shoulders, at the oversampled size."""
         n = self.size * OVERSAMPLE
         y, x = (np.mgrid[0:n, 0:n] + 0.5) / self.scale
         y = y + breath * smoothstep((y - 125) / 60)
@@ -118,8 +120,10 @@ class Renderer:
 
         Args:
             mouth: dict with opening, spread, jaw, tongue, tuck (see `motion.Mouth`).
-            blink, brow: 0..1.
-            turn: rotation matrix [3, 3] of the head; shift: [3] crop px.
+            blink: 0..1, eyelids closed.
+            brow: 0..1, brows raised.
+            turn: rotation matrix [3, 3] of the head.
+            shift: [3] crop px.
             gaze: [2] degrees right and down, relative to the head.
             breath: rise of the shoulders in crop px.
         """
@@ -141,7 +145,7 @@ class Renderer:
 
 
 class Interior:
-    """What is seen through the mouth and the eyes: the eyeballs, and the inside of the mouth painted for each frame."""
+    """The layer behind the openings: the eyeballs, and the inside of the mouth, which is generated for each frame."""
 
     def __init__(self, portrait):
         self.portrait = portrait
@@ -153,13 +157,13 @@ class Interior:
         self.centre = (mouth.left + mouth.right) / 2
         self.floor = float(mouth.lower(self.centre))
         self.upper = portrait.teeth[self.rows, self.cols]
-        # The lower teeth are the upper ones upside down, smaller and in the shade.
+        # The lower teeth are the upper ones mirrored, smaller and darker.
         mirror = cv2.resize(self.upper[::-1], None, fx=0.8, fy=0.75, interpolation=cv2.INTER_AREA)
         self.mirror = mirror * np.array([0.80, 0.76, 0.74, 1.0], np.float32)
         self.mirror_top = np.argmax((mirror[..., 3] > 0.5).any(1)) / TEXELS
 
     def __call__(self, mouth):
-        """Texture float32 [S, S, 3] for the mouth parameters (a dict)."""
+        """Texture float32 [S, S, 3] for the mouth parameters, see `Renderer.frame`."""
         drop = JAW * mouth["jaw"]
         deep = np.clip((self.y - self.floor + 8) / 16, 0, 1)[..., None]
         patch = np.array([0.10, 0.03, 0.03]) + deep * np.array([0.10, 0.035, 0.035])
@@ -174,7 +178,7 @@ class Interior:
         patch = (1 - lower[..., 3:]) * patch + lower[..., 3:] * lower[..., :3]
         patch = (1 - self.upper[..., 3:]) * patch + self.upper[..., 3:] * self.upper[..., :3] * 0.95
         texture = self.portrait.under.copy()
-        # Lips ahead of the teeth shade them; lips that touch leave only a soft dark line.
+        # The lips cast a shadow on the teeth; closed lips leave only a soft dark line.
         shade = min(1.0, 0.5 + mouth["opening"] / 0.5) - 0.4 * max(0.0, -mouth["spread"])
         parted = min(1.0, mouth["opening"] / 0.15)
         patch = parted * patch * shade ** np.array([0.7, 1.15, 1.25]) + (1 - parted) * np.array([0.40, 0.17, 0.16])

@@ -1,4 +1,4 @@
-"""Speech with known phoneme times from the Flite synthesiser (only needed to make the sample again)."""
+"""Synthetic speech with known phoneme times, from the Flite synthesiser (only needed to generate the sample)."""
 
 import re
 import shutil
@@ -19,7 +19,8 @@ def speak(text, voice, stretch=1.0):
         stretch: factor on every duration.
 
     Returns:
-        wave float32 [samples] at 16 kHz, -1..1; phones, a list of (name, end in seconds).
+        wave: float32 [samples] at 16 kHz, -1..1.
+        phones: list of (name, end in seconds).
 
     Raises:
         RuntimeError: the program `flite` is not installed.
@@ -30,10 +31,10 @@ def speak(text, voice, stretch=1.0):
         path = Path(folder) / "speech.wav"
         command = ["flite", "-voice", voice, "--setf", f"duration_stretch={stretch}", "-psdur", "-t", text, "-o", path]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        with wave.open(str(path)) as sound:
-            if sound.getframerate() != 16000:
-                raise RuntimeError(f"expected a voice with 16 kHz, voice {voice} has {sound.getframerate()} Hz")
-            samples = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
+        with wave.open(str(path)) as file:
+            if file.getframerate() != 16000:
+                raise RuntimeError(f"expected a voice with 16 kHz, voice {voice} has {file.getframerate()} Hz")
+            samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
     phones = [(name, float(end)) for name, end in re.findall(r"([a-z]+):([0-9.]+)", printed)]
     return samples.astype(np.float32) / 32768, phones
 
@@ -48,18 +49,19 @@ def say(script, voice, seconds=None, lead=0.2, stretch=1.0):
         lead: silence before the first word, seconds.
 
     Returns:
-        wave float32 [samples] at 16 kHz, peak 0.8; phones (name, end in seconds), "pau" in the silences.
+        wave: float32 [samples] at 16 kHz, peak 0.8.
+        phones: list of (name, end in seconds); silences are "pau".
     """
     pieces, phones = [np.zeros(int(16000 * lead), np.float32)], [("pau", lead)]
     for sentence, silence in script:
-        sound, spoken = speak(sentence, voice, stretch)
+        samples, spoken = speak(sentence, voice, stretch)
         start = sum(len(p) for p in pieces) / 16000
-        pieces += [sound, np.zeros(int(16000 * silence), np.float32)]
+        pieces += [samples, np.zeros(int(16000 * silence), np.float32)]
         phones += [(name, start + end) for name, end in spoken]
         phones.append(("pau", sum(len(p) for p in pieces) / 16000))
-    sound = np.concatenate(pieces)
+    samples = np.concatenate(pieces)
     if seconds is not None:
         total = int(16000 * seconds)
-        sound = np.pad(sound[:total], (0, max(0, total - len(sound))))
+        samples = np.pad(samples[:total], (0, max(0, total - len(samples))))
         phones = [(name, min(end, seconds)) for name, end in phones]
-    return 0.8 * sound / max(1e-6, float(np.abs(sound).max())), phones
+    return 0.8 * samples / max(1e-6, float(np.abs(samples).max())), phones

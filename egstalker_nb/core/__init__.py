@@ -1,4 +1,14 @@
-"""What every other room stands on: errors, files written as a whole, progress, the device, compiled and recorded code.
+"""Basics that every other package uses.
+
+- `errors`: the exceptions a user can cause.
+- `files`: output folders, checked targets, exclusive locks.
+- `progress`: one progress line for terminals, notebooks and headless runs.
+- `table`: tables shown as HTML in a notebook and as text in a terminal.
+- `device`: choosing and checking the torch device.
+- `cuda_extension`: finding and loading gsplat's compiled CUDA extension.
+- `cuda_graph`: capturing a function in a CUDA graph and replaying it.
+- `numba_jit`: compiling Numba kernels and running them on several threads.
+- `lazy`: public names of a package that are imported on first use.
 
 May import: nothing else of the package.
 """

@@ -1,4 +1,4 @@
-"""gsplat's CUDA extension as `cuda_setup` left it in the environment: found, and loaded without a compiler."""
+"""gsplat's CUDA extension, built once by `cuda_setup`: finding it and loading it without a compiler."""
 from __future__ import annotations
 
 import importlib.metadata
@@ -13,18 +13,18 @@ from .errors import InputError
 FOLDER = Path(sys.prefix) / "share" / "egstalker-nb"
 AGAIN = "then run `make setup` or `egs setup-gpu` again"
 ON_THE_CPU = 'or work on the CPU: device="cpu", `egs ... --device cpu`, `make ... DEVICE=cpu`'
-READY = "gsplat.csrc"  # the module that gsplat looks for before it compiles
+GSPLAT_MODULE = "gsplat.csrc"  # gsplat compiles its extension only if this module is missing
 Capability = tuple[int, int]
 
 
 def extension_file() -> Path:
-    """Where the extension for this Python, torch and gsplat lies in the environment; there or not."""
+    """Path of the extension for this Python, torch and gsplat; the file need not exist."""
     torch, gsplat = (importlib.metadata.version(name) for name in ("torch", "gsplat"))
     return FOLDER / f"gsplat-{gsplat}-torch-{torch}-{sys.implementation.cache_tag}.so"
 
 
 def built_for() -> set[Capability]:
-    """Compute capabilities of the cards that the extension was built for; none where it is not there."""
+    """Compute capabilities that the extension was built for; empty if there is no extension."""
     file = extension_file()
     if not file.is_file():
         return set()
@@ -35,12 +35,12 @@ def built_for() -> set[Capability]:
 
 
 def load_extension() -> None:
-    """Let gsplat find its extension: to be called before any of its CUDA functions. Needs no compiler.
+    """Make the extension importable by gsplat; call it before any of gsplat's CUDA functions. Needs no compiler.
 
     Raises:
-        InputError: there is none for this torch and card, or it cannot be loaded.
+        InputError: there is none for this torch and GPU, or it cannot be loaded.
     """
-    if READY in sys.modules or shipped_with_gsplat():
+    if GSPLAT_MODULE in sys.modules or shipped_with_gsplat():
         return
     import torch
 
@@ -55,27 +55,28 @@ def load_extension() -> None:
 
 
 def load_file(file: Path) -> None:
-    """Import a compiled extension under the name by which gsplat looks for one.
+    """Import a compiled extension under the module name that gsplat looks for.
 
     Raises:
-        InputError: it does not fit this torch.
+        InputError: it was built for another torch.
     """
-    import torch  # noqa: F401  (its libraries must be in memory)
+    import torch  # noqa: F401  (its shared libraries must be loaded first)
 
     spec = importlib.util.spec_from_file_location("gsplat_cuda", file)
+    assert spec is not None and spec.loader is not None  # always given for a .so file
     try:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     except ImportError as error:
         raise InputError("gsplat's CUDA extension as it was built", str(error),
                          f"Delete '{file}', {AGAIN}, {ON_THE_CPU}.") from error
-    sys.modules[READY] = module
+    sys.modules[GSPLAT_MODULE] = module
 
 
 def shipped_with_gsplat() -> bool:
-    """Whether the installed gsplat is one of the wheels that carry the extension."""
+    """Whether the installed gsplat wheel includes the extension."""
     spec = importlib.util.find_spec("gsplat")
-    return spec is not None and any(Path(spec.origin).parent.glob("csrc*.so"))
+    return spec is not None and spec.origin is not None and any(Path(spec.origin).parent.glob("csrc*.so"))
 
 
 def listed(capabilities: Iterable[Capability]) -> str:

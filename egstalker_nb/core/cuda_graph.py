@@ -1,46 +1,50 @@
-"""CUDA graphs: hundreds of small kernels launched at once."""
+"""CUDA graphs: launching the hundreds of small kernels of a step at once."""
 from __future__ import annotations
 
 import gc
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import torch
 
 
 class Captured:
-    """Repeats a function without arguments through a CUDA graph; on the CPU it simply calls it.
+    """Replays a function without arguments as a CUDA graph; on the CPU it simply calls the function.
 
     A step of this model is bound by launching several hundred small kernels, not by arithmetic; replaying a captured
-    graph launches them together. The function reads its inputs from tensors that stay where they are (write new
-    values into them with `copy_`), never waits for the device, and returns tensors that the next call overwrites.
-    Python inside runs twice: the first call runs it plainly, the second records it.
+    graph launches them together. The function must read its inputs from static tensors (write new values into them
+    with `copy_`) and must not synchronise with the device; the next call overwrites the tensors that it returns. Its
+    Python code runs twice: the first call is a warm-up without a graph, the second captures.
 
     Args:
-        function: what to repeat. When a tensor that it touches was replaced, `forget` the recording, and `reset`
-            where the work is of another kind.
+        function: the work of one call. If a tensor that it uses was replaced, call `forget`; if it launches other
+            kernels than before, call `reset`.
+        device: where its kernels run.
     """
 
     def __init__(self, function: Callable[[], Any], device: torch.device):
         self.function, self.device = function, device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.graph: Optional[torch.cuda.CUDAGraph] = None
+        self.result: Any = None
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew: the next call runs plainly."""
+        """Drop the graph; the next call is a warm-up."""
         self.ready = False
         self.forget()
 
     def forget(self) -> None:
-        """The next call records again."""
+        """Drop the graph; the next call captures again."""
         self.graph = self.result = None
 
     @property
     def recorded(self) -> bool:
+        """Whether there is a captured graph."""
         return self.graph is not None
 
     @property
     def recording(self) -> bool:
-        """Whether the function is being recorded right now: then it must not wait for the device."""
+        """Whether the function is being captured right now; it must not synchronise then."""
         return self.stream is not None and torch.cuda.is_current_stream_capturing()
 
     def __call__(self) -> Any:
@@ -48,30 +52,31 @@ class Captured:
             return self.function()
         if not self.ready:
             self.ready = True
-            return self._plainly()
+            return self.run_eagerly()
         if self.graph is None:
-            self._record()
+            self.graph = self._capture()
         self.graph.replay()
         return self.result
 
-    def _plainly(self) -> Any:
-        """On the recording's own stream, to which autograd ties the parameters' gradient sums."""
+    def run_eagerly(self) -> Any:
+        """Run once without a graph, on the capture stream, as autograd ties gradient accumulation to that stream."""
+        assert self.stream is not None, "only on CUDA"
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-        here = torch.cuda.current_stream(self.device)
-        self.stream.wait_stream(here)
+        current = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
             result = self.function()
-        here.wait_stream(self.stream)
+        current.wait_stream(self.stream)
         return result
 
-    def _record(self) -> None:
+    def _capture(self) -> torch.cuda.CUDAGraph:
         graph, collecting = torch.cuda.CUDAGraph(), gc.isenabled()
-        gc.disable()  # to free the graph of an earlier run meanwhile is an operation that spoils the recording
+        gc.disable()  # freeing an older graph during the capture would invalidate it
         try:
-            # other threads may read frames into pinned memory meanwhile
+            # thread_local: other threads may copy frames into pinned memory during the capture
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self.result = self.function()
         finally:
             if collecting:
                 gc.enable()
-        self.graph = graph
+        return graph

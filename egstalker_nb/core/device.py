@@ -1,4 +1,4 @@
-"""Where tensors live: the card or the CPU."""
+"""Choosing and checking the torch device."""
 from __future__ import annotations
 
 from typing import Optional
@@ -10,34 +10,34 @@ from .errors import InputError
 
 
 def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
+    """CUDA if torch can use a GPU, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def rendering_device(device: Optional[str | torch.device] = None) -> torch.device:
-    """The device to train or render on, checked before any work begins: on CUDA gsplat's extension must be there.
+    """The device to train or render on. On CUDA, gsplat's extension is loaded, so that a missing one fails early.
 
     Args:
         device: `cpu`, `cuda`, `cuda:1` ...; None: `default_device()`.
 
     Raises:
-        InputError: no such device, or gsplat cannot draw on it. There is no silent way back to the CPU.
+        InputError: no such device, or gsplat cannot render on it. There is no silent fallback to the CPU.
     """
     try:
         device = default_device() if device is None else torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise InputError("device as cpu or cuda", repr(device),
-                         "Leave it out to use the card where there is one.") from error
+                         "Leave it out to use the GPU where there is one.") from error
     if device.type == "cpu":
         return device
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type != "cuda" or (device.index or 0) >= count:
-        found = f"{count} card(s)" if count else f"none that torch {torch.__version__} can use"
+        found = f"{count} GPU(s)" if count else f"none that torch {torch.__version__} can use"
         raise InputError(f"the device '{device}'", found, f"Choose another, {ON_THE_CPU}.")
     load_extension()
     return device
 
 
 def device_name(device: torch.device) -> str:
-    """The card's name, or the CPU with its number of threads."""
+    """The GPU's name, or the CPU with its number of threads."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"

@@ -15,12 +15,12 @@ class EgsError(Exception):
         self.expected, self.found, self.fix = expected, found, fix
 
     def __reduce__(self) -> tuple:
-        """As errors of worker processes travel."""
+        """Pickling, with which errors of worker processes reach the parent."""
         return type(self), (self.expected, self.found, self.fix)
 
 
 class InputError(EgsError, ValueError):
-    """A file or an argument is not usable (video, sound, features, poses, paths)."""
+    """A file or an argument is not usable (video, audio, features, poses, paths)."""
 
 
 class ConfigError(EgsError, ValueError):
@@ -28,7 +28,7 @@ class ConfigError(EgsError, ValueError):
 
 
 class DatasetError(EgsError):
-    """A dataset or run folder is incomplete, damaged or does not fit what is asked of it."""
+    """A dataset or run folder is incomplete, damaged, or does not match the request."""
 
 
 class TrainingError(EgsError, RuntimeError):
@@ -36,7 +36,7 @@ class TrainingError(EgsError, RuntimeError):
 
 
 class UnfinishedError(EgsError, RuntimeError):
-    """Work ended before its end, through no fault of the input: the same call goes on from what is finished."""
+    """Work was interrupted, not because of its input: the same call resumes from what is finished."""
 
 
 class MissingPackageError(EgsError, ImportError):

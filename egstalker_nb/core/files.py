@@ -1,4 +1,4 @@
-"""Places to write to, with errors that users can act on."""
+"""Output folders and files, with errors that users can act on."""
 from __future__ import annotations
 
 import os
@@ -11,7 +11,7 @@ from .errors import InputError
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Turn what the system says when `folder` cannot be written to into an InputError."""
+    """Turn the OSError of a `folder` that cannot be written to into an InputError."""
     try:
         yield
     except OSError as error:
@@ -23,7 +23,7 @@ def make_folder(path: str | Path) -> Path:
     """Make a folder and its parents, if need be.
 
     Raises:
-        InputError: a file is in the way, or it cannot be written there.
+        InputError: a file of that name exists, or the folder cannot be written to.
     """
     path = Path(path)
     with writing_to(path):
@@ -32,10 +32,18 @@ def make_folder(path: str | Path) -> Path:
 
 
 def check_target(path: str | Path, suffix: str, *inputs: str | Path | None) -> Path:
-    """The path of a file to write: with this suffix, not a folder, not one of the inputs; its folder is made.
+    """Check the path of a file to write, and make its folder.
+
+    Args:
+        path: the file.
+        suffix: the suffix that it must have, lower case, such as `.wav`.
+        inputs: files that must not be overwritten; None is ignored.
+
+    Returns:
+        The path as a Path.
 
     Raises:
-        InputError: it is something else.
+        InputError: another suffix, a folder, or one of the inputs.
     """
     path = Path(path)
     if path.suffix.lower() != suffix or path.is_dir():
@@ -48,12 +56,13 @@ def check_target(path: str | Path, suffix: str, *inputs: str | Path | None) -> P
 
 @contextmanager
 def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
-    """Keep others, threads and programs alike, from doing the same work in `folder` while the block runs.
+    """Hold an exclusive lock on the work named `what` in `folder` while the block runs.
 
-    The system lets go of the lock when the program ends, however it ends: nothing is left to clean up.
+    Other threads and processes are kept out. The system releases the lock when the process ends, even when it is
+    killed, so there are no stale locks. Where locks are not supported, nothing is locked.
 
     Raises:
-        InputError: somebody else is at it.
+        InputError: another thread or process holds the lock.
     """
     try:
         import fcntl

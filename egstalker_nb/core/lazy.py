@@ -1,4 +1,4 @@
-"""Public names of a package that are imported on first use, and still seen by completion and static checkers."""
+"""Public names of a package, imported on first use, yet visible to completion and static checkers."""
 from __future__ import annotations
 
 import importlib
@@ -14,6 +14,9 @@ def lazy_names(package: str, names: Mapping[str, str], modules: Sequence[str] = 
         package: its `__name__`.
         names: public name -> module that defines it, relative to the package (`.core.errors`).
         modules: modules that are public themselves, relative to the package; their last part is the name.
+
+    Returns:
+        `__getattr__`, `__dir__`, `__all__`.
     """
     places = {path.rpartition(".")[2]: path for path in modules}
     public = [*names, *places]

@@ -1,4 +1,4 @@
-"""One live progress line for the terminal, for notebooks and for Papermill."""
+"""One live progress line for terminals, notebooks and Papermill."""
 from __future__ import annotations
 
 import os
@@ -32,12 +32,12 @@ def clock(seconds: float) -> str:
 
 
 class Listener:
-    """Where the progress of a thread goes instead of a cell, and how the work in it is asked to stop.
+    """Receives the progress of a worker thread, and asks the thread to stop.
 
     Attributes:
-        show: called with the line and the share that is done, 0...1.
-        stopping: set from another thread; the next update then raises KeyboardInterrupt in the working thread.
-        graceful: the work looks at `stopping` by itself, and an update raises nothing.
+        show: called with the progress line and the completed fraction, 0...1.
+        stopping: set from another thread; the next update then raises KeyboardInterrupt in the worker thread.
+        graceful: whether the work checks `stopping` itself; updates then raise nothing.
     """
 
     def __init__(self, show: Callable[[str, float], None]):
@@ -49,7 +49,7 @@ _listener: ContextVar[Optional[Listener]] = ContextVar("listener", default=None)
 
 @contextmanager
 def listening(listener: Optional[Listener]) -> Iterator[None]:
-    """All progress lines of this thread go to `listener` inside the block; None: where they would go anyway."""
+    """Send all progress lines of this thread to `listener` inside the block; None: to the default output."""
     token = _listener.set(listener)
     try:
         yield
@@ -58,12 +58,12 @@ def listening(listener: Optional[Listener]) -> Iterator[None]:
 
 
 def listener() -> Optional[Listener]:
-    """This thread's listener, if it has one."""
+    """This thread's listener, or None."""
     return _listener.get()
 
 
 class _Line:
-    """What a notebook shows: a bar as HTML, the same line as text for exports that drop HTML."""
+    """Progress in a notebook: a bar as HTML, and the same line as text for exports without HTML."""
 
     def __init__(self, text: str, fraction: float):
         self.text, self.fraction = text, fraction
@@ -77,16 +77,16 @@ class _Line:
 
 
 def live_line() -> Callable[[str, float], None]:
-    """A line and a bar for a cell that waits for work of another thread: call it with the text and the share done."""
+    """A progress bar in a cell that waits for another thread: a function of the text and the completed fraction."""
     handle, shown = None, ""
 
-    def show(text: str, share: float) -> None:
+    def show(text: str, fraction: float) -> None:
         nonlocal handle, shown
         if not in_notebook() or text == shown:
             return
         from IPython.display import display
 
-        shown, line = text, _Line(text, share)
+        shown, line = text, _Line(text, fraction)
         if handle is None:
             handle = display(line, display_id=True)
         else:
@@ -98,15 +98,17 @@ def live_line() -> Callable[[str, float], None]:
 class Progress:
     """A progress line: `desc 120/1000 12% 31.0 it/s 0:28 left  loss 0.12  psnr 27.1`.
 
-    In a terminal it rewrites one line of stderr (plain lines every 10 s where stderr is a file). In a
-    notebook it updates one display, which Papermill saves with the notebook; in a thread with a `Listener` it goes
-    there, and in any other thread, which has no cell to write to, nowhere. Where the variable `EGS_PROGRESS_FILE`
-    names a file, the newest line is also kept there, so that the program that runs a notebook headless can show it.
+    In a terminal it rewrites one line of stderr (if stderr is a file, it appends a line every 10 s). In a notebook it
+    updates one display, which Papermill saves with the notebook. In a thread with a `Listener` it goes to the listener;
+    in any other worker thread, which has no cell to write to, it shows nothing. If the environment variable
+    `EGS_PROGRESS_FILE` names a file, the latest line is also written there, so that a program that runs a notebook
+    headless can show it.
 
     Args:
-        total: number of steps; `initial` of them are already done (a resumed run).
+        total: number of steps.
         desc: what is counted.
         unit: name of one step in the speed, for instance `it` or `frame`.
+        initial: number of steps already done (a resumed run).
     """
 
     def __init__(self, total: int, desc: str, unit: str = "it", initial: int = 0):
@@ -124,9 +126,11 @@ class Progress:
 
     @property
     def seconds(self) -> float:
+        """Time since the start."""
         return time.perf_counter() - self.start
 
     def line(self) -> str:
+        """The progress line as text."""
         steps, elapsed = self.done - self.initial, max(self.seconds, 1e-9)
         rate = steps / elapsed
         left = (self.total - self.done) / rate if rate > 0 else 0.0
@@ -137,13 +141,13 @@ class Progress:
         return "  ".join(parts)
 
     def update(self, n: int = 1, **fields: object) -> None:
-        """Count `n` more steps; `fields` (numbers or short text) are shown behind the speed."""
+        """Count `n` more steps; `fields` (numbers or short text) are shown after the speed."""
         self.done += n
         self.fields.update(fields)
         if self._listener and self._listener.stopping.is_set() and not self._listener.graceful:
             raise KeyboardInterrupt(f"stopped: {self.line()}")
-        patience = REFRESH_SECONDS if (self._notebook or self._terminal or self._listener) else 10.0
-        if time.perf_counter() - self._shown >= patience:
+        interval = REFRESH_SECONDS if (self._notebook or self._terminal or self._listener) else 10.0
+        if time.perf_counter() - self._shown >= interval:
             self._show()
 
     def _show(self, last: bool = False) -> None:
@@ -171,6 +175,7 @@ class Progress:
             sys.stderr.write(text + "\n")
 
     def close(self) -> None:
+        """Show the last state."""
         self._show(last=True)
 
     def __enter__(self) -> "Progress":
@@ -181,9 +186,9 @@ class Progress:
 
 
 def progress(items: Iterable[T], desc: str, total: Optional[int] = None, unit: str = "frame") -> Iterator[T]:
-    """Iterate over `items` with a progress line; `total` is needed where `items` has no length."""
+    """Iterate over `items` with a progress line; `total` is required if `items` has no length."""
     if total is None:
-        total = len(items)  # type: ignore[arg-type]
+        total = len(items)  # type: ignore[arg-type]  # documented: an iterable without a length needs a total
     with Progress(total, desc, unit) as bar:
         for item in items:
             yield item

@@ -1,4 +1,4 @@
-"""A table that a notebook shows as HTML and a terminal as text."""
+"""A table, shown as HTML in a notebook and as text in a terminal."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Sequence
 
 
 def text(value: Any) -> str:
-    """How a table shows a value: short numbers, yes and no, `-` for nothing."""
+    """A value as a table shows it: four significant digits, yes and no, `-` for None."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -19,10 +19,12 @@ def text(value: Any) -> str:
 
 @dataclass
 class Table:
-    """Rows under named columns. Shows itself in a notebook; `print` gives the same as text.
+    """Rows under named columns, rendered by a notebook as HTML and by `print` as text.
 
     Attributes:
-        columns: their names. rows: one value per column, any type (see `text`). caption: a line above.
+        columns: their names.
+        rows: one value per column, any type (see `text`).
+        caption: a line above the table; "" for none.
     """
 
     columns: Sequence[str]
@@ -47,6 +49,12 @@ class Table:
 
 
 def attributes(thing: Any, about: dict[str, str], caption: str = "") -> Table:
-    """Some attributes (or keys) of one object: `about` maps each name to what it means."""
+    """Table of some attributes (or keys) of an object.
+
+    Args:
+        thing: the object or dict.
+        about: name -> its meaning.
+        caption: a line above the table.
+    """
     get = thing.get if isinstance(thing, dict) else lambda name: getattr(thing, name)
     return Table(("name", "value", "meaning"), [(name, get(name), meaning) for name, meaning in about.items()], caption)

@@ -1,7 +1,7 @@
-"""What frames are drawn from."""
+"""The inputs from which frames are rendered."""
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Callable, Optional
 
 import torch
@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conditions:
-    """What B frames are drawn from; made by `Head.conditions` for frames of the clip, or from anything else.
+    """The inputs from which B frames are rendered. `Head.conditions` makes them for frames of the clip.
 
     Attributes:
         mouth: [B, 8] float32 mouth coefficients, see `Mouth`.
-        eyes: [B, 7] float32 lids, brows and gaze, see `upper_face`.
+        eyes: [B, 7] float32 eyelids, brows and gaze, see `upper_face`.
         w2c: [B, 4, 4] float32 world-to-camera, OpenCV axes: the camera.
         pose: [B, 4, 4] float32, the head pose that the network is conditioned on; None: `w2c`. To be given where the
-            camera leaves the clip's range: the network would extrapolate.
+            camera leaves the clip's range of poses: the network would extrapolate.
     """
 
     mouth: Tensor
@@ -31,27 +31,28 @@ class Conditions:
         return self.w2c if self.pose is None else self.pose
 
     def __len__(self) -> int:
+        """B."""
         return len(self.w2c)
 
     def __getitem__(self, part: slice | Tensor | list[int]) -> Conditions:
-        """Some of the frames."""
+        """A subset of the frames, as indexing a tensor gives."""
         return self.map(lambda x: x[part])
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Conditions:
-        """The same with every tensor replaced by what `function` makes of it."""
-        tensors = (getattr(self, f.name) for f in fields(self))
-        return Conditions(*(None if x is None else function(x) for x in tensors))
+        """Apply a function to every tensor."""
+        pose = None if self.pose is None else function(self.pose)
+        return Conditions(function(self.mouth), function(self.eyes), function(self.w2c), pose)
 
     def to(self, device: torch.device) -> Conditions:
-        """The same on a device."""
+        """Move all tensors to a device."""
         return self.map(lambda x: x.to(device))
 
     def clone(self) -> Conditions:
-        """The same with tensors of its own, `pose` included."""
+        """A copy with tensors of its own, `pose` included."""
         return Conditions(self.mouth.clone(), self.eyes.clone(), self.w2c.clone(), self.network_pose.clone())
 
     def copy_(self, other: Conditions) -> None:
-        """Overwrite the tensors of a `clone` in place, as a recorded CUDA graph that reads them needs."""
+        """Overwrite the tensors of a `clone` in place, for a captured CUDA graph that reads them."""
         for own, given in ((self.mouth, other.mouth), (self.eyes, other.eyes), (self.w2c, other.w2c),
                            (self.network_pose, other.network_pose)):
             own.copy_(given)

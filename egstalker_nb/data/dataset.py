@@ -1,4 +1,4 @@
-"""A prepared dataset folder: what `prepare` wrote, read lazily frame by frame."""
+"""Reading a dataset folder that `prepare` wrote; images are read on demand."""
 from __future__ import annotations
 
 import hashlib
@@ -21,19 +21,39 @@ class Dataset:
     """A talking-head clip, ready for training. Made by `load_dataset`.
 
     Attributes:
-        root: the folder. size: S, pictures are S x S px. num_frames: N. fps: 25.
-        focal: focal length in px; `K` is the [3, 3] float32 intrinsic matrix.
-        w2c: [N, 4, 4] float32 world-to-camera, OpenCV axes; the world is the head's own frame. As tracked: a trained
-            head has its own, refined poses of the same frames (`Head.w2c`), and is drawn with those.
-        landmarks: [N, 478, 3] float32 px. mean_face: [478, 3] float32 head frame.
-        found: [N] bool, a face was tracked. blink: [N] float32, 0 open ... 1 closed.
-        aperture: [N] float32, inner lip gap over face height. reprojection: [N] float32 px.
+        root: the folder.
+        meta: the contents of `dataset.json`.
+        size: S, the side of the square frames in px.
+        num_frames: N.
+        fps: 25.
+        focal: focal length in px.
+        K: [3, 3] float32 intrinsic matrix.
+        w2c: [N, 4, 4] float32 world-to-camera, OpenCV axes; the world is the head frame. These are the tracked poses: a
+            trained head has refined poses of the same frames (`Head.w2c`), with which it is rendered.
+        landmarks: [N, 478, 3] float32 px.
+        mean_face: [478, 3] float32 head frame.
+        found: [N] bool, whether a face was tracked.
+        blink: [N] float32, 0 open ... 1 closed.
+        aperture: [N] float32, inner lip gap over face height.
+        reprojection: [N] float32, reprojection error of the pose in px.
         lip_rect, eye_rect: [N, 4] int32 (x0, y0, x1, y1) px, end exclusive.
-        eyes: [N, 7] float32, lids, brows and gaze (see `upper_face`), what the eye token sees.
+        eyes: [N, 7] float32, lids, brows and gaze (see `upper_face`), the input of the eye token.
         mouth: [N, D] float32, shape of lips and jaw, head units (see `lower_face`).
-        features: [N, 16, 29] float32 audio features; encoder: how they were computed.
-        num_train: frames 0 ... num_train-1 train, the rest validate.
+        features: [N, 16, 29] float32 audio features.
+        encoder: spec of the audio encoder that computed the features.
+        source: description of the source clip.
+        num_train: frames 0 ... num_train - 1 are for training, the rest for validation.
     """
+
+    landmarks: np.ndarray
+    found: np.ndarray
+    w2c: np.ndarray
+    blink: np.ndarray
+    aperture: np.ndarray
+    lip_rect: np.ndarray
+    eye_rect: np.ndarray
+    mean_face: np.ndarray
+    reprojection: np.ndarray
 
     def __init__(self, root: Path, meta: dict, tracking: dict[str, np.ndarray], features: np.ndarray):
         self.root, self.meta = root, meta
@@ -50,17 +70,19 @@ class Dataset:
         self.K = torch.tensor([[self.focal, 0, half], [0, self.focal, half], [0, 0, 1]], dtype=torch.float32)
 
     def __len__(self) -> int:
+        """Number of frames."""
         return self.num_frames
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
-        """Frame i as tensors, so that a torch `DataLoader` can serve it.
+        """Frame i as tensors, which a torch `DataLoader` can collate.
 
         Args:
-            i: number of the frame; negative ones count from the end.
+            i: frame number; negative ones count from the end.
 
         Returns:
-            frame [S, S, 3] and mask [S, S, 3] (head, torso, background) float32 0...1; features [16, 29]; mouth [D];
-            eyes [7]; landmarks [478, 3] px; w2c [4, 4], as tracked; lip_rect [4] px; id, the frame's number.
+            `frame` [S, S, 3] and `mask` [S, S, 3] (head, torso, background) float32 0...1; `features` [16, 29];
+            `mouth` [D]; `eyes` [7]; `landmarks` [478, 3] px; `w2c` [4, 4], as tracked; `lip_rect` [4] px; `id`, the
+            frame number.
 
         Raises:
             IndexError: no such frame.
@@ -80,14 +102,23 @@ class Dataset:
 
     @property
     def train_ids(self) -> range:
+        """Frame numbers of the training split."""
         return range(self.num_train)
 
     @property
     def val_ids(self) -> range:
+        """Frame numbers of the validation split."""
         return range(self.num_train, self.num_frames)
 
     def split(self, name: str) -> range:
-        """Frame numbers of split `train`, `val` or `all`."""
+        """Frame numbers of a split.
+
+        Args:
+            name: `train`, `val` or `all`.
+
+        Raises:
+            DatasetError: another name.
+        """
         ids = {"train": self.train_ids, "val": self.val_ids, "all": range(self.num_frames)}
         if name not in ids:
             raise DatasetError("split 'train', 'val' or 'all'", repr(name), "Choose one of the three.")
@@ -97,7 +128,7 @@ class Dataset:
         try:
             return read_rgb(path)
         except InputError as error:
-            raise DatasetError(f"a picture at {path}", "none that can be read",
+            raise DatasetError(f"an image at {path}", "none that can be read",
                                "Prepare the dataset again into a fresh folder.") from error
 
     def frame(self, i: int) -> np.ndarray:
@@ -114,12 +145,12 @@ class Dataset:
         return self._image(self.root / "background.png")
 
     def packed(self, i: int) -> np.ndarray:
-        """All that training needs of frame i: frame and head mask, one after the other, [4 S S] uint8."""
+        """The bytes of frame i that training needs: frame, then head mask, [4 S S] uint8."""
         return np.concatenate([self.frame(i).ravel(), self.mask(i)[..., 0].ravel()])
 
     @cached_property
     def head_box(self) -> tuple[int, int, int, int]:
-        """x0, y0, x1, y1 px that hold the head in every frame, end exclusive (from 32 masks, with a margin)."""
+        """Box (x0, y0, x1, y1) px around the head in all frames, end exclusive (from 32 masks, with a margin)."""
         ids = np.unique(np.linspace(0, self.num_frames - 1, 32).astype(int))
         head = np.max([self.mask(i)[..., 0] for i in ids], axis=0) > 0
         if not head.any():
@@ -130,7 +161,7 @@ class Dataset:
                 min(self.size, int(x1) + 1 + margin), min(self.size, int(y1) + 1 + margin))
 
     def audio(self) -> np.ndarray:
-        """The clip's sound, [samples] float32, 16 kHz mono, -1 ... 1."""
+        """The clip's audio, [samples] float32, 16 kHz mono, -1 ... 1."""
         from ..media.audio import load_audio
 
         return load_audio(self.root / "audio.wav")
@@ -142,8 +173,7 @@ class Dataset:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of what was tracked, of the features and of the description: all that training depends on besides the
-        pictures themselves (12 hex digits)."""
+        """SHA-256, first 12 hex digits, of tracking, features and metadata: all that training uses except images."""
         digest = hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode())
         for name in TRACKING:
             digest.update(np.ascontiguousarray(self._tracking[name]).tobytes())
@@ -155,7 +185,7 @@ def load_dataset(path: str | Path) -> Dataset:
     """Open a prepared dataset folder.
 
     Raises:
-        DatasetError: the folder is missing, unfinished, damaged, or of another format.
+        DatasetError: the folder is missing, incomplete, damaged, or of another format version.
     """
     root = Path(path)
     again = "Run egs.prepare(video, folder) to make it, or to finish what was interrupted."

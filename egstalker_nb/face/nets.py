@@ -1,4 +1,4 @@
-"""MediaPipe's networks, loaded where they are needed and kept quiet."""
+"""MediaPipe's networks, imported on demand, without their log messages."""
 from __future__ import annotations
 
 import os
@@ -11,8 +11,12 @@ import numpy as np
 from ..core.errors import MissingPackageError
 
 
-def require_mediapipe():
-    """Import MediaPipe, or raise MissingPackageError with the command that installs it."""
+def require_mediapipe() -> Any:
+    """Import MediaPipe.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
     try:
         import mediapipe
     except ImportError as error:
@@ -22,36 +26,38 @@ def require_mediapipe():
 
 
 class QuietNet:
-    """A MediaPipe network whose C++ part does not write its notes to stderr, where they would land in notebooks.
+    """A MediaPipe network whose C++ code cannot write log messages to stderr, which would show up in notebooks.
 
     Args:
-        solution: a class of `mediapipe.solutions`. options: its arguments.
+        solution: a class of `mediapipe.solutions`.
+        options: its arguments.
     """
 
     def __init__(self, solution: type, **options: Any):
         with _silent_stderr():
             self._net = solution(**options)
-            # its threads write until the first answer is there; an empty picture leaves no trace in the tracker
+            # its threads log until the first result; a black image does not affect the tracker's state
             self._net.process(np.zeros((64, 64, 3), np.uint8))
 
     def process(self, image: np.ndarray) -> Any:
-        """The network's answer to a picture [H, W, 3] uint8 RGB."""
+        """The network's result for an image [H, W, 3] uint8 RGB."""
         with _silent_stderr():
             return self._net.process(image)
 
     def close(self) -> None:
+        """Release the network."""
         self._net.close()
 
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Point file descriptor 2 elsewhere: the notes do not pass through Python's sys.stderr."""
+    """Redirect file descriptor 2 to the null device, as the C++ log does not pass through Python's sys.stderr."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

@@ -1,4 +1,4 @@
-"""Rotations and projections of rigid heads, in NumPy."""
+"""Rotations and projections in NumPy: Euler angles, exponential and logarithmic map, pinhole projection."""
 from __future__ import annotations
 
 import numpy as np
@@ -7,10 +7,11 @@ import numpy as np
 def euler(w2c: np.ndarray) -> np.ndarray:
     """Yaw, pitch and roll of the head in degrees: [N, 4, 4] -> [N, 3].
 
-    Positive: the face turns to the image's right, downwards, and its top tilts to the image's right.
+    Positive yaw turns the face to the image's right, positive pitch downwards, and positive roll tilts the top of the
+    head to the image's right. Angles are unwrapped over time.
     """
     r = w2c[:, :3, :3].astype(np.float64)
-    # the face looks along -z of the head frame; in the camera that is minus the third column
+    # the face looks along -z of the head frame: in the camera frame, minus the third column
     yaw = np.arctan2(-r[:, 0, 2], r[:, 2, 2])
     pitch = np.arctan2(-r[:, 1, 2], np.hypot(r[:, 0, 2], r[:, 2, 2]))
     roll = np.arctan2(r[:, 1, 0], r[:, 0, 0])
@@ -18,7 +19,17 @@ def euler(w2c: np.ndarray) -> np.ndarray:
 
 
 def project(rotation: np.ndarray, translation: np.ndarray, points: np.ndarray, focal: float) -> np.ndarray:
-    """[N, 3, 3], [N, 3], [P, 3] -> [N, P, 2] px from the picture's centre."""
+    """Pinhole projection, in px from the image centre.
+
+    Args:
+        rotation: [N, 3, 3] head to camera.
+        translation: [N, 3].
+        points: [P, 3] head frame.
+        focal: focal length in px.
+
+    Returns:
+        [N, P, 2] px.
+    """
     camera = np.einsum("nij,pj->npi", rotation, points) + translation[:, None]
     return focal * camera[..., :2] / camera[..., 2:]
 
@@ -44,7 +55,7 @@ def logarithm(matrices: np.ndarray) -> np.ndarray:
 
 
 def cross_matrix(vectors: np.ndarray) -> np.ndarray:
-    """[..., 3] -> [..., 3, 3] with cross_matrix(a) @ b = a x b."""
+    """Skew-symmetric matrices, [..., 3] -> [..., 3, 3]: cross_matrix(a) @ b = a x b."""
     x, y, z = np.moveaxis(vectors, -1, 0)
     zero = np.zeros_like(x)
     return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*vectors.shape, 3)

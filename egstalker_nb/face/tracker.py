@@ -1,4 +1,4 @@
-"""The landmark network, following one face from image to image."""
+"""MediaPipe's landmark tracker."""
 from __future__ import annotations
 
 import cv2
@@ -6,20 +6,19 @@ import numpy as np
 
 from .nets import QuietNet, require_mediapipe
 
-#: longest picture side that the landmark network is given, px
+#: larger images are scaled down to this longest side, px
 MESH_SIDE = 1024
-#: frames that the landmark tracker sees before the first frame of a chunk, so that it has settled there
+#: frames to track before the first frame of a chunk, until the tracker's smoothing has settled
 WARM_UP = 5
 
-
-Region = tuple[int, int, int, int]
+Region = tuple[int, int, int, int]  # x0, y0, x1, y1 px
 
 
 class FaceTracker:
-    """The landmark network, following one face from picture to picture (also used to score rendered videos).
+    """Tracks the landmarks of one face through consecutive frames (also used to evaluate rendered videos).
 
     Args:
-        faces: how many faces it looks for; of several, the one nearest to the given box is taken.
+        faces: how many faces to detect; of several, the one nearest to the given box is used.
     """
 
     def __init__(self, faces: int = 1):
@@ -29,31 +28,33 @@ class FaceTracker:
 
     def __call__(self, image: np.ndarray, roi: Region | None = None, box: np.ndarray | None = None
                  ) -> np.ndarray | None:
-        """Landmarks of the next picture.
+        """Landmarks in the next frame.
 
         Args:
-            image: [H, W, 3] uint8 RGB. roi: x0, y0, x1, y1 px, the part to look at; default: all of it.
-            box: [4] px, where the face was detected (NaN or None: anywhere).
+            image: [H, W, 3] uint8 RGB.
+            roi: x0, y0, x1, y1 px, the part of the image to search; None: all of it.
+            box: [4] x0, y0, x1, y1 px, where the face was detected; None or NaN: anywhere.
 
         Returns:
-            [478, 3] float32, x and y in px of the picture, z in the same scale; None without a face.
+            [478, 3] float32, x and y in px of the image, z in the same scale; None without a face.
         """
         x0, y0, x1, y1 = roi or (0, 0, image.shape[1], image.shape[0])
         part = np.ascontiguousarray(image[y0:y1, x0:x1])
         scale = min(1.0, MESH_SIDE / max(part.shape[:2]))
         if scale < 1:
             part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        size = np.float32([x1 - x0, y1 - y0, x1 - x0])
-        points = [np.float32([(p.x, p.y, p.z) for p in face.landmark]) * size + np.float32([x0, y0, 0])
-                  for face in self._net.process(part).multi_face_landmarks or ()]
-        if not points:
+        size, origin = np.array([x1 - x0, y1 - y0, x1 - x0], np.float32), np.array([x0, y0, 0], np.float32)
+        faces = [np.array([(p.x, p.y, p.z) for p in face.landmark], np.float32) * size + origin
+                 for face in self._net.process(part).multi_face_landmarks or ()]
+        if not faces:
             return None
         if box is None or np.isnan(box[0]):
-            return points[0]
-        middle = (box[:2] + box[2:4]) / 2
-        away = [float(np.linalg.norm(p[:, :2].mean(axis=0) - middle)) for p in points]
-        best = int(np.argmin(away))
-        return points[best] if away[best] < (box[2:4] - box[:2]).max() else None
+            return faces[0]
+        centre = (box[:2] + box[2:4]) / 2
+        distances = [float(np.linalg.norm(points[:, :2].mean(axis=0) - centre)) for points in faces]
+        best = int(np.argmin(distances))
+        return faces[best] if distances[best] < (box[2:4] - box[:2]).max() else None
 
     def close(self) -> None:
+        """Release the network."""
         self._net.close()

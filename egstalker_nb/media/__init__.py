@@ -1,4 +1,15 @@
-"""Video, audio and images as files and as arrays: reading, writing, resampling, colour, speech synthesis.
+"""Video, audio and images, as files and as arrays.
+
+- `rates`: the frame rate and sample rate of the package.
+- `container`: opening and decoding media files with PyAV; files written under a temporary name.
+- `audio`: loading, saving and trimming audio; cutting audio features into windows.
+- `downmix`: averaging several audio channels into one.
+- `live_audio`: chunks of a live recording, resampled to 16 kHz mono.
+- `tts`: speech synthesis with espeak-ng or flite.
+- `video_reader`, `video_writer`: clips to RGB frames and back.
+- `video_color`, `tone_map`: colour conversion of decoded frames; HDR and wide gamut to BT.709 SDR.
+- `image_io`: JPEG and PNG files.
+- `player`: HTML players for notebooks.
 
 May import: core.
 """

@@ -1,19 +1,29 @@
-"""Opening and decoding media files, and writing files under a temporary name: shared by `audio` and `video`."""
+"""Opening and decoding media files with PyAV, and writing files under a temporary name."""
+from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator, Optional
 
 from ..core.errors import InputError, MissingPackageError
 from ..core.files import make_folder, writing_to
 
-#: swscale's SWS_ACCURATE_RND and SWS_FULL_CHR_H_INT: without them each trip through YUV darkens by 1-2 levels
+if TYPE_CHECKING:
+    from av import AudioStream, Packet, VideoFrame, VideoStream
+    from av.container import InputContainer
+
+#: swscale's SWS_ACCURATE_RND and SWS_FULL_CHR_H_INT: without them each conversion through YUV darkens by 1-2 levels
 EXACT_COLOURS = 0x40000 | 0x2000
 
 
-def require_av():
-    """Import PyAV, or raise MissingPackageError with the command that installs it."""
+def require_av() -> Any:
+    """Import PyAV.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
     try:
         import av
     except ImportError as error:
@@ -23,10 +33,11 @@ def require_av():
 
 
 @contextlib.contextmanager
-def open_media(path):
-    """Open a media file for reading as an `av` input container.
+def open_media(path: str | Path) -> Iterator[InputContainer]:
+    """Open a media file for reading.
 
-    Errors: InputError if the file is missing, empty, or not a media file.
+    Raises:
+        InputError: the file is missing, empty, or not a media file.
     """
     av = require_av()
     path = Path(path)
@@ -38,39 +49,39 @@ def open_media(path):
         container = av.open(str(path), metadata_errors="ignore")
     except (av.FFmpegError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise InputError("a video or sound file that FFmpeg can read", f"{path} ({why})",
+        raise InputError("a video or audio file that FFmpeg can read", f"{path} ({why})",
                          "Check that the file is complete, or convert it to MP4 or WAV.") from error
     with container:
         yield container
 
 
-def picture_stream(container):
-    """The container's moving picture: its default track, else the first one; None if there is none to decode.
-
-    Cover art and thumbnails are not moving pictures; tracks in a codec that FFmpeg does not know are left out.
-    """
+def video_stream(container: InputContainer) -> Optional[VideoStream]:
+    """The video stream to read: the default one, else the first; None if there is none that FFmpeg can decode."""
     av = require_av()
     kinds = av.stream.Disposition
-    streams = [stream for stream in moving_pictures(container) if stream.codec_context is not None]
+    streams = [stream for stream in video_streams(container) if stream.codec_context is not None]
     return next((stream for stream in streams if stream.disposition & kinds.default), streams[0] if streams else None)
 
 
-def audio_stream(container, path, track=None):
-    """The audio track to read.
+def audio_stream(container: InputContainer, path: Path, track: Optional[int] = None) -> tuple[AudioStream, str]:
+    """The audio stream to read.
 
     Args:
-        container: of `path`. track: its number, 1 for the first; None: the one flagged as default (of several the first
-            of them, of none the first track). Tracks in an unknown codec are passed over.
+        container: the opened file.
+        path: its path, for messages.
+        track: number of the audio track, 1 for the first; None: the first one flagged as default, else the first.
+            Tracks in an unknown codec are skipped.
 
     Returns:
-        (stream, note): a plain sentence where there were others to choose, else "".
+        The stream, and a sentence for the user if there were several tracks, else "".
 
-    Errors: InputError without an audio track, without one that can be decoded, or for a number that is none of them.
+    Raises:
+        InputError: no audio track, none that can be decoded, or no track of that number.
     """
     av = require_av()
     tracks = list(container.streams.audio)
     if not tracks:
-        raise InputError("a file with sound", f"{path} without a sound stream", "Give a file that has sound.")
+        raise InputError("a file with audio", f"{path} without an audio stream", "Give a file that has audio.")
     usable = [stream for stream in tracks if stream.codec_context is not None]
     listed = "; ".join(f"{n}: {_described(stream)}" for n, stream in enumerate(tracks, 1))
     if track is not None:
@@ -81,7 +92,7 @@ def audio_stream(container, path, track=None):
         return tracks[track - 1], ""
     if not usable:
         raise InputError("an audio track in a codec that FFmpeg knows", f"{path} with the tracks {listed}",
-                         "Convert its sound to AAC or WAV.")
+                         "Convert its audio to AAC or WAV.")
     flagged = [stream for stream in usable if stream.disposition & av.stream.Disposition.default]
     stream = (flagged or usable)[0]
     note = (f"has {len(tracks)} audio tracks ({listed}): track {tracks.index(stream) + 1} is used. To choose another, "
@@ -89,7 +100,7 @@ def audio_stream(container, path, track=None):
     return stream, note if len(tracks) > 1 else ""
 
 
-def _described(stream):
+def _described(stream: AudioStream) -> str:
     codec = stream.codec_context
     language = stream.language or "no language"
     if codec is None:
@@ -98,24 +109,24 @@ def _described(stream):
     return f"{language}, {codec.name}, {channels} channel{'s' * (channels != 1)}"
 
 
-def moving_pictures(container):
-    """All picture streams but cover art, thumbnails and still images, decodable or not."""
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """All video streams except cover art, thumbnails and still images, decodable or not."""
     kinds = require_av().stream.Disposition
     still = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image
     return [stream for stream in container.streams.video if not stream.disposition & still]
 
 
-def alpha_decoder(stream):
-    """The name of the decoder that reads the alpha of a VP8 or VP9 stream, None for streams without it.
+def alpha_decoder(stream: VideoStream) -> Optional[str]:
+    """Name of the decoder that reads the alpha of a VP8 or VP9 stream; None for streams without such alpha.
 
-    FFmpeg's own decoders drop it: it lies beside the picture as a second stream.
+    FFmpeg's own decoders drop that alpha, which is stored as a second stream beside the colours.
     """
     if stream.metadata.get("alpha_mode") != "1":
         return None
     return {"vp9": "libvpx-vp9", "vp8": "libvpx"}.get(stream.codec_context.name)
 
 
-def has_decoder(name):
+def has_decoder(name: str) -> bool:
     """Whether this build of FFmpeg has a decoder of that name."""
     av = require_av()
     try:
@@ -125,13 +136,20 @@ def has_decoder(name):
     return True
 
 
-def decode(container, stream, damage=None):
-    """Yield the decodable frames of one stream; damaged packets are skipped and counted.
+def decode(container: InputContainer, stream: VideoStream | AudioStream, damage: Optional[list[str]] = None
+           ) -> Iterator[Any]:
+    """Decode one stream, skipping damaged packets.
 
     Args:
+        container: the opened file.
+        stream: one of its streams.
         damage: None, or a list that gets one entry for each damaged packet.
 
-    Errors: InputError if FFmpeg does not know the stream's codec.
+    Yields:
+        av.VideoFrame or av.AudioFrame, as the stream's type.
+
+    Raises:
+        InputError: FFmpeg does not know the stream's codec.
     """
     av = require_av()
     if stream.codec_context is None:
@@ -143,12 +161,12 @@ def decode(container, stream, damage=None):
     yield from _avi_times(frames) if stream.type == "video" and has_only_decoding_times(container) else frames
 
 
-def _decoded(decoder, packets, damage):
+def _decoded(decoder: Any, packets: Iterator[Packet], damage: list[str]) -> Iterator[Any]:
     av = require_av()
     while True:
         try:
             packet = next(packets)
-            # An empty packet in the middle is a dropped frame of an AVI; to the decoder it would mean the end.
+            # An empty packet in the middle is a dropped frame of an AVI, but the decoder would take it for the end.
             if packet.size or packet.dts is None:
                 yield from decoder.decode(packet)
         except StopIteration:
@@ -157,39 +175,40 @@ def _decoded(decoder, packets, damage):
             damage.append(str(error))
 
 
-def has_only_decoding_times(container):
-    """Whether the container stores no presentation times; those that FFmpeg guesses are wrong with B-frames."""
+def has_only_decoding_times(container: InputContainer) -> bool:
+    """Whether the container stores no presentation times; FFmpeg's guesses are wrong with B-frames."""
     return container.format.name == "avi"
 
 
-def _avi_times(frames):
+def _avi_times(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
     """Presentation times from decoding times: decoders give frames in order, and players show the first one at 0."""
-    delay = last = None
+    delay: Optional[int] = None
+    last: Optional[int] = None
     for frame in frames:
         delay = frame.dts if delay is None else delay
-        # Frames that come out at the end, when no packet is left, have no decoding time. One tick is one frame.
+        # Frames flushed from the decoder at the end have no decoding time. One tick is one frame.
         last = last + 1 if frame.dts is None and last is not None else (frame.dts or 0) - (delay or 0)
         frame.pts = last
         yield frame
 
 
-def first_frame(path):
-    """The first decodable frame of the picture that has a time, or None if the file has none."""
+def first_frame(path: str | Path) -> Optional[VideoFrame]:
+    """The first decodable video frame that has a time, or None."""
     with open_media(path) as container:
-        stream = picture_stream(container)
+        stream = video_stream(container)
         frames = () if stream is None else decode(container, stream)
         return next((frame for frame in frames if frame.time is not None), None)
 
 
-def picture_zero(path):
-    """Presentation time in seconds of the first decodable frame, or None if the file has no picture."""
+def video_start(path: str | Path) -> Optional[float]:
+    """Presentation time in seconds of the first decodable video frame, or None if there is none."""
     frame = first_frame(path)
-    return None if frame is None else float(frame.time)
+    return None if frame is None or frame.time is None else float(frame.time)
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Give a temporary name beside `path`; rename it to `path` on success, remove it on any failure."""
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Atomic writing: yields a temporary path beside `path`, renamed to `path` on success and removed on failure."""
     path = Path(path)
     if path.is_dir():
         raise InputError("the name of a file to write", f"the folder '{path}'", "Choose another name.")

@@ -1,6 +1,6 @@
-"""Image files, read and written as bytes: OpenCV's own file functions fail on non-ASCII paths on Windows.
+"""JPEG and PNG files; images are [H, W, 3] uint8 RGB throughout.
 
-Images are [H, W, 3] uint8 RGB throughout.
+Files are read and written by Python, as OpenCV's own file functions fail on non-ASCII paths on Windows.
 """
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
     """The bytes of a JPEG with full colour resolution (4:4:4).
 
     Args:
-        image: [H, W, 3] uint8 RGB. quality: 1...100.
+        image: [H, W, 3] uint8 RGB.
+        quality: 1...100.
     """
     sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     return _encoded(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling])

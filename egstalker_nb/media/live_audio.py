@@ -1,4 +1,4 @@
-"""Sound that is still coming in, as microphones and speech synthesisers give it, to 16 kHz mono."""
+"""Chunks of live audio, from microphones or speech synthesisers, resampled to 16 kHz mono."""
 from __future__ import annotations
 
 from numbers import Real
@@ -11,12 +11,12 @@ from ..core.errors import InputError
 from .rates import SAMPLE_RATE
 
 MIN_RATE, MAX_RATE = 8_000, 384_000
-MAX_CHANNELS = 8  # more are taken for an array of [channels, samples]
+MAX_CHUNK_CHANNELS = 8  # an array with more is probably [channels, samples]
 FULL_SCALE = {"i2": 2.0 ** 15, "i4": 2.0 ** 31}
 
 
 def check_rate(sample_rate: Any) -> None:
-    """Refuse what is no rate of speech.
+    """Check a sample rate.
 
     Raises:
         InputError: not a number from 8,000 to 384,000.
@@ -28,15 +28,19 @@ def check_rate(sample_rate: Any) -> None:
 
 
 def mono_16khz(chunks: Iterable[Any], sample_rate: float) -> Iterator[np.ndarray]:
-    """Chunks of any rate and form as float32 [samples] at 16 kHz, as soon as they can be resampled.
+    """Convert chunks to 16 kHz mono as they arrive.
 
-    Joined, the results are the same bit for bit however the sound is cut into chunks.
+    The concatenated results are bit-identical however the audio is cut into chunks.
 
     Args:
-        chunks: see `streaming.stream`. sample_rate: of the chunks, see `check_rate`.
+        chunks: see `streaming.stream`.
+        sample_rate: of the chunks, see `check_rate`.
+
+    Yields:
+        float32 [samples] at 16 kHz, possibly empty.
 
     Raises:
-        InputError: while iterating, a chunk that is no sound; it is named by its number from 0.
+        InputError: while iterating, for a chunk that is not audio; the message gives its index.
     """
     if sample_rate == SAMPLE_RATE:
         yield from (_mono(chunk, number) for number, chunk in enumerate(chunks))
@@ -48,7 +52,7 @@ def mono_16khz(chunks: Iterable[Any], sample_rate: float) -> Iterator[np.ndarray
 
 
 def _mono(chunk: Any, number: int) -> np.ndarray:
-    """float32 [samples], finite; channels averaged, integers scaled to -1...1."""
+    """A chunk as finite float32 [samples]; channels are averaged, integers scaled to -1...1."""
     expected = f"chunk {number} as [samples] or [samples, channels] of float32, int16 or int32"
     try:
         samples = np.asarray(chunk)
@@ -59,12 +63,12 @@ def _mono(chunk: Any, number: int) -> np.ndarray:
     if samples.dtype.kind != "f" and kind not in FULL_SCALE:
         raise InputError(expected, found, "Convert the samples: floats of -1...1, or 16-bit integers.")
     if samples.ndim not in (1, 2):
-        raise InputError(expected, found, "Give arrays with an axis of samples; a whole sound as [wave].")
-    if samples.ndim == 2 and not 1 <= samples.shape[1] <= MAX_CHANNELS:
-        raise InputError(f"{expected}, at most {MAX_CHANNELS} channels", found,
+        raise InputError(expected, found, "Give arrays with an axis of samples; a whole recording as [wave].")
+    if samples.ndim == 2 and not 1 <= samples.shape[1] <= MAX_CHUNK_CHANNELS:
+        raise InputError(f"{expected}, at most {MAX_CHUNK_CHANNELS} channels", found,
                          "Swap the axes if it is [channels, samples]: chunk.T.")
     wave = samples.astype(np.float32) / np.float32(FULL_SCALE.get(kind, 1.0))
     wave = wave.mean(axis=1, dtype=np.float32) if wave.ndim == 2 else wave
     if not np.isfinite(wave).all():
-        raise InputError(f"{expected}, finite", "NaN or infinite samples", "Look at what makes the sound.")
+        raise InputError(f"{expected}, finite", "NaN or infinite samples", "Check the source of the audio.")
     return wave

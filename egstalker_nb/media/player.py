@@ -1,4 +1,4 @@
-"""How a notebook plays a video or a sound: small files are stored in it, large ones are played from where they lie."""
+"""HTML players for notebooks: small files are embedded in the notebook, large ones are linked."""
 from __future__ import annotations
 
 import base64
@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-#: bytes of a file that is stored in the notebook at most: with more, notebooks grow until browsers cannot open them
+#: largest file that is embedded, in bytes; larger ones would make notebooks too big for browsers
 MAX_EMBEDDED = 8_000_000
-#: where the notebook is saved, if that is not the folder that its kernel works in (set for headless runs)
+#: environment variable with the folder of the notebook, if it is not the kernel's working directory (headless runs)
 FOLDER = "EGS_NOTEBOOK_FOLDER"
 
 
 def embeds(path: Path) -> bool:
-    """Whether a file is small enough to be stored in a notebook."""
+    """Whether a file is small enough to be embedded in a notebook."""
     return path.stat().st_size <= MAX_EMBEDDED
 
 
 def html(path: Path, kind: Literal["video", "audio"] = "video") -> str:
-    """A player, as HTML.
+    """A player as HTML.
 
-    A file above `MAX_EMBEDDED` is referred to, relative to the notebook's folder where possible, with a link and a line
-    that says why.
+    A file above `MAX_EMBEDDED` is linked, relative to the notebook's folder if possible, with a line that says why.
 
     Args:
-        path: an MP4, WAV or another file that browsers play. kind: what is shown of it.
+        path: an MP4, WAV or other file that browsers can play.
+        kind: the HTML element.
     """
     if embeds(path):
         suffix = path.suffix[1:].lower()
@@ -39,7 +39,7 @@ def html(path: Path, kind: Literal["video", "audio"] = "video") -> str:
 
 
 def _address(path: Path) -> str:
-    """The file as seen from the notebook's folder, as a URL."""
+    """URL of the file, relative to the notebook's folder."""
     path = path.resolve()
     try:
         return quote(Path(os.path.relpath(path, os.environ.get(FOLDER) or Path.cwd())).as_posix())

@@ -1,10 +1,6 @@
-"""The kit's one time grid: 25 video frames and 16,000 audio samples a second."""
+"""The rates of the package: 25 video frames and 16,000 audio samples per second."""
 from __future__ import annotations
 
-SAMPLE_RATE = 16_000
-
-
 FPS = 25
-
-
+SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS

@@ -1,4 +1,4 @@
-"""Speech from typed text, by a synthesiser that is installed: espeak-ng (many languages) or flite (English)."""
+"""Text to speech with an installed synthesiser: espeak-ng (many languages) or flite (English)."""
 from __future__ import annotations
 
 import re
@@ -17,9 +17,9 @@ from .audio import load_audio, save_wav
 MAX_TEXT = 5000          # characters: about six minutes of speech
 SLOWEST, FASTEST = 80, 400  # words a minute
 USUAL = 160
-PATIENCE = 120            # seconds for a synthesiser that hangs
-FLITE_PACE = 175          # words a minute of flite's voices as they are
-#: quality of flite's voices, best first; those that are not named come after
+TIMEOUT = 120             # seconds, for a synthesiser that hangs
+FLITE_PACE = 175          # words a minute of flite's voices by default
+#: flite's voices by quality, best first; others follow
 FLITE_ORDER = ("slt", "rms", "awb", "kal16")
 
 
@@ -28,7 +28,10 @@ class Voice:
     """A voice of a synthesiser.
 
     Attributes:
-        program: espeak-ng or flite. id: what the program calls it. language: a tag such as en-us. name: for people.
+        program: espeak-ng or flite.
+        id: the program's name for it.
+        language: a tag such as en-us.
+        name: display name.
     """
 
     program: str
@@ -42,7 +45,7 @@ class Voice:
 
 @lru_cache
 def voices() -> tuple[Voice, ...]:
-    """All voices of the synthesisers that are installed, English ones first; empty where there is none."""
+    """All voices of the installed synthesisers, English ones first; empty if there is none."""
     found = (*_espeak_voices(), *_flite_voices())
     return tuple(sorted(found, key=lambda v: (not v.language.startswith("en"), v.language != "en-us", v.program)))
 
@@ -64,11 +67,11 @@ def _flite_voices() -> list[Voice]:
 
 
 def _output(*command: str) -> str:
-    """What a program prints; nothing where it is not installed or does not work."""
+    """Standard output of a program; "" if it is not installed or fails."""
     if shutil.which(command[0]) is None:
         return ""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, errors="replace").stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, errors="replace").stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
 
@@ -77,13 +80,14 @@ def find_voice(name: Optional[str] = None) -> Voice:
     """A voice by its id, language or name; None: the first one.
 
     Raises:
-        MissingPackageError: no synthesiser is installed. InputError: no such voice.
+        MissingPackageError: no synthesiser is installed.
+        InputError: no such voice.
     """
     have = voices()
     if not have:
         raise MissingPackageError("a speech synthesiser on this computer: espeak-ng or flite", "neither",
                                   "Install one, for instance with: sudo apt-get install espeak-ng (macOS: brew install "
-                                  "espeak-ng), or give a sound file.")
+                                  "espeak-ng), or give an audio file.")
     if name is None:
         return have[0]
     wanted = name.strip().lower()
@@ -93,19 +97,25 @@ def find_voice(name: Optional[str] = None) -> Voice:
             if matches(voice):
                 return voice
     raise InputError(f"a voice or language, one of {len(have)}", repr(name),
-                     f"For instance {', '.join(sorted({v.language for v in have})[:12])}; speech.voices() lists all.")
+                     f"For instance {', '.join(sorted({v.language for v in have})[:12])}; tts.voices() lists all.")
 
 
 def synthesize(text: str, out: str | Path, voice: Optional[str | Voice] = None, pace: float = USUAL) -> Path:
-    """Speak a text into a WAV file (16 kHz, mono, 16 bit).
+    """Synthesise a text into a WAV file (16 kHz, mono, 16 bit).
 
     Args:
-        text: what is said, 1 ... 5000 characters. out: the WAV to write. voice: a `Voice`, or its id, language or name
-            (see `find_voice`). pace: words a minute, 80 ... 400.
+        text: 1 ... 5000 characters.
+        out: the WAV file to write.
+        voice: a `Voice`, or its id, language or name (see `find_voice`).
+        pace: words a minute, 80 ... 400.
+
+    Returns:
+        The WAV file.
 
     Raises:
-        MissingPackageError: no synthesiser is installed. InputError: no text, too much of it, no such voice, another
-            pace, or a voice that says nothing of it (letters of another script).
+        MissingPackageError: no synthesiser is installed.
+        InputError: no text or too long a text, no such voice, a pace out of range, or a voice that cannot speak the
+            text (letters of another script).
     """
     if not isinstance(text, str) or not text.strip() or len(text) > MAX_TEXT:
         found = f"{len(text)} characters" if isinstance(text, str) and text.strip() else "no text"
@@ -116,21 +126,22 @@ def synthesize(text: str, out: str | Path, voice: Optional[str | Voice] = None, 
     out = check_target(out, ".wav")
     with tempfile.TemporaryDirectory() as folder:
         words, spoken = Path(folder) / "text.txt", Path(folder) / "spoken.wav"
-        words.write_text(text.replace("\0", " ") + "\n", encoding="utf-8")  # a file: text is never taken for an option
+        # in a file, so that no text can be taken for an option
+        words.write_text(text.replace("\0", " ") + "\n", encoding="utf-8")
         command = (["espeak-ng", "-v", voice.id, "-s", str(round(pace)), "-f", str(words), "-w", str(spoken)]
                    if voice.program == "espeak-ng" else
                    ["flite", "-voice", voice.id, "--setf", f"duration_stretch={FLITE_PACE / pace:.3f}",
                     "-f", str(words), "-o", str(spoken)])
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, errors="replace")
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, errors="replace")
         except (OSError, subprocess.TimeoutExpired) as error:
             raise InputError(f"speech from {voice.program}", str(error),
                              "Try another voice or a shorter text.") from error
         if done.returncode != 0 or not spoken.is_file():
-            raise InputError(f"speech from {voice.program}", (done.stderr or "no sound").strip()[:200],
+            raise InputError(f"speech from {voice.program}", (done.stderr or "no audio").strip()[:200],
                              "Try another voice.")
         wave = load_audio(spoken)
     if abs(wave).max() < 1e-3:
-        raise InputError(f"words that {voice} can say", f"{text.strip()[:40]!r}, which it keeps silent about",
+        raise InputError(f"words that {voice} can say", f"{text.strip()[:40]!r}, for which it gave silence",
                          "Choose a voice of that language.")
     return save_wav(out, wave)

@@ -1,19 +1,26 @@
-"""From decoded frames to RGB arrays: colour matrix, HDR, wide gamut, alpha, rotation and pixel aspect."""
+"""Converting decoded frames to RGB arrays: colour matrix, HDR, wide gamut, alpha, rotation and pixel aspect."""
+from __future__ import annotations
 
 import math
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterable, Optional
 
 import numpy as np
 
 from ..core.errors import InputError
 from .container import EXACT_COLOURS, require_av
 
-#: grey level 0..255 of the plain background that frames with alpha are composited over
+if TYPE_CHECKING:
+    from av import VideoFrame, VideoStream
+
+#: grey level 0..255 of the background that frames with alpha are composited over
 ALPHA_BACKGROUND = 128
 
-# FFmpeg's numbers (ITU-T H.273) for what is not named in PyAV
+# codes of ITU-T H.273 for which PyAV has no names
 _UNSPECIFIED = 2
 _BT2020_MATRIX = 9
-#: RGB, BT.709, unspecified, FCC, BT.601 twice, SMPTE 240M, BT.2020 non-constant luminance: what swscale converts
+#: what swscale converts: RGB, BT.709, unspecified, FCC, BT.601 (two), SMPTE 240M, BT.2020 non-constant luminance
 _MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _WIDE_PRIMARIES = {9: "BT.2020", 12: "P3-D65"}
@@ -21,31 +28,40 @@ _SDR_TRANSFERS = {1, _UNSPECIFIED, 6, 13, 14, 15}
 _DOLBY_VISION_TAGS = {"dvh1", "dvhe", "dav1", "dva1", "dvav"}
 
 
-def hdr_format(frame):
+def hdr_format(frame: VideoFrame) -> Optional[str]:
     """The HDR transfer function that a frame is tagged with: "HLG", "PQ", or None for SDR."""
     return _HDR_TRANSFERS.get(int(frame.color_trc))
 
 
-def has_alpha(frame):
+def _side_data(frame: VideoFrame) -> Iterable[Any]:
+    """A frame's side data; PyAV's own types describe it as a mapping, whose iteration would give its keys."""
+    data: Any = frame.side_data
+    return data
+
+
+def has_alpha(frame: VideoFrame) -> bool:
     """Whether a frame's pixel format carries alpha (which may be 255 throughout)."""
     return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
 
 
-def check_color(frame, stream, path):
-    """Refuse colours that would come out wrong without a word.
+def check_color(frame: VideoFrame, stream: VideoStream, path: str | Path) -> None:
+    """Refuse colours that FFmpeg would decode wrongly without a warning.
 
     Args:
-        frame: the first decoded frame. stream: its stream. path: for the message.
+        frame: the first decoded frame.
+        stream: its stream.
+        path: for the message.
 
-    Errors: InputError for Dolby Vision without a base layer (profile 5), and for matrices that swscale lacks.
+    Raises:
+        InputError: Dolby Vision without a base layer (profile 5), or a colour matrix that swscale lacks.
     """
     av = require_av()
     kinds = av.sidedata.sidedata.Type
     dolby = _codec_tag(stream) in _DOLBY_VISION_TAGS or any(
-        data.type in (kinds.DOVI_METADATA, kinds.DOVI_RPU_BUFFER) for data in frame.side_data)
-    # With a base layer (profiles 7 and 8) the tags say what that is: HLG, PQ or BT.709.
+        data.type in (kinds.DOVI_METADATA, kinds.DOVI_RPU_BUFFER) for data in _side_data(frame))
+    # With a base layer (profiles 7 and 8) the tags describe that layer: HLG, PQ or BT.709.
     if dolby and int(frame.color_trc) == _UNSPECIFIED:
-        raise InputError("a video whose picture any decoder can show",
+        raise InputError("a video that any decoder can show",
                          f"{path} in Dolby Vision profile 5, which has no base layer",
                          "Export it as SDR or as HDR10 or HLG: on a phone switch HDR video off or share as 'most "
                          "compatible', in an editor choose BT.709.")
@@ -55,36 +71,36 @@ def check_color(frame, stream, path):
                          "Export it with BT.709 colours.")
 
 
-def _codec_tag(stream):
+def _codec_tag(stream: VideoStream) -> str:
     try:
         return stream.codec_context.codec_tag
-    except UnicodeDecodeError:  # a number rather than four letters, as in transport streams
+    except UnicodeDecodeError:  # a number instead of four letters, as in transport streams
         return ""
 
 
 class FrameConverter:
-    """Decoded frames of one clip as RGB arrays, all of the first frame's size.
+    """Converts decoded frames of one clip to RGB arrays, all of the first frame's size.
 
     Args:
-        first: the clip's first frame; a later one of another size is scaled to it.
-        aspect: width over height of the stored pixels, None or 0 if unknown.
+        first: the clip's first frame; later frames of another size are scaled to it.
+        aspect: pixel aspect ratio, width over height; None or 0 if unknown.
     """
 
-    def __init__(self, first, aspect):
-        # One for all frames: making swscale's tables anew for each costs as much as the conversion.
+    def __init__(self, first: VideoFrame, aspect: Optional[Fraction]):
+        # One for all frames: building swscale's tables costs as much as converting a frame.
         self._reformatter = require_av().video.reformatter.VideoReformatter()
         self.width = max(1, round(first.width * float(aspect))) if aspect else first.width
         self.height = first.height
 
-    def __call__(self, frame, alpha=False):
-        """One frame as shown: BT.709 SDR, turned, with square pixels.
+    def __call__(self, frame: VideoFrame, alpha: bool = False) -> np.ndarray:
+        """One frame as displayed: BT.709 SDR, rotated, with square pixels.
 
         Args:
             frame: as decoded.
-            alpha: False to composite a frame with alpha over `ALPHA_BACKGROUND`, True to give alpha as well.
+            alpha: False to composite frames with alpha over `ALPHA_BACKGROUND`, True to return alpha as well.
 
         Returns:
-            contiguous uint8 [H, W, 3] RGB, or [H, W, 4] RGB and straight alpha (255 where the format has none).
+            Contiguous uint8 [H, W, 3] RGB, or [H, W, 4] RGB and straight alpha (255 if the format has none).
         """
         transparent = has_alpha(frame)
         hdr = hdr_format(frame)
@@ -102,36 +118,38 @@ class FrameConverter:
             image = image[:, ::-1]
         return np.ascontiguousarray(np.rot90(image, turns))
 
-    def _mapped(self, frame, hdr, primaries, transparent):
+    def _mapped(self, frame: VideoFrame, hdr: Optional[str], primaries: str, transparent: bool) -> np.ndarray:
+        """Tone-mapped RGB or RGBA of a frame with HDR or wide-gamut colours."""
         from .tone_map import to_bt709
 
         if hdr and int(frame.colorspace) == _UNSPECIFIED:
             frame.colorspace = _BT2020_MATRIX
-        planar = self._reformat(frame, "gbrap16le" if transparent else "gbrp16le")
+        planar: Any = self._reformat(frame, "gbrap16le" if transparent else "gbrp16le")
         green, blue, red, *opacity = (
             np.frombuffer(plane, "<u2").reshape(plane.height, -1)[:, :plane.width] for plane in planar.planes)
         image = to_bt709(red, green, blue, hdr, primaries)
         return np.dstack([image, (opacity[0] >> 8).astype(np.uint8)]) if opacity else image
 
-    def _reformat(self, frame, pixel_format):
+    def _reformat(self, frame: VideoFrame, pixel_format: str) -> VideoFrame:
         from av.video.reformatter import Colorspace, Interpolation
 
-        # Untagged high-definition video is BT.709 by convention; FFmpeg would take BT.601.
+        # Untagged high-definition video is BT.709 by convention; FFmpeg would assume BT.601.
         untagged = int(frame.colorspace) == _UNSPECIFIED
         space = Colorspace.ITU709 if untagged and frame.height >= 720 else None
         return self._reformatter.reformat(frame, width=self.width, height=self.height, format=pixel_format,
                                           src_colorspace=space, interpolation=Interpolation.BICUBIC | EXACT_COLOURS)
 
 
-def _untagged(frame):
+def _untagged(frame: VideoFrame) -> bool:
     return int(frame.color_primaries) == _UNSPECIFIED
 
 
-def composite(image, background):
-    """Lay a picture with straight alpha over a background.
+def composite(image: np.ndarray, background: int | np.ndarray) -> np.ndarray:
+    """Composite an image with straight alpha over a background.
 
     Args:
-        image: uint8 [H, W, 4], RGB and straight alpha. background: grey level 0..255, or uint8 [H, W, 3].
+        image: uint8 [H, W, 4], RGB and straight alpha.
+        background: grey level 0..255, or uint8 [H, W, 3].
 
     Returns:
         uint8 [H, W, 3].
@@ -141,10 +159,10 @@ def composite(image, background):
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
-def orientation(frame):
-    """(quarter turns counter-clockwise, mirrored first) from the frame's display matrix."""
+def orientation(frame: VideoFrame) -> tuple[int, bool]:
+    """Counter-clockwise quarter turns, and whether to mirror before turning, from the frame's display matrix."""
     av = require_av()
-    data = next((d for d in frame.side_data if d.type is av.sidedata.sidedata.Type.DISPLAYMATRIX), None)
+    data = next((d for d in _side_data(frame) if d.type is av.sidedata.sidedata.Type.DISPLAYMATRIX), None)
     if data is None:
         return 0, False
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].astype(float)

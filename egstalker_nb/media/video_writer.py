@@ -1,45 +1,53 @@
-"""Frames and sound to an MP4 that any player takes."""
+"""Writing frames and audio to an MP4 that any player can play."""
+from __future__ import annotations
 
 import collections
 import itertools
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Iterable, Iterator, Optional
 
 import numpy as np
 
 from ..core.errors import InputError
+from .audio import checked_wave
 from .container import EXACT_COLOURS, replacing, require_av
 from .rates import FPS, SAMPLE_RATE
 
-_FILE_SOUND_RATE = 48_000  # what is stored: AAC's priming is then 21 ms, and every player takes it
+if TYPE_CHECKING:
+    from av import AudioFrame, VideoFrame, VideoStream
+    from av.container import OutputContainer
+
+_FILE_AUDIO_RATE = 48_000  # of the AAC stream: its priming is then 21 ms, and every player supports it
 
 
-def write_video(path, frames, wave=None, fps=FPS, crf=18):
-    """Write an MP4 (H.264 yuv420p BT.709, AAC) that plays while it downloads.
+def write_video(path: str | Path, frames: Iterable[np.ndarray], wave: Optional[np.ndarray] = None, fps: float = FPS,
+                crf: int = 18) -> Path:
+    """Write an MP4 (H.264 yuv420p BT.709, AAC) that can be streamed.
 
-    Odd sizes grow by one repeated pixel at the right or bottom, as 4:2:0 needs even ones. The sound is cut
-    or padded with silence to the length of the picture. The file appears under its name only when finished.
+    Odd sizes are padded by one repeated pixel at the right or bottom, as 4:2:0 requires even ones. The audio is cut or
+    padded with silence to the length of the video. The file is renamed to `path` only when it is complete.
 
     Args:
         path: file to write; its folder is made if needed.
-        frames: iterable of uint8 [H, W, 3] RGB, all of one size, at least one; read some frames ahead of the
-            encoder, so each needs memory of its own.
-        wave: None, or float [samples] mono, 16 kHz, -1..1, on the same zero as the first frame.
+        frames: uint8 [H, W, 3] RGB, all of one size, at least one. Several frames are consumed ahead of the encoder, so
+            each must be an array of its own.
+        wave: None, or float [samples] mono, 16 kHz, -1..1, starting at the first frame.
         fps: frames per second.
         crf: x264 quality, 0 (lossless) to 51 (worst).
 
     Returns:
-        the path as a Path.
+        The path as a Path.
 
-    Errors: InputError on no frames, a changing size, a wrong dtype or shape, or an unusable wave; nothing
-    is left behind.
+    Raises:
+        InputError: no frames, a changing size, a wrong dtype or shape, or an unusable wave; no file is written.
     """
     av = require_av()
     path, frames = Path(path), iter(frames)
     if wave is not None:
-        wave = _checked_wave(wave)
+        wave = checked_wave(wave, min_samples=0)
     first = next(frames, None)
     if first is None:
         raise InputError("at least one frame", "none", "Check the range of frames to write.")
@@ -47,21 +55,22 @@ def write_video(path, frames, wave=None, fps=FPS, crf=18):
     rate = Fraction(fps).limit_denominator(100_000)
     with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4",
                                                options={"movflags": "+faststart"}) as out:
-        picture = _picture_encoder(out, shape, rate, crf)
-        sound = None if wave is None else _SoundWriter(out, wave)
-        pictures = (_rgb_frame(image, shape) for image in itertools.chain([first], frames))
-        for count, frame in enumerate(_converted(pictures), 1):
+        video = _video_encoder(out, shape, rate, crf)
+        audio = None if wave is None else _AudioWriter(out, wave)
+        rgb_frames = (_rgb_frame(image, shape) for image in itertools.chain([first], frames))
+        for count, frame in enumerate(_converted(rgb_frames), 1):
             frame.pts, frame.time_base = count - 1, 1 / rate
-            out.mux(picture.encode(frame))
-            if sound:
-                sound.write_until(count / rate)
-        out.mux(picture.encode(None))
-        if sound:
-            sound.finish()
+            out.mux(video.encode(frame))
+            if audio:
+                audio.write_until(count / rate)
+        out.mux(video.encode(None))
+        if audio:
+            audio.finish()
     return path
 
 
-def _checked_frame(image, shape):
+def _checked_frame(image: np.ndarray, shape: Optional[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of a frame, which must equal `shape` unless that is None."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError("frames as uint8 [H, W, 3] arrays", found,
@@ -72,29 +81,21 @@ def _checked_frame(image, shape):
     return image.shape
 
 
-def _checked_wave(wave):
-    wave = np.asarray(wave)
-    if wave.ndim != 1 or wave.dtype.kind != "f" or not np.isfinite(wave).all():
-        raise InputError("sound as finite floats [samples]", f"{wave.dtype} {list(wave.shape)}",
-                         "Load it with load_audio.")
-    return wave.astype(np.float32, copy=False)
-
-
-def _picture_encoder(out, shape, rate, crf):
+def _video_encoder(out: OutputContainer, shape: tuple[int, ...], rate: Fraction, crf: int) -> VideoStream:
     from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
     stream = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "superfast"})
     stream.width, stream.height, stream.pix_fmt = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2, "yuv420p"
     context = stream.codec_context
-    context.thread_type = "AUTO"  # whole frames side by side; PyAV's default cuts small pictures into slices
-    # Tagged, so that players do not guess (and shift) the colours.
+    context.thread_type = "AUTO"  # frames in parallel; PyAV's default divides small frames into slices
+    # Without tags, players guess the colour space.
     context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
     context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
     return stream
 
 
-def _rgb_frame(image, shape):
-    """The picture as an FFmpeg frame, of even size (4:2:0 needs that), in the picture's own memory."""
+def _rgb_frame(image: np.ndarray, shape: tuple[int, ...]) -> VideoFrame:
+    """An FFmpeg frame of even size (for 4:2:0) that shares the image's memory."""
     _checked_frame(image, shape)
     odd = (image.shape[0] % 2, image.shape[1] % 2)
     if any(odd):
@@ -102,7 +103,7 @@ def _rgb_frame(image, shape):
     return require_av().VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
 
 
-def _to_yuv(frame):
+def _to_yuv(frame: VideoFrame) -> VideoFrame:
     from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
     return frame.reformat(format="yuv420p", interpolation=Interpolation.BILINEAR | EXACT_COLOURS,
@@ -110,11 +111,11 @@ def _to_yuv(frame):
                           dst_color_range=ColorRange.MPEG)
 
 
-def _converted(frames):
-    """`_to_yuv` of each frame, some frames ahead on all cores: alone it would hold up the encoder."""
+def _converted(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+    """`_to_yuv` of each frame, some frames ahead on all cores, as one thread is slower than the encoder."""
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        ahead = collections.deque()
+        ahead: collections.deque[Future[VideoFrame]] = collections.deque()
         for frame in frames:
             ahead.append(pool.submit(_to_yuv, frame))
             if len(ahead) > 2 * workers:
@@ -123,18 +124,18 @@ def _converted(frames):
             yield ahead.popleft().result()
 
 
-class _SoundWriter:
-    """Feeds a wave to the AAC encoder in step with the picture, so that the muxer need not hold either back."""
+class _AudioWriter:
+    """Feeds a wave to the AAC encoder in step with the video, so that the muxer need not buffer either stream."""
 
-    def __init__(self, out, wave):
+    def __init__(self, out: OutputContainer, wave: np.ndarray):
         av = require_av()
         self.out, self.wave = out, wave
-        self.stream = out.add_stream("aac", rate=_FILE_SOUND_RATE, layout="mono", options={"b": "96k"})
-        self.resampler = av.AudioResampler(format="fltp", layout="mono", rate=_FILE_SOUND_RATE)
+        self.stream = out.add_stream("aac", rate=_FILE_AUDIO_RATE, layout="mono", options={"b": "96k"})
+        self.resampler = av.AudioResampler(format="fltp", layout="mono", rate=_FILE_AUDIO_RATE)
         self.done = 0
 
-    def write_until(self, seconds):
-        """Encode the samples before `seconds`; past the wave's end, silence."""
+    def write_until(self, seconds: float | Fraction) -> None:
+        """Encode the samples before `seconds`; silence after the end of the wave."""
         av = require_av()
         end = round(seconds * SAMPLE_RATE)
         chunk = self.wave[self.done:end]
@@ -144,11 +145,11 @@ class _SoundWriter:
         self._encode(self.resampler.resample(frame))
         self.done = end
 
-    def finish(self):
+    def finish(self) -> None:
         """Flush the resampler and the encoder."""
         self._encode(self.resampler.resample(None))
         self.out.mux(self.stream.encode(None))
 
-    def _encode(self, frames):
+    def _encode(self, frames: list[AudioFrame]) -> None:
         for frame in frames:
             self.out.mux(self.stream.encode(frame))

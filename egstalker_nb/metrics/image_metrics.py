@@ -1,48 +1,50 @@
-"""Scores of images; and the blur under SSIM, which training differentiates through."""
+"""Image metrics (PSNR, SSIM, error at the head's edge), and the differentiable blur that SSIM is made of."""
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any, Optional
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..core.errors import InputError
 
-_SEAM = 6 / 512  # of the picture's edge: half the width of the band around the edge of the head
-_LUMINANCE, _CONTRAST = 0.01 ** 2, 0.03 ** 2  # SSIM's constants for a value range of 1 (Wang et al. 2004)
+_SEAM = 6 / 512  # half the width of the band around the head's edge, relative to the image width
+_C1, _C2 = 0.01 ** 2, 0.03 ** 2  # SSIM's constants for a value range of 1 (Wang et al. 2004)
 
 
 @lru_cache(maxsize=8)
-def _gaussian(sigma, size):
+def _gaussian(sigma: float, size: int) -> np.ndarray:
     offsets = np.arange(size) - (size - 1) / 2
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     return weights / weights.sum()
 
 
 @lru_cache(maxsize=8)
-def _kernel(sigma, size, dtype, device):
-    # kept on the device: copying it there would make every step wait, and cannot be captured in a CUDA graph
+def _kernel(sigma: float, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # cached on the device: copying it there would synchronise every step, and cannot be captured in a CUDA graph
     return torch.as_tensor(_gaussian(sigma, size), dtype=dtype, device=device)
 
 
 class _Blur(torch.autograd.Function):
-    """A symmetric kernel with zero padding is its own adjoint: backward is the same blur of the gradient."""
+    """Blur with a symmetric kernel and zero padding, which is self-adjoint: backward blurs the gradient."""
 
     @staticmethod
-    def forward(ctx, x, sigma, size):
+    def forward(ctx: Any, x: Tensor, sigma: float, size: int) -> Tensor:
         ctx.kernel = sigma, size
         return _blurred(x, *ctx.kernel)
 
     @staticmethod
-    def backward(ctx, grad):
-        # Through apply, so that second derivatives exist too.
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        # apply, so that second derivatives exist
         return _Blur.apply(grad, *ctx.kernel), None, None
 
 
-def blur(x, sigma=1.5, size=11):
+def blur(x: Tensor, sigma: float = 1.5, size: int = 11) -> Tensor:
     """Gaussian blur with zero padding, differentiable.
 
     Args:
@@ -51,9 +53,10 @@ def blur(x, sigma=1.5, size=11):
         size: taps of the kernel, odd.
 
     Returns:
-        tensor like x, contiguous; near the border the zeros outside count.
+        Tensor like x, contiguous; the border is blurred with the zeros outside.
 
-    Errors: InputError for another number of dimensions, more channels, or an even size.
+    Raises:
+        InputError: another number of dimensions, too many channels, or an even size.
     """
     if x.ndim != 4 or x.shape[-1] > 512 or size % 2 == 0:
         raise InputError("x [B, H, W, C] with C of at most 512, and an odd size", f"{list(x.shape)}, size {size}",
@@ -61,7 +64,7 @@ def blur(x, sigma=1.5, size=11):
     return _Blur.apply(x, float(sigma), int(size))
 
 
-def _blurred(x, sigma, size):
+def _blurred(x: Tensor, sigma: float, size: int) -> Tensor:
     weights = _gaussian(sigma, size)
     if x.device.type == "cpu":
         return _blurred_cpu(x, weights)
@@ -73,13 +76,13 @@ def _blurred(x, sigma, size):
     return planes.permute(0, 2, 3, 1).contiguous()
 
 
-def _blurred_cpu(x, weights):
-    # OpenCV on interleaved channels, an image a thread: torch's depthwise convolutions take 1 to 6 times
-    # as long and vary. The pool is made anew (0.1 ms), since threads do not survive a fork.
+def _blurred_cpu(x: Tensor, weights: np.ndarray) -> Tensor:
+    # OpenCV on interleaved channels, one image per thread: torch's depthwise convolutions take 1 to 6 times as long.
+    # The pool is made for each call (0.1 ms), since threads do not survive a fork.
     source = x.detach().contiguous().numpy()
     result = np.empty_like(source)
 
-    def one(index):
+    def blur_image(index: int) -> None:
         height, width, channels = source.shape[1:]
         cv2.sepFilter2D(source[index], -1, weights, weights, borderType=cv2.BORDER_CONSTANT,
                         dst=result[index] if channels > 1 else result[index].reshape(height, width))
@@ -87,18 +90,18 @@ def _blurred_cpu(x, weights):
     workers = min(len(source), torch.get_num_threads())
     if workers > 1:
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(one, range(len(source))))
+            list(pool.map(blur_image, range(len(source))))
     else:
         for index in range(len(source)):
-            one(index)
+            blur_image(index)
     return torch.from_numpy(result)
 
 
-def ssim_map(a, b):
-    """Structural similarity of each pixel and channel, differentiable in both.
+def ssim_map(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity of each pixel and channel, differentiable in both images.
 
-    Window: 11 x 11 Gaussian, sigma 1.5, zero padding (as in 3D Gaussian Splatting; at the outer 5 px the
-    zeros outside count). Value range 1, K = 0.01 and 0.03 (Wang et al. 2004).
+    Window: 11 x 11 Gaussian, sigma 1.5, zero padding as in 3D Gaussian Splatting (which affects the outer 5 px). Value
+    range 1, K = 0.01 and 0.03 (Wang et al. 2004).
 
     Args:
         a, b: [..., H, W, 3] float, 0..1, equal shapes.
@@ -106,95 +109,100 @@ def ssim_map(a, b):
     Returns:
         [..., H, W, 3], -1..1.
 
-    Errors: InputError for other or unequal shapes.
+    Raises:
+        InputError: other or unequal shapes.
     """
     _require_images(a, b)
     shape, x, y = a.shape, a.reshape(-1, *a.shape[-3:]), b.reshape(-1, *b.shape[-3:])
-    # Only the sum of the two variances is needed: four blurs instead of five. y has its own, so that a constant
-    # target (training) costs no backward pass. Stacked as images, not as channels: the parts stay contiguous.
+    # Only the sum of the two variances is needed: four blurs instead of five. y is blurred separately, so that a
+    # constant target (training) needs no backward pass. Stacked along the batch, so that the chunks are contiguous.
     mean_y = blur(y)
     mean_x, square, product = blur(torch.cat((x, x * x + y * y, x * y))).chunk(3)
     mean_product, mean_square = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
-    luminance = (2 * mean_product + _LUMINANCE) / (mean_square + _LUMINANCE)
-    structure = (2 * (product - mean_product) + _CONTRAST) / (square - mean_square + _CONTRAST)
+    luminance = (2 * mean_product + _C1) / (mean_square + _C1)
+    structure = (2 * (product - mean_product) + _C2) / (square - mean_square + _C2)
     return (luminance * structure).reshape(shape)
 
 
-def ssim(a, b, mask=None):
+def ssim(a: Tensor, b: Tensor, mask: Optional[Tensor] = None) -> Tensor:
     """Mean structural similarity of each image; see `ssim_map`.
 
     Args:
         a, b: [..., H, W, 3] float, 0..1.
-        mask: None, or weights [..., H, W, 1], 0..1, by which the map is averaged.
+        mask: None, or weights [..., H, W, 1], 0..1, of the average.
 
     Returns:
-        [...] one number for each image, 1 for equal images; nan where the mask is empty.
+        [...], 1 for equal images; nan where the mask is empty.
+
+    Raises:
+        InputError: see `ssim_map`; a mask of another shape.
     """
     return _averaged(ssim_map(a, b), mask)
 
 
-def psnr(a, b, mask=None):
+def psnr(a: Tensor | np.ndarray, b: Tensor | np.ndarray, mask: Optional[Tensor] = None) -> Tensor:
     """Peak signal-to-noise ratio of each image in dB.
 
     Args:
         a, b: [..., H, W, 3], tensors of float 0..1, or arrays or tensors of uint8 (a peak of 255).
-        mask: None, or weights [..., H, W, 1], 0..1, by which squared errors are averaged.
+        mask: None, or weights [..., H, W, 1], 0..1, of the mean squared error.
 
     Returns:
-        [...] one number for each image, at most 100 (equal images; so that means stay finite); nan where the
-        mask is empty. Computed where the images are, without waiting for the device.
+        [...], at most 100 (for equal images, so that means stay finite); nan where the mask is empty. Computed on the
+        device of the images, without synchronising.
 
     Raises:
-        InputError: for other or unequal shapes.
+        InputError: other or unequal shapes.
     """
-    a, b = (_unit_range(torch.as_tensor(x)) for x in (a, b))
-    _require_images(a, b)
-    return decibels(_averaged((a - b).square(), mask))
+    x, y = _unit_range(torch.as_tensor(a)), _unit_range(torch.as_tensor(b))
+    _require_images(x, y)
+    return decibels(_averaged((x - y).square(), mask))
 
 
-def decibels(square):
-    """PSNR in dB of mean squared errors, for a peak of 1: at most 100, so that means stay finite."""
+def decibels(square: Tensor) -> Tensor:
+    """PSNR in dB of mean squared errors for a peak of 1, at most 100 so that means stay finite."""
     return -10 * torch.log10(square.clamp_min(1e-10))
 
 
-def _unit_range(image):
-    """uint8 as float32 0..1; anything else as it is."""
+def _unit_range(image: Tensor) -> Tensor:
+    """uint8 as float32 0..1; other dtypes unchanged."""
     return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
-def seam(a, b, head):
-    """How visible the edge of the head is: mean absolute error in a band around it over that inside the head.
+def seam(a: Tensor, b: Tensor, head: Tensor) -> Tensor:
+    """Visibility of the head's edge: mean absolute error in a band around the edge, divided by that inside the head.
 
-    The band reaches 6 px (at a size of 512 px; other sizes in proportion) to both sides of the edge; the inside is
-    what of the head lies further in. Where the picture ends there is no edge.
+    The band extends 6 px (for images of 512 px; other sizes in proportion) to both sides of the edge; the inside is the
+    rest of the head. The image border is not an edge.
 
     Args:
         a, b: [..., S, S, 3] float, 0..1.
         head: [..., S, S, 1] mask, 0..1; above 0.5 is head.
 
     Returns:
-        [...] one number for each image: 1 where the band is as good as the face, above 1 where a seam shows; nan
-        without an edge or an inside, or where the inside has no error.
+        [...], 1 if the error in the band equals that inside, above 1 for a visible seam; nan without an edge or an
+        inside, or without any error inside.
 
-    Errors: InputError for other or unequal shapes.
+    Raises:
+        InputError: other or unequal shapes.
     """
     _require_images(a, b)
     reach = max(1, round(_SEAM * a.shape[-2]))
     covered = (head > 0.5).to(a.dtype).expand(*a.shape[:-1], 1).reshape(-1, 1, *a.shape[-3:-1])
-    # of head and of what is not head, each grown by the reach
+    # the head and its complement, both dilated
     grown, outside = F.max_pool2d(torch.cat([covered, 1 - covered], 1), 2 * reach + 1, 1, reach).unbind(1)
     error, shape = (a - b).abs(), (*a.shape[:-1], 1)
     inside = _averaged(error, (1 - outside).reshape(shape))
     return _averaged(error, (grown * outside).reshape(shape)) / torch.where(inside > 0, inside, torch.nan)
 
 
-def _require_images(a, b):
+def _require_images(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape or a.ndim < 3 or a.shape[-1] != 3:
         raise InputError("two equal shapes [..., H, W, 3]", f"{list(a.shape)} and {list(b.shape)}",
                          "Bring both to one size, channels last.")
 
 
-def _averaged(values, mask):
+def _averaged(values: Tensor, mask: Optional[Tensor]) -> Tensor:
     """Mean over the last three dimensions, weighted by a mask."""
     if mask is None:
         return values.mean(dim=(-3, -2, -1))

@@ -1,13 +1,14 @@
-"""Numba kernels for the CPU rasteriser's geometry: projection of 3D Gaussians, harmonics, and their gradients.
+"""Numba kernels of the CPU rasteriser: projection of 3D Gaussians, spherical harmonics, and their gradients.
 
-Every kernel takes `(first, step)` and handles the items first, first + step, ...; an item's result never
-depends on the other items, so any number of threads gives the same bits. Arithmetic is float64 inside
-(thin Gaussians lose their determinant in float32), inputs and outputs are float32.
+Every kernel takes `(first, step)` and processes the items first, first + step, ...; results of items are independent,
+so any number of threads gives bit-identical results. Arithmetic is float64 (thin Gaussians lose their determinant in
+float32), inputs and outputs are float32.
 
-The maths is EWA splatting as in gsplat 1.5.3 (`ProjectionEWA3DGSFused.cu`, `SphericalHarmonicsCUDA.cu`),
-with the covariance kept as a product: cov2d = U Uᵀ + eps2d I, U = J W R(q) diag(s), J the projection's
-Jacobian and W the camera rotation. The product form cannot lose positive definiteness to rounding.
+The maths is EWA splatting as in gsplat 1.5.3 (`ProjectionEWA3DGSFused.cu`, `SphericalHarmonicsCUDA.cu`), with the
+covariance kept as a product: cov2d = U Uᵀ + eps2d I, U = J W R(q) diag(s), where J is the Jacobian of the projection
+and W the camera rotation. The product form cannot lose positive definiteness to rounding.
 """
+from __future__ import annotations
 
 import math
 
@@ -15,14 +16,17 @@ import numpy as np
 
 from ..core.numba_jit import helper, jit
 
-ALPHA_MIN = 1.0 / 255.0  # contributions below one 8-bit step are skipped
-EXTENT = 3.33  # standard deviations at which an opaque Gaussian falls to ALPHA_MIN
-SHARPEST = 1e12  # 1/px²; sharper footprints (only with eps2d = 0) would overflow float32: not drawn
-RADIUS_MAX = 2.0**30  # pixels; keeps the int32 radii of degenerate Gaussians in range
+MIN_ALPHA = 1.0 / 255.0  # contributions below one 8-bit step are skipped
+EXTENT = 3.33  # standard deviations at which an opaque Gaussian falls to MIN_ALPHA
+MAX_CONIC = 1e12  # 1/px²; sharper footprints (only with eps2d = 0) would overflow float32 and are culled
+MAX_RADIUS = 2.0**30  # pixels; keeps the int32 radii of degenerate Gaussians in range
+
+Limits = tuple[float, float, float, float]  # near plane, far plane, radius_clip, eps2d
+Jacobian = tuple[float, float, float, float, float, float, bool, bool]  # see `_jacobian`
 
 
 @helper
-def _rotation(w, x, y, z):
+def _rotation(w: float, x: float, y: float, z: float) -> tuple[float, ...]:
     """Rotation matrix (row by row) of the quaternion, which need not be normalised."""
     n2 = w * w + x * x + y * y + z * z
     inv = 1.0 / math.sqrt(n2) if n2 > 0.0 else 0.0  # the zero quaternion counts as no rotation
@@ -35,7 +39,7 @@ def _rotation(w, x, y, z):
 
 
 @helper
-def _factor(view, quat, scale, g, m):
+def _factor(view: np.ndarray, quat: np.ndarray, scale: np.ndarray, g: np.ndarray, m: np.ndarray) -> None:
     """Fill m = R(q) diag(s) and g = W m; the Gaussian's covariance in camera axes is g gᵀ."""
     r = _rotation(float(quat[0]), float(quat[1]), float(quat[2]), float(quat[3]))
     for j in range(3):
@@ -46,7 +50,7 @@ def _factor(view, quat, scale, g, m):
 
 
 @helper
-def _jacobian(x, y, z, cam, width, height):
+def _jacobian(x: float, y: float, z: float, cam: np.ndarray, width: int, height: int) -> Jacobian:
     """(J00, J02, J11, J12, tx, ty, x_inside, y_inside) with the off-axis angle limited as in gsplat."""
     fx, fy, cx, cy = float(cam[0, 0]), float(cam[1, 1]), float(cam[0, 2]), float(cam[1, 2])
     rz = 1.0 / z
@@ -58,12 +62,13 @@ def _jacobian(x, y, z, cam, width, height):
 
 
 @jit
-def project_forward(first, step, means, quats, scales, opacities, views, cams, width, height, limits,
-                    means2d, depths, conics, radii):  # fmt: skip
-    """Project [B, N] Gaussians into [B, C] cameras; items are the B * C images, one call handles its share
-    of the Gaussians of every image. `limits` is (near, far, radius_clip, eps2d).
+def project_forward(first: int, step: int, means: np.ndarray, quats: np.ndarray, scales: np.ndarray,
+                    opacities: np.ndarray, views: np.ndarray, cams: np.ndarray, width: int, height: int,
+                    limits: Limits, means2d: np.ndarray, depths: np.ndarray, conics: np.ndarray, radii: np.ndarray
+                   ) -> None:
+    """Project [B, N] Gaussians into [B, C] cameras; items are the Gaussians, in every one of the B * C images.
 
-    Culled Gaussians get radius 0 and zeros everywhere. Conditions are written so that NaN counts as culled.
+    Culled Gaussians get radius 0 and zeros in all outputs. Conditions are written so that NaN is culled.
     """
     near, far, clip, eps2d = limits
     cameras, count = views.shape[1], means.shape[1]
@@ -81,7 +86,7 @@ def project_forward(first, step, means, quats, scales, opacities, views, cams, w
             y = float(view[1, 0]) * p[0] + float(view[1, 1]) * p[1] + float(view[1, 2]) * p[2] + view[1, 3]
             z = float(view[2, 0]) * p[0] + float(view[2, 1]) * p[1] + float(view[2, 2]) * p[2] + view[2, 3]
             opacity = float(opacities[b, n])
-            if not (near <= z <= far and opacity >= ALPHA_MIN):
+            if not (near <= z <= far and opacity >= MIN_ALPHA):
                 continue
             _factor(view, quats[b, n], scales[b, n], g, m)
             j00, j02, j11, j12, _, _, _, _ = _jacobian(x, y, z, cam, width, height)
@@ -91,23 +96,23 @@ def project_forward(first, step, means, quats, scales, opacities, views, cams, w
                 a, bb, cc = a + u0 * u0, bb + u0 * u1, cc + u1 * u1
             a, cc = a + eps2d, cc + eps2d
             det = a * cc - bb * bb
-            if not (det > 0.0 and max(a, cc) < SHARPEST * det):
+            if not (det > 0.0 and max(a, cc) < MAX_CONIC * det):
                 continue
-            extent = min(EXTENT, math.sqrt(2.0 * math.log(opacity / ALPHA_MIN)))
+            extent = min(EXTENT, math.sqrt(2.0 * math.log(opacity / MIN_ALPHA)))
             rx, ry = math.ceil(extent * math.sqrt(a)), math.ceil(extent * math.sqrt(cc))
             u, v = float(cam[0, 0]) * x / z + cam[0, 2], float(cam[1, 1]) * y / z + cam[1, 2]
             if rx <= clip and ry <= clip:
                 continue
             if not (u + rx > 0 and u - rx < width and v + ry > 0 and v - ry < height):
                 continue
-            radii[out, 0], radii[out, 1] = np.int32(min(rx, RADIUS_MAX)), np.int32(min(ry, RADIUS_MAX))
+            radii[out, 0], radii[out, 1] = np.int32(min(rx, MAX_RADIUS)), np.int32(min(ry, MAX_RADIUS))
             means2d[out, 0], means2d[out, 1], depths[out] = u, v, z
             conics[out, 0], conics[out, 1], conics[out, 2] = cc / det, -bb / det, a / det
 
 
 @helper
-def _rotation_gradient(quat, v, out):
-    """Add to out[4] the gradient of the unnormalised quaternion, given v[3, 3] of its rotation matrix."""
+def _rotation_gradient(quat: np.ndarray, v: np.ndarray, out: np.ndarray) -> None:
+    """Add to out [4] the gradient of the unnormalised quaternion, given that of its rotation matrix, v [3, 3]."""
     w, x, y, z = float(quat[0]), float(quat[1]), float(quat[2]), float(quat[3])
     n2 = w * w + x * x + y * y + z * z
     if not n2 > 0.0:
@@ -120,7 +125,7 @@ def _rotation_gradient(quat, v, out):
     )
     dy = 2 * (x * (v[1, 0] + v[0, 1]) - 2 * y * (v[0, 0] + v[2, 2]) + z * (v[2, 1] + v[1, 2]) + w * (v[0, 2] - v[2, 0]))
     dz = 2 * (x * (v[2, 0] + v[0, 2]) + y * (v[2, 1] + v[1, 2]) - 2 * z * (v[0, 0] + v[1, 1]) + w * (v[1, 0] - v[0, 1]))
-    along = dw * w + dx * x + dy * y + dz * z  # moving along the quaternion changes nothing
+    along = dw * w + dx * x + dy * y + dz * z  # the length of the quaternion has no effect
     out[0] += (dw - along * w) * inv
     out[1] += (dx - along * x) * inv
     out[2] += (dy - along * y) * inv
@@ -128,7 +133,7 @@ def _rotation_gradient(quat, v, out):
 
 
 @helper
-def _footprint_gradient(conic, v_conic):
+def _footprint_gradient(conic: np.ndarray, v_conic: np.ndarray) -> tuple[float, float, float]:
     """Gradients of cov2d's (xx, xy, yy) from those of its inverse, the conic: -K V K."""
     ka, kb, kc = float(conic[0]), float(conic[1]), float(conic[2])
     va, vb, vc = float(v_conic[0]), 0.5 * v_conic[1], float(v_conic[2])
@@ -138,8 +143,9 @@ def _footprint_gradient(conic, v_conic):
 
 
 @helper
-def _point_gradient(x, y, z, cam, jac, v_mean2d, v_depth, v_jac, out):
-    """Fill out[3]: the gradient of the camera-space mean from those of its image, depth and Jacobian."""
+def _point_gradient(x: float, y: float, z: float, cam: np.ndarray, jac: Jacobian, v_mean2d: np.ndarray, v_depth: float,
+                    v_jac: tuple[float, float, float, float], out: np.ndarray) -> None:
+    """Fill out [3] with the gradient of the camera-space mean, from those of its 2D mean, depth and Jacobian."""
     fx, fy = float(cam[0, 0]), float(cam[1, 1])
     rz = 1.0 / z
     vx, vy = float(v_mean2d[0]), float(v_mean2d[1])
@@ -160,12 +166,14 @@ def _point_gradient(x, y, z, cam, jac, v_mean2d, v_depth, v_jac, out):
 
 
 @jit
-def project_backward(first, step, means, quats, scales, views, cams, width, height, radii, conics,
-                     v_means2d, v_depths, v_conics, v_means, v_quats, v_scales, v_views):  # fmt: skip
+def project_backward(first: int, step: int, means: np.ndarray, quats: np.ndarray, scales: np.ndarray,
+                     views: np.ndarray, cams: np.ndarray, width: int, height: int, radii: np.ndarray,
+                     conics: np.ndarray, v_means2d: np.ndarray, v_depths: np.ndarray, v_conics: np.ndarray,
+                     v_means: np.ndarray, v_quats: np.ndarray, v_scales: np.ndarray, v_views: np.ndarray) -> None:
     """Gradients of `project_forward`; items are Gaussians, summed over their cameras in order.
 
-    v_means, v_quats, v_scales [B, N, .] must hold zeros. v_views is [B * C, N, 3, 4], or has no Gaussians
-    (N = 0) when the cameras need no gradient.
+    v_means, v_quats, v_scales [B, N, .] must hold zeros. v_views is [B * C, N, 3, 4], or empty (N = 0) if the cameras
+    need no gradient.
     """
     cameras, count, with_views = views.shape[1], means.shape[1], v_views.shape[1] > 0
     g, m, v_g, v_m, v_p = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty(3)
@@ -210,7 +218,7 @@ def project_backward(first, step, means, quats, scales, views, cams, width, heig
 
 
 @helper
-def _basis(degree, x, y, z, y_out):
+def _basis(degree: int, x: float, y: float, z: float, y_out: np.ndarray) -> None:
     """Fill y_out with the (degree + 1)² real spherical harmonics of the unit vector, degree 0 to 3."""
     y_out[0] = 0.28209479177387814
     if degree > 0:
@@ -229,7 +237,7 @@ def _basis(degree, x, y, z, y_out):
 
 
 @helper
-def _basis_gradient(degree, x, y, z, s):
+def _basis_gradient(degree: int, x: float, y: float, z: float, s: np.ndarray) -> tuple[float, float, float]:
     """Gradient (x, y, z) of sum_k s[k] * Y_k, with the polynomials of `_basis`."""
     gx = gy = gz = 0.0
     if degree > 0:
@@ -250,29 +258,30 @@ def _basis_gradient(degree, x, y, z, s):
 
 
 @helper
-def _direction(mean, eye):
-    """Unit vector from the eye to the Gaussian, and the inverse of their distance (0 when they coincide)."""
-    x, y, z = float(mean[0]) - eye[0], float(mean[1]) - eye[1], float(mean[2]) - eye[2]
+def _direction(mean: np.ndarray, center: np.ndarray) -> tuple[float, float, float, float]:
+    """Unit vector from the camera centre to the Gaussian, and the inverse of their distance (0 if they coincide)."""
+    x, y, z = float(mean[0]) - center[0], float(mean[1]) - center[1], float(mean[2]) - center[2]
     n2 = x * x + y * y + z * z
     inv = 1.0 / math.sqrt(n2) if n2 > 0.0 else 0.0
     return x * inv, y * inv, z * inv, inv
 
 
 @jit
-def harmonics_forward(first, step, degree, means, eyes, coeffs, radii, colors):
-    """Colours [B * C, N, 3] = max(0, harmonics + 0.5) of coefficients [B, C or 1, N, K, 3], seen from eyes [B, C, 3].
+def harmonics_forward(first: int, step: int, degree: int, means: np.ndarray, centers: np.ndarray, coeffs: np.ndarray,
+                      radii: np.ndarray, colors: np.ndarray) -> None:
+    """Colours [B * C, N, 3] = max(0, harmonics + 0.5), of coefficients [B, C or 1, N, K, 3] and centers [B, C, 3].
 
-    Items are Gaussians. Culled ones get the colour 0.5 (harmonics of zero), as they are not looked at.
+    Items are Gaussians. Culled ones get the colour 0.5 without evaluating the harmonics.
     """
-    cameras, per_camera = eyes.shape[1], coeffs.shape[1] > 1
+    cameras, per_camera = centers.shape[1], coeffs.shape[1] > 1
     basis, bases = np.empty(16), (degree + 1) ** 2
-    for image in range(eyes.shape[0] * cameras):
+    for image in range(centers.shape[0] * cameras):
         b, c = image // cameras, image % cameras
         for n in range(first, means.shape[1], step):
             if radii[image, n, 0] <= 0:
                 colors[image, n, 0] = colors[image, n, 1] = colors[image, n, 2] = 0.5
                 continue
-            x, y, z, _ = _direction(means[b, n], eyes[b, c])
+            x, y, z, _ = _direction(means[b, n], centers[b, c])
             _basis(degree, x, y, z, basis)
             sh = coeffs[b, c if per_camera else 0, n]
             for channel in range(3):
@@ -283,19 +292,21 @@ def harmonics_forward(first, step, degree, means, eyes, coeffs, radii, colors):
 
 
 @jit
-def harmonics_backward(first, step, degree, means, eyes, coeffs, radii, colors, v_colors, v_dirs, v_coeffs):
-    """Gradients of `harmonics_forward`: v_dirs [B * C, N, 3] (of mean minus eye) and v_coeffs, both given as zeros."""
-    cameras, per_camera = eyes.shape[1], coeffs.shape[1] > 1
+def harmonics_backward(first: int, step: int, degree: int, means: np.ndarray, centers: np.ndarray, coeffs: np.ndarray,
+                       radii: np.ndarray, colors: np.ndarray, v_colors: np.ndarray, v_dirs: np.ndarray,
+                       v_coeffs: np.ndarray) -> None:
+    """Gradients of `harmonics_forward`: v_dirs [B * C, N, 3] (of mean - center) and v_coeffs, which must hold zeros."""
+    cameras, per_camera = centers.shape[1], coeffs.shape[1] > 1
     basis, weight, v, bases = np.empty(16), np.empty(16), np.empty(3), (degree + 1) ** 2
-    for image in range(eyes.shape[0] * cameras):
+    for image in range(centers.shape[0] * cameras):
         b, c = image // cameras, image % cameras
         for n in range(first, means.shape[1], step):
             if radii[image, n, 0] <= 0:
                 continue
-            x, y, z, inv = _direction(means[b, n], eyes[b, c])
+            x, y, z, inv = _direction(means[b, n], centers[b, c])
             _basis(degree, x, y, z, basis)
             slot = c if per_camera else 0
-            for channel in range(3):  # a colour clamped at 0 passes nothing back
+            for channel in range(3):  # a colour clamped at 0 has no gradient
                 v[channel] = v_colors[image, n, channel] if colors[image, n, channel] > 0.0 else 0.0
             for k in range(bases):
                 weight[k] = 0.0

@@ -1,37 +1,40 @@
-"""Numba kernels that blend the Gaussians of 16 x 16 pixel tiles into an image, and their gradients.
+"""Numba kernels that alpha-blend the Gaussians of tiles of 16 x 16 pixels into an image, and their gradients.
 
-A tile is one thread's work: its Gaussians form the outer loop and its pixel rows the inner one, with the
-tile's transmittance and colours in a small buffer. Every inner loop runs over the 16 pixels of a row without
-a branch, so that it becomes vector instructions. Maths as in gsplat 1.5.3 (`RasterizeToPixels3DGS{Fwd,Bwd}.cu`).
+Each tile is processed by one thread: the outer loop runs over its Gaussians, the inner one over its pixel rows, with
+the transmittance and colours of the tile in a small buffer. Every innermost loop runs over the 16 pixels of a row
+without a branch, so that LLVM vectorises it. Maths as in gsplat 1.5.3 (`RasterizeToPixels3DGS{Fwd,Bwd}.cu`).
 """
+from __future__ import annotations
 
 import math
 
 import numpy as np
 
 from ..core.numba_jit import helper, jit
-from .geometry import ALPHA_MIN
-from .tiles import TILE
+from . import TILE
+from .geometry import MIN_ALPHA
 
 PIXELS = TILE * TILE
-ALPHA_MAX = np.float32(0.999)
-STOP = np.float32(1e-4)  # a pixel is finished before its transmittance falls to this
+MAX_ALPHA = np.float32(0.999)
+MIN_TRANSMITTANCE = np.float32(1e-4)  # a Gaussian that would lower a pixel's transmittance to this is not blended
 LOG2E = 1.4426950408889634
-LOG2_ALPHA_MIN = np.float32(math.log2(ALPHA_MIN))
+LOG2_MIN_ALPHA = np.float32(math.log2(MIN_ALPHA))
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
 
-# A tile's state is one flat float32 buffer of 16 rows; a row is a sequence of lines of 16 pixels. With unsigned
-# indices (no wrap-around of negative ones) and constant distances between the lines, LLVM knows that they do not
-# overlap and makes vector instructions. The first three channels are unrolled: colours are padded to three.
+# The state of a tile is one flat float32 buffer of 16 rows; a row is a sequence of lines of 16 pixels, one line per
+# quantity. With unsigned indices (no wrap-around of negative ones) and constant offsets between the lines, LLVM can
+# prove that they do not overlap, and vectorises. The first three channels are unrolled: colours are padded to three.
 ROW = np.uint64(TILE)
-LEFT, TAKEN, COLUMN, WEIGHT = (np.uint64(TILE * i) for i in range(4))  # LEFT: transmittance
-COLOR = np.uint64(TILE * 4)  # forward: blended channels, as many lines as there are
+TRANSMITTANCE, LAST, COLUMN, WEIGHT = (np.uint64(TILE * i) for i in range(4))
+COLOR = np.uint64(TILE * 4)  # forward: blended channels, one line each
 BEHIND, VALUE, S, IMAGE = (np.uint64(TILE * i) for i in range(4, 8))  # backward: IMAGE like COLOR
-FIRST, SECOND, THIRD = (np.uint64(TILE * i) for i in range(3))
+FIRST, SECOND, THIRD = (np.uint64(TILE * i) for i in range(3))  # lines of the first three channels
+
+Splat = tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]  # see `_load_splat`
 
 
 @helper
-def _exp2(p):
+def _exp2(p: np.float32) -> np.float32:
     """2^p for p <= 0.5, relative error 2e-7 (Numba from pip has no vectorised exp); below -20 it is 2^-20."""
     p = max(p, np.float32(-20.0))
     n = np.int32(p - np.float32(0.5))
@@ -45,24 +48,24 @@ def _exp2(p):
 
 
 @helper
-def _load(g, means2d, conics, opacities):
-    """(x, y, conic times -log2(e), log2 opacity) of a Gaussian as float32: alpha is then one exp2."""
+def _load_splat(g: int, means2d: np.ndarray, conics: np.ndarray, opacities: np.ndarray) -> Splat:
+    """Mean x and y, conic (3) times -log2(e), and log2 opacity of a Gaussian: alpha is then a single exp2."""
     half, full = np.float32(-0.5 * LOG2E), np.float32(-LOG2E)
     peak = np.float32(math.log2(opacities[g]))
     return means2d[g, 0], means2d[g, 1], half * conics[g, 0], full * conics[g, 1], half * conics[g, 2], peak
 
 
 @helper
-def _rows(splat, left, top, bottom):
+def _rows(splat: Splat, left: int, top: int, bottom: int) -> tuple[int, int]:
     """Rows of the tile (first, one past the last) in which the Gaussian can reach the alpha threshold.
 
-    The ellipse of the threshold is cut with the strip of the tile's columns; its lowest and highest point
-    there lie above each other's own extreme, or on the strip's edge next to it. A margin covers rounding.
+    The threshold's ellipse is intersected with the strip of the tile's columns: its lowest and highest points there are
+    the ellipse's own extremes, or lie on the nearest edge of the strip. A margin covers rounding.
     """
     a, b, c = -2.0 * splat[2], -1.0 * splat[3], -2.0 * splat[4]  # 2 sigma = a x² + 2 b x y + c y², in log2
-    level = 2.0 * (float(splat[5]) - LOG2_ALPHA_MIN) * 1.0001 + 1e-3
+    level = 2.0 * (float(splat[5]) - LOG2_MIN_ALPHA) * 1.0001 + 1e-3
     rows, det = min(TILE, bottom - top), a * c - b * b
-    if not det > 1e-6 * a * c:  # a needle: its determinant is all rounding
+    if not det > 1e-6 * a * c:  # so thin that its determinant is all rounding
         return 0, rows
     low, high = left + 0.5 - splat[0], left + TILE - 0.5 - splat[0]
     lean = b / a * math.sqrt(level * a / det)
@@ -76,33 +79,34 @@ def _rows(splat, left, top, bottom):
 
 
 @helper
-def _finished(state, stride):
-    """Whether no pixel of the tile lets more light through."""
-    light = ZERO
+def _finished(state: np.ndarray, stride: np.uint64) -> np.bool_:
+    """Whether all pixels of the tile are finished."""
+    total = ZERO
     for y in range(TILE):
         o = np.uint64(y) * stride
         for x in range(ROW):
-            light += max(state[o + LEFT + x], ZERO)
-    return light <= ZERO
+            total += max(state[o + TRANSMITTANCE + x], ZERO)
+    return total <= ZERO
 
 
 @helper
-def _blend_row(state, o, splat, dy, place, c0, c1, c2):
-    """One Gaussian over the row at o: update transmittance, the last place taken and three channels."""
+def _blend_row(state: np.ndarray, o: np.uint64, splat: Splat, dy: np.float32, rank: np.float32, c0: np.float32,
+               c1: np.float32, c2: np.float32) -> None:
+    """Blend one Gaussian over the row at o: updates transmittance, rank of the last Gaussian and three channels."""
     cross, square = splat[3] * dy, splat[4] * dy * dy
     for x in range(ROW):
         p = o + x
         dx = splat[0] - state[COLUMN + p]
         power = dx * (splat[2] * dx + cross) + square  # minus sigma, in log2
-        alpha = min(_exp2(splat[5] + power), ALPHA_MAX)
-        alpha = alpha if (power <= ZERO) & (splat[5] + power >= LOG2_ALPHA_MIN) else ZERO
-        held, taken = state[LEFT + p], state[TAKEN + p]
+        alpha = min(_exp2(splat[5] + power), MAX_ALPHA)
+        alpha = alpha if (power <= ZERO) & (splat[5] + power >= LOG2_MIN_ALPHA) else ZERO
+        held, last = state[TRANSMITTANCE + p], state[LAST + p]
         before = max(held, ZERO)
         after, weight, stopped = before * (ONE - alpha), alpha * before, -abs(held)
-        go = after > STOP
+        go = after > MIN_TRANSMITTANCE
         weight = weight if go else ZERO
-        state[LEFT + p] = after if go else stopped
-        state[TAKEN + p] = place if weight > ZERO else taken
+        state[TRANSMITTANCE + p] = after if go else stopped
+        state[LAST + p] = rank if weight > ZERO else last
         state[WEIGHT + p] = weight
         state[COLOR + FIRST + p] += weight * c0
         state[COLOR + SECOND + p] += weight * c1
@@ -110,26 +114,27 @@ def _blend_row(state, o, splat, dy, place, c0, c1, c2):
 
 
 @helper
-def _blend_tile(t, left, top, height, means2d, conics, opacities, colors, starts, ids, state, stride):
-    """Front to back over one tile's Gaussians. A finished pixel is marked by a negative transmittance, whose
-    size stays the final one."""
+def _blend_tile(t: int, left: int, top: int, height: int, means2d: np.ndarray, conics: np.ndarray,
+                opacities: np.ndarray, colors: np.ndarray, starts: np.ndarray, ids: np.ndarray, state: np.ndarray,
+                stride: np.uint64) -> None:
+    """Blend one tile's Gaussians front to back. A finished pixel has minus its final transmittance."""
     for j in range(state.shape[0]):
         state[j] = ZERO
     for y in range(TILE):
         for x in range(TILE):
             o = np.uint64(y) * stride + np.uint64(x)
-            state[LEFT + o], state[COLUMN + o] = ONE, np.float32(left + x + 0.5)
+            state[TRANSMITTANCE + o], state[COLUMN + o] = ONE, np.float32(left + x + 0.5)
     for i in range(starts[t], starts[t + 1]):
         if (i - starts[t]) % 8 == 7 and _finished(state, stride):
             break
         g = ids[i]
-        splat = _load(g, means2d, conics, opacities)
+        splat = _load_splat(g, means2d, conics, opacities)
         y0, y1 = _rows(splat, left, top, height)
-        place = np.float32(i + 1 - starts[t])
+        rank = np.float32(i + 1 - starts[t])
         for y in range(y0, y1):
             o = np.uint64(y) * stride
             dy = splat[1] - np.float32(top + y + 0.5)
-            _blend_row(state, o, splat, dy, place, colors[g, 0], colors[g, 1], colors[g, 2])
+            _blend_row(state, o, splat, dy, rank, colors[g, 0], colors[g, 1], colors[g, 2])
             for k in range(3, colors.shape[1]):
                 c, line = colors[g, k], COLOR + np.uint64(k) * ROW + o
                 for x in range(ROW):
@@ -137,26 +142,26 @@ def _blend_tile(t, left, top, height, means2d, conics, opacities, colors, starts
 
 
 @helper
-def _tile_origin(t, tiles_x, tiles):
-    """(image, left, top) of the tile with index t over all images."""
+def _tile_origin(t: int, tiles_x: int, tiles: int) -> tuple[int, int, int]:
+    """Image, left and top pixel of tile t of all images."""
     return t // tiles, (t % tiles % tiles_x) * TILE, (t % tiles // tiles_x) * TILE
 
 
 @helper
-def _backdrop(background, img, x, y, k):
-    """The background behind a pixel: [I, H, W, D], or [I, 1, 1, D] of one colour."""
+def _background_at(background: np.ndarray, img: int, x: int, y: int, k: int) -> np.float32:
+    """Channel k of the background at a pixel; background is [I, H, W, D], or [I, 1, 1, D] for one colour per image."""
     return background[img, min(y, background.shape[1] - 1), min(x, background.shape[2] - 1), k]
 
 
 @jit
-def blend_forward(first, step, means2d, conics, opacities, colors, background, tiles_x, tiles, starts, ids,
-                  image, alpha, kept):  # fmt: skip
-    """Blend front to back; items are the tiles of all images. colors [I * N, max(D, 3)], background as in
-    `_backdrop`.
+def blend_forward(first: int, step: int, means2d: np.ndarray, conics: np.ndarray, opacities: np.ndarray,
+                  colors: np.ndarray, background: np.ndarray, tiles_x: int, tiles: int, starts: np.ndarray,
+                  ids: np.ndarray, image: np.ndarray, alpha: np.ndarray, saved: np.ndarray) -> None:
+    """Blend front to back; items are the tiles of all images. colors [I * N, max(D, 3)], background: `_background_at`.
 
-    Outputs image [I, H, W, D], alpha [I, H, W] and, for the backward pass, kept [I * tiles, 2, 256]: each
-    pixel's transmittance, and how many of the tile's Gaussians there are up to the last one that it took.
-    kept may have no rows when no gradient is wanted.
+    Outputs image [I, H, W, D], alpha [I, H, W] and, for the backward pass, saved [I * tiles, 2, 256]: each pixel's
+    final transmittance, and the rank (from 1, in the tile's list) of the last Gaussian blended into it. saved has no
+    rows if no gradient is needed.
     """
     height, width, channels = image.shape[1], image.shape[2], image.shape[3]
     stride = COLOR + np.uint64(colors.shape[1]) * ROW
@@ -164,37 +169,41 @@ def blend_forward(first, step, means2d, conics, opacities, colors, background, t
     for t in range(first, starts.shape[0] - 1, step):
         img, left, top = _tile_origin(t, tiles_x, tiles)
         _blend_tile(t, left, top, height, means2d, conics, opacities, colors, starts, ids, state, stride)
-        if kept.shape[0] > 0:
+        if saved.shape[0] > 0:
             for y in range(TILE):
                 o = np.uint64(y) * stride
                 for x in range(ROW):
-                    kept[t, 0, y * TILE + int(x)] = abs(state[LEFT + o + x])
-                    kept[t, 1, y * TILE + int(x)] = state[TAKEN + o + x]
+                    saved[t, 0, y * TILE + int(x)] = abs(state[TRANSMITTANCE + o + x])
+                    saved[t, 1, y * TILE + int(x)] = state[LAST + o + x]
         for y in range(min(TILE, height - top)):
             for x in range(min(TILE, width - left)):
                 o = np.uint64(y) * stride + np.uint64(x)
-                rest = abs(state[LEFT + o])
+                rest = abs(state[TRANSMITTANCE + o])
                 alpha[img, top + y, left + x] = ONE - rest
                 for k in range(channels):
                     color = state[COLOR + np.uint64(k) * ROW + o]
-                    image[img, top + y, left + x, k] = color + rest * _backdrop(background, img, left + x, top + y, k)
+                    behind = _background_at(background, img, left + x, top + y, k)
+                    image[img, top + y, left + x, k] = color + rest * behind
 
 
 @helper
-def _open_tile(t, img, left, top, kept, v_image, v_alpha, background, state, stride):
-    """Fill a tile's state for the way back: transmittance, places taken, columns, the image's gradient, and
-    as BEHIND the gradient's value of what lies behind every Gaussian: the background, and minus the gradient
-    of alpha. Zeros outside the image. Returns one past the last place that any pixel took."""
+def _load_tile(t: int, img: int, left: int, top: int, saved: np.ndarray, v_image: np.ndarray, v_alpha: np.ndarray,
+               background: np.ndarray, state: np.ndarray, stride: np.uint64) -> int:
+    """Initialise a tile's state for the backward pass; zeros outside the image.
+
+    Sets transmittance, rank of the last Gaussian, pixel columns, the image's gradient, and BEHIND: the gradient times
+    the background, minus the gradient of alpha. Returns the highest rank of all pixels.
+    """
     height, width, channels = v_image.shape[1], v_image.shape[2], v_image.shape[3]
-    most = ZERO
+    highest = ZERO
     for j in range(state.shape[0]):
         state[j] = ZERO
     for y in range(TILE):
         for x in range(TILE):
             o, p = np.uint64(y) * stride + np.uint64(x), y * TILE + x
             state[COLUMN + o] = np.float32(left + x + 0.5)
-            state[LEFT + o], state[TAKEN + o] = kept[t, 0, p], kept[t, 1, p]
-            most = max(most, kept[t, 1, p])
+            state[TRANSMITTANCE + o], state[LAST + o] = saved[t, 0, p], saved[t, 1, p]
+            highest = max(highest, saved[t, 1, p])
     for y in range(min(TILE, height - top)):
         for x in range(min(TILE, width - left)):
             o = np.uint64(y) * stride + np.uint64(x)
@@ -202,17 +211,19 @@ def _open_tile(t, img, left, top, kept, v_image, v_alpha, background, state, str
             for k in range(channels):
                 v = v_image[img, top + y, left + x, k]
                 state[IMAGE + np.uint64(k) * ROW + o] = v
-                value += v * _backdrop(background, img, left + x, top + y, k)
+                value += v * _background_at(background, img, left + x, top + y, k)
             state[BEHIND + o] = value
-    return int(most)
+    return int(highest)
 
 
 @helper
-def _unblend_row(state, o, splat, dy, place, c0, c1, c2):
-    """Step a row from behind a Gaussian to before it: leaves the weights and S = alpha * dalpha (dsigma = -S).
+def _row_backward(state: np.ndarray, o: np.uint64, splat: Splat, dy: np.float32, rank: np.float32, c0: np.float32,
+                  c1: np.float32, c2: np.float32) -> None:
+    """Backward pass of `_blend_row`: leaves the weights and S = alpha * dalpha (dsigma = -S).
 
-    VALUE is the colour's gradient value by the channels beyond three, BEHIND that of the light from behind, per
-    unit of transmittance: this recursion needs no division and loses nothing to cancellation.
+    VALUE is the product of image gradient and colour over the channels beyond three. BEHIND is the product of image
+    gradient and the colour blended from everything behind the Gaussian, per unit of transmittance: this recursion needs
+    no division and has no cancellation.
     """
     cross, square = splat[3] * dy, splat[4] * dy * dy
     for x in range(ROW):
@@ -220,22 +231,22 @@ def _unblend_row(state, o, splat, dy, place, c0, c1, c2):
         dx = splat[0] - state[COLUMN + p]
         power = dx * (splat[2] * dx + cross) + square  # minus sigma, in log2
         raw = _exp2(splat[5] + power)
-        use = (power <= ZERO) & (splat[5] + power >= LOG2_ALPHA_MIN) & (place <= state[TAKEN + p])
-        alpha = min(raw, ALPHA_MAX)
+        use = (power <= ZERO) & (splat[5] + power >= LOG2_MIN_ALPHA) & (rank <= state[LAST + p])
+        alpha = min(raw, MAX_ALPHA)
         alpha = alpha if use else ZERO
-        before = state[LEFT + p] / (ONE - alpha)
+        before = state[TRANSMITTANCE + p] / (ONE - alpha)
         weight, behind = alpha * before, state[BEHIND + p]
         value = c0 * state[IMAGE + FIRST + p] + c1 * state[IMAGE + SECOND + p] + c2 * state[IMAGE + THIRD + p]
         gain = value + state[VALUE + p] - behind
         s = weight * gain
-        state[LEFT + p] = before
+        state[TRANSMITTANCE + p] = before
         state[BEHIND + p] = behind + alpha * gain
         state[WEIGHT + p] = weight
-        state[S + p] = ZERO if raw > ALPHA_MAX else s
+        state[S + p] = ZERO if raw > MAX_ALPHA else s
 
 
 @helper
-def _add_row(state, o, dy, sums):
+def _add_row(state: np.ndarray, o: np.uint64, dy: np.float32, sums: np.ndarray) -> None:
     """Add a row to the column sums: s, s dy, s dy², and the weighted image gradient of three channels."""
     for x in range(ROW):
         p = o + x
@@ -249,8 +260,9 @@ def _add_row(state, o, dy, sums):
 
 
 @helper
-def _moments(state, splat, conic, opacity, channels, sums, slot):
-    """Turn the column sums of one Gaussian in a tile into its slot: mean (2), conic (3), opacity, channels."""
+def _moments(state: np.ndarray, splat: Splat, conic: np.ndarray, opacity: np.float32, channels: int, sums: np.ndarray,
+             slot: np.ndarray) -> None:
+    """Gradients of a Gaussian from its column sums in a tile, into its slot: mean (2), conic (3), opacity, channels."""
     s0 = sx = sxx = sy = sxy = syy = ZERO
     for x in range(ROW):
         dx, s, s_dy = splat[0] - state[COLUMN + x], sums[x], sums[ROW + x]
@@ -272,8 +284,9 @@ def _moments(state, splat, conic, opacity, channels, sums, slot):
 
 
 @helper
-def _absolute(state, o, splat, dy, conic, slot):
-    """Add |gradient of the mean| of a row's pixels to the last two places of the slot."""
+def _add_absgrad(state: np.ndarray, o: np.uint64, splat: Splat, dy: np.float32, conic: np.ndarray, slot: np.ndarray
+                ) -> None:
+    """Add |gradient of the 2D mean| of a row's pixels to the last two entries of the slot."""
     ax = ay = ZERO
     for x in range(ROW):
         dx, s = splat[0] - state[COLUMN + o + x], state[S + o + x]
@@ -284,8 +297,10 @@ def _absolute(state, o, splat, dy, conic, slot):
 
 
 @helper
-def _unblend_gaussian(state, stride, color, splat, y0, y1, top, place, conic, absolute, sums, slot):
-    """All rows of one Gaussian in a tile, on the way back: leaves its column sums."""
+def _gaussian_backward(state: np.ndarray, stride: np.uint64, color: np.ndarray, splat: Splat, y0: int, y1: int,
+                       top: int, rank: np.float32, conic: np.ndarray, absgrad: bool, sums: np.ndarray, slot: np.ndarray
+                      ) -> None:
+    """Backward pass over all rows of one Gaussian in a tile: leaves its column sums."""
     for j in range(sums.shape[0]):
         sums[j] = ZERO
     for y in range(y0, y1):
@@ -297,23 +312,25 @@ def _unblend_gaussian(state, stride, color, splat, y0, y1, top, place, conic, ab
             c, line = color[k], IMAGE + np.uint64(k) * ROW + o
             for x in range(ROW):
                 state[VALUE + o + x] += c * state[line + x]
-        _unblend_row(state, o, splat, dy, place, color[0], color[1], color[2])
+        _row_backward(state, o, splat, dy, rank, color[0], color[1], color[2])
         _add_row(state, o, dy, sums)
         for k in range(3, color.shape[0]):
             line, column = IMAGE + np.uint64(k) * ROW + o, np.uint64(3 + k) * ROW
             for x in range(ROW):
                 sums[column + x] += state[WEIGHT + o + x] * state[line + x]
-        if absolute:
-            _absolute(state, o, splat, dy, conic, slot)
+        if absgrad:
+            _add_absgrad(state, o, splat, dy, conic, slot)
 
 
 @jit
-def blend_backward(first, step, means2d, conics, opacities, colors, background, tiles_x, tiles, starts, ids, kept,
-                   v_image, v_alpha, absolute, slots):  # fmt: skip
+def blend_backward(first: int, step: int, means2d: np.ndarray, conics: np.ndarray, opacities: np.ndarray,
+                   colors: np.ndarray, background: np.ndarray, tiles_x: int, tiles: int, starts: np.ndarray,
+                   ids: np.ndarray, saved: np.ndarray, v_image: np.ndarray, v_alpha: np.ndarray, absgrad: bool,
+                   slots: np.ndarray) -> None:
     """Gradients of `blend_forward`, back to front; items are the tiles of all images.
 
-    Fills slots [len(ids), 6 + D (+ 2)] as `_moments` says; with `absolute` the last two hold the sums of
-    |gradient| of the mean over pixels.
+    Fills slots [len(ids), 6 + D (+ 2)], see `_moments`; with `absgrad` the last two hold the sums over pixels of the 2D
+    mean's |gradient|.
     """
     height, channels = v_image.shape[1], v_image.shape[3]
     stride = IMAGE + np.uint64(colors.shape[1]) * ROW
@@ -322,15 +339,15 @@ def blend_backward(first, step, means2d, conics, opacities, colors, background, 
         if starts[t] == starts[t + 1]:
             continue
         img, left, top = _tile_origin(t, tiles_x, tiles)
-        taken = _open_tile(t, img, left, top, kept, v_image, v_alpha, background, state, stride)
+        last = _load_tile(t, img, left, top, saved, v_image, v_alpha, background, state, stride)
         for i in range(starts[t], starts[t + 1]):
             for k in range(slots.shape[1]):
                 slots[i, k] = ZERO
-        for i in range(starts[t] + taken - 1, starts[t] - 1, -1):
+        for i in range(starts[t] + last - 1, starts[t] - 1, -1):
             g = ids[i]
-            splat, slot, conic = _load(g, means2d, conics, opacities), slots[i], conics[g]
+            splat, slot, conic = _load_splat(g, means2d, conics, opacities), slots[i], conics[g]
             y0, y1 = _rows(splat, left, top, height)
             if y0 < y1:
-                place = np.float32(i + 1 - starts[t])
-                _unblend_gaussian(state, stride, colors[g], splat, y0, y1, top, place, conic, absolute, sums, slot)
+                rank = np.float32(i + 1 - starts[t])
+                _gaussian_backward(state, stride, colors[g], splat, y0, y1, top, rank, conic, absgrad, sums, slot)
                 _moments(state, splat, conic, opacities[g], channels, sums, slot)

@@ -1,12 +1,12 @@
-"""Speech recognisers as encoders: wav2vec2, HuBERT, WavLM, data2vec, ... fine-tuned with CTC, through `transformers`.
+"""CTC speech recognisers as audio encoders: wav2vec2, HuBERT, WavLM, data2vec, ... through `transformers`.
 
-Such a model says at each step of 20 ms how likely each letter, a space or nothing new (blank) is: with 26 letters and
-the apostrophe the 29 classes of DeepSpeech, which upstream uses. Only models on this computer are used.
+For each step of 20 ms such a model gives the probabilities of the letters, the space and the CTC blank: with 26 letters
+and the apostrophe, the 29 classes of DeepSpeech, which upstream uses. Only models on this computer are used.
 
-The features are log-probabilities rather than logits: logits have a free offset at each step, which means nothing,
-and log-probabilities still rank the letters where the blank takes nearly all. They are shifted and scaled by fixed
-numbers, not by the utterance's own: the model takes care of voice and level, and the same word then has the same
-features in a short sound as in a long one.
+The features are log-probabilities rather than logits, as logits have an arbitrary offset per step, and
+log-probabilities still rank the letters where the blank dominates. They are normalised by constants, not by statistics
+of the utterance: the model itself is invariant to voice and level, and a word then has the same features in short and
+in long audio.
 """
 from __future__ import annotations
 
@@ -19,24 +19,28 @@ from typing import Any, Iterator, Optional
 import numpy as np
 
 from ..core.errors import EgsError, InputError, MissingPackageError
-from ..media.audio import BANDS, STEPS
-from ..media.audio import SAMPLES_PER_STEP as HOP
+from ..media.audio import FEATURE_CHANNELS, SAMPLES_PER_STEP, STEPS
 from ..media.rates import FPS, SAMPLE_RATE
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-#: DeepSpeech's order
+#: one per feature channel, in DeepSpeech's order
 CLASSES = (" ", *LETTERS, "'", "<blank>")
 _CENTRE, _SCALE, _FLOOR = -10.0, 5.0, -25.0  # natural log of probability; features are about -3..2
-_CHUNK, _CONTEXT = 750, 125                  # steps: 15 s at once, heard with 2.5 s on either side
+_CHUNK, _CONTEXT = 750, 125                  # steps: 15 s at once, with 2.5 s of context on either side
 
 
 def find_model(name: str) -> Optional[Path]:
-    """The folder of a model: `name` itself, or where the local hub cache keeps that id; None if neither is there.
+    """The folder of a model on this computer.
 
-    The folder of a spec that was made elsewhere is also looked for in the current directory.
+    Args:
+        name: a folder, or an id in the local hub cache. An absolute path that does not exist (the spec was made on
+            another computer) is also looked up by its last part in the current directory.
+
+    Returns:
+        The folder; None if there is none.
 
     Raises:
-        MissingPackageError: a hub id without `transformers`.
+        MissingPackageError: a hub id, but `transformers` is not installed.
     """
     path = Path(name).expanduser()
     for folder in (path, Path(path.name)) if path.is_absolute() else (path,):
@@ -49,42 +53,45 @@ def find_model(name: str) -> Optional[Path]:
 
     try:
         return Path(snapshot_download(name, local_files_only=True))
-    except (OSError, ValueError):  # not in the cache; not the form of an id
+    except (OSError, ValueError):  # not in the cache; not a valid id
         return None
 
 
 class CtcModel:
-    """One recogniser, its vocabulary mapped to `CLASSES`. The weights are read at the first `steps`.
+    """A CTC model whose vocabulary is mapped to `CLASSES`. The weights are loaded by the first call of `steps`.
 
     Args:
-        name: as the user gave it, for the spec. folder: where it lies.
+        name: as the user gave it, for the spec.
+        folder: folder of the model.
 
     Attributes:
-        spec: see `load_encoder`; `tokens` lists for each class the model's token numbers.
+        spec: see `load_encoder`.
+        tokens: for each class, the model's token ids.
 
     Raises:
-        InputError: not a complete CTC model of 16 kHz sound at 50 Hz, or a vocabulary without the 26 letters.
-        MissingPackageError: without `transformers`.
+        InputError: not a complete CTC model of 16 kHz audio at 50 Hz, or a vocabulary without the 26 letters.
+        MissingPackageError: `transformers` is not installed.
     """
 
     def __init__(self, name: str, folder: Path):
         transformers = _require_transformers()
-        self.folder, self._model = folder, None
+        self.folder = folder
+        self._model: Any = None
         with _reading(folder):
-            here = {"local_files_only": True, "trust_remote_code": False}
-            config = transformers.AutoConfig.from_pretrained(folder, **here)
-            listens = transformers.AutoFeatureExtractor.from_pretrained(folder, **here)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **here)
+            options = {"local_files_only": True, "trust_remote_code": False}
+            config = transformers.AutoConfig.from_pretrained(folder, **options)
+            extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **options)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         self._field = receptive_field(config, folder)
-        if listens.sampling_rate != SAMPLE_RATE:
-            raise InputError(f"a model of {SAMPLE_RATE} Hz sound", f"{listens.sampling_rate} Hz in '{folder}'",
+        if extractor.sampling_rate != SAMPLE_RATE:
+            raise InputError(f"a model of {SAMPLE_RATE} Hz audio", f"{extractor.sampling_rate} Hz in '{folder}'",
                              "Use a model for 16 kHz.")
-        self._normalise = bool(getattr(listens, "do_normalize", False))
+        self._normalise = bool(getattr(extractor, "do_normalize", False))
         self.tokens = map_classes(tokenizer.get_vocab(), getattr(tokenizer, "word_delimiter_token", None),
                                   config.pad_token_id, config.vocab_size, folder)
         self.spec: dict[str, Any] = {
             "name": "ctc", "version": 1, "model": name, "weights": weights_hash(folder), "classes": list(CLASSES),
-            "tokens": self.tokens, "normalise": self._normalise, "sample_rate": SAMPLE_RATE, "hop": HOP,
+            "tokens": self.tokens, "normalise": self._normalise, "sample_rate": SAMPLE_RATE, "hop": SAMPLES_PER_STEP,
             "steps": STEPS, "fps": FPS, "centre": _CENTRE, "scale": _SCALE, "floor": _FLOOR,
             "chunk": _CHUNK, "context": _CONTEXT}
 
@@ -95,27 +102,28 @@ class CtcModel:
             wave: float32 [samples], 16 kHz mono.
 
         Returns:
-            float32 [ceil(samples / 320), 29], -3..2; step k is centred at k / 50 s; 0 for a class (space, apostrophe)
-            that the model does not have. Long sounds go through the model in overlapping chunks.
+            float32 [ceil(samples / 320), 29], -3..2; step k is centred at k / 50 s; 0 for classes (space, apostrophe)
+            that the model does not have. Long audio is processed in overlapping chunks.
 
         Raises:
-            InputError: weights that cannot be read or lack a part, or a model with another step than 20 ms.
+            InputError: unreadable or incomplete weights, or a model with another step than 20 ms.
         """
         if self._normalise:
             wave = (wave - wave.mean(dtype=np.float64)) / np.sqrt(wave.var(dtype=np.float64) + 1e-7)
-        count = math.ceil(len(wave) / HOP)
-        # the model's own step k is centred in its field, which begins at sample 320 k
-        padded = np.zeros((count - 1) * HOP + self._field, np.float32)
+        count = math.ceil(len(wave) / SAMPLES_PER_STEP)
+        # the receptive field of the model's step k begins at sample 320 k: padding moves its centre there
+        padded = np.zeros((count - 1) * SAMPLES_PER_STEP + self._field, np.float32)
         lead = self._field // 2
         padded[lead:lead + len(wave)] = wave[:len(padded) - lead]
-        result = np.empty((count, BANDS), np.float32)
+        result = np.empty((count, FEATURE_CHANNELS), np.float32)
         for first, last, begin, end in _spans(count):
-            block = self._classes(padded[begin * HOP:(end - 1) * HOP + self._field], end - begin)
+            part = padded[begin * SAMPLES_PER_STEP:(end - 1) * SAMPLES_PER_STEP + self._field]
+            block = self._classes(part, end - begin)
             result[first:last] = block[first - begin:last - begin]
         return result
 
     def _classes(self, samples: np.ndarray, count: int) -> np.ndarray:
-        """float32 [count, 29] of one stretch of padded sound."""
+        """Features [count, 29] float32 of one chunk of padded audio."""
         import torch
 
         if self._model is None:
@@ -137,17 +145,17 @@ class CtcModel:
         with _reading(self.folder):
             model, notes = transformers.AutoModelForCTC.from_pretrained(
                 self.folder, local_files_only=True, trust_remote_code=False, output_loading_info=True)
-        # the embedding of masked steps is used in pre-training only
+        # the mask embedding is used in pre-training only
         missing = sorted(key for key in notes["missing_keys"] if not key.endswith("masked_spec_embed"))
         if missing:
             raise InputError("a model fine-tuned for speech recognition (CTC)",
                              f"'{self.folder}' without weights for {', '.join(missing[:3])}",
-                             "Use a fine-tuned model: a pre-trained one knows no letters.")
+                             "Use a fine-tuned model: a pre-trained one has no letters.")
         return model.float().eval().to(default_device())
 
 
 def _spans(count: int) -> Iterator[tuple[int, int, int, int]]:
-    """Steps to keep [first, last) and to compute [begin, end) of each chunk."""
+    """For each chunk, the steps to keep [first, last) and to compute [begin, end)."""
     if count <= _CHUNK + 2 * _CONTEXT:
         yield 0, count, 0, count
         return
@@ -157,29 +165,39 @@ def _spans(count: int) -> Iterator[tuple[int, int, int, int]]:
 
 
 def receptive_field(config: Any, folder: Path) -> int:
-    """Samples that one step of a model sees, from its convolutions (400 for wav2vec2).
+    """Receptive field of one step of a model's convolutions, in samples (400 for wav2vec2).
+
+    Args:
+        config: of the model.
+        folder: for messages.
 
     Raises:
-        InputError: it does not hear the wave itself, or has another step than 320 samples.
+        InputError: its input is not the waveform, or its step is not 320 samples.
     """
     kernels, strides = getattr(config, "conv_kernel", None), getattr(config, "conv_stride", None)
-    if not kernels or not strides or math.prod(strides) != HOP:
+    if not kernels or not strides or math.prod(strides) != SAMPLES_PER_STEP:
         found = f"a step of {math.prod(strides)} samples" if strides else f"a model of type '{config.model_type}'"
-        raise InputError(f"a CTC model that hears the wave itself, {HOP} samples a step (wav2vec2, HuBERT, ...)",
+        raise InputError(f"a CTC model of waveforms with {SAMPLES_PER_STEP} samples a step (wav2vec2, HuBERT, ...)",
                          f"{found} in '{folder}'", "Use such a model.")
     return 1 + sum((kernel - 1) * math.prod(strides[:i]) for i, kernel in enumerate(kernels))
 
 
 def map_classes(vocabulary: dict[str, int], delimiter: Optional[str], blank: Optional[int], size: int,
                 folder: Path) -> list[list[int]]:
-    """The token numbers of each class; upper and lower case are one class, what is no class is dropped.
+    """The token ids of each class, upper and lower case together; other tokens are dropped.
 
     Args:
-        vocabulary: token -> number. delimiter: the token between words. blank: the number of the CTC blank.
-        size: how many tokens the model knows.
+        vocabulary: token -> id.
+        delimiter: the token between words.
+        blank: id of the CTC blank.
+        size: vocabulary size of the model.
+        folder: of the model, for messages.
+
+    Returns:
+        For each of `CLASSES`, its token ids.
 
     Raises:
-        InputError: a letter or the blank is missing, or a number is outside the model.
+        InputError: a letter or the blank is missing, or an id exceeds the model's vocabulary.
     """
     tokens: list[list[int]] = [[] for _ in CLASSES]
     for token, number in sorted(vocabulary.items(), key=lambda item: item[1]):
@@ -194,7 +212,7 @@ def map_classes(vocabulary: dict[str, int], delimiter: Optional[str], blank: Opt
     tokens[-1].append(blank)
     largest = max(number for ids in tokens for number in ids)
     if largest >= size:
-        raise InputError(f"token numbers below {size}, as the model has",
+        raise InputError(f"token ids below {size}, the vocabulary size of the model",
                          f"{largest} in the vocabulary of '{folder}'",
                          "The tokenizer belongs to another model: copy it again.")
     return tokens
@@ -204,7 +222,7 @@ def weights_hash(folder: Path) -> str:
     """SHA-256 of the weight files that `transformers` reads, first 12 hex digits.
 
     Raises:
-        InputError: there are none.
+        InputError: no weight files.
     """
     files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
@@ -229,7 +247,7 @@ def _require_transformers() -> Any:
 
 @contextlib.contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Turn what `transformers` raises on a damaged or foreign folder into an InputError, and keep its hints quiet."""
+    """Turn exceptions of `transformers` about an unusable folder into InputError, and silence its warnings."""
     from safetensors import SafetensorError
     from transformers.utils import logging
 

@@ -1,7 +1,8 @@
-"""What turns speech into the features that drive a head: one small interface, several encoders behind it.
+"""Audio encoders, which compute the features that drive a head, behind one interface.
 
-An encoder's steps are [T, 29] at 50 Hz; common code cuts them into the windows of 16 that each frame sees. Its `spec`
-is stored with a dataset and with every run trained on it, so that a head is always driven by its own encoder.
+An encoder computes steps [T, 29] at 50 Hz, which are cut into a window of 16 steps per video frame. Its `spec` is
+stored with a dataset and with every run trained on it, so that a head is always driven by the encoder that it was
+trained with.
 """
 from __future__ import annotations
 
@@ -16,19 +17,19 @@ import numpy as np
 from ..core.errors import InputError
 from ..media.audio import checked_wave, frames_of, windows_of
 
-#: modules of this package, each with `SPEC` (JSON-able dict) and `steps(wave)`
+#: modules of this package, each with `SPEC` (a JSON-serialisable dict) and `steps(wave)`
 BUILT_IN = ("phones", "logmel")
 DEFAULT_ENCODER = "phones"
-#: the spec of features that came from a file
+#: the spec of features read from a file
 EXTERNAL = {"name": "external"}
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder, ready to be used. Made by `load_encoder`.
+    """An audio encoder. Made by `load_encoder`.
 
     Attributes:
-        spec: everything that determines the features, JSON-able; equal dicts mean interchangeable features.
+        spec: everything that determines the features, JSON-serialisable; equal specs give interchangeable features.
     """
 
     spec: dict[str, Any]
@@ -44,32 +45,34 @@ class Encoder:
             float32 [ceil(samples / 320), 29]; step k is centred at k / 50 s.
 
         Raises:
-            InputError: an unusable wave. MissingPackageError: a package that the encoder needs is not installed.
+            InputError: an unusable wave.
+            MissingPackageError: a package that the encoder needs is not installed.
         """
         return self._steps(checked_wave(wave))
 
     def features(self, wave: np.ndarray, num_frames: Optional[int] = None) -> np.ndarray:
-        """The windows that drive a head.
+        """Features of each video frame.
 
         Args:
             wave: float [samples], 16 kHz mono, -1..1.
-            num_frames: how many frames to return; default: the sound's length, `frames_of(len(wave))`.
+            num_frames: number of frames; None: the length of the audio, `frames_of(len(wave))`.
 
         Returns:
-            float32 [num_frames, 16, 29] at 25 fps. Window i holds steps 2i-8 .. 2i+7; steps outside the sound are 0.
+            float32 [num_frames, 16, 29] at 25 fps. Window i holds steps 2i-8 .. 2i+7; steps outside the audio are 0.
 
         Raises:
-            InputError: an unusable wave, or num_frames below 1. MissingPackageError: as for `steps`.
+            InputError: an unusable wave, or num_frames below 1.
+            MissingPackageError: see `steps`.
         """
         wave = checked_wave(wave)
         num_frames = frames_of(len(wave)) if num_frames is None else num_frames
         if num_frames < 1:
-            raise InputError("num_frames of at least 1", str(num_frames), "Leave it out to use the sound's length.")
+            raise InputError("num_frames of at least 1", str(num_frames), "Leave it out to use the audio's length.")
         return windows_of(self._steps(wave), num_frames)
 
 
 def load_encoder(name_or_spec: str | Path | Mapping[str, Any]) -> Encoder:
-    """Make an encoder ready; nothing is ever downloaded.
+    """Load an encoder from this computer; nothing is ever downloaded.
 
     Args:
         name_or_spec: one of
@@ -77,37 +80,42 @@ def load_encoder(name_or_spec: str | Path | Mapping[str, Any]) -> Encoder:
             - the name of a built-in encoder: `phones` (29 classes of phones) or `logmel` (29 log-mel bands);
             - a CTC speech recogniser for `transformers` (wav2vec2, HuBERT, WavLM, data2vec, ...): its folder, or its
               hub id where the local hub cache holds it;
-            - the spec of a dataset (`dataset.encoder`) or run (`run.manifest["encoder"]`): the same encoder again.
+            - the spec of a dataset (`dataset.encoder`) or run (`run.manifest["encoder"]`): the same encoder.
 
     Returns:
-        the Encoder. A CTC model's weights are read at the first use.
+        The Encoder. The weights of a CTC model are loaded when it is first used.
 
     Raises:
-        InputError: no such encoder here, a model that cannot be used, or another than the spec's.
-        MissingPackageError: a CTC model without `transformers`.
+        InputError: no such encoder on this computer, an unusable model, or an encoder that does not match the spec.
+        MissingPackageError: a CTC model, but `transformers` is not installed.
     """
     if not isinstance(name_or_spec, Mapping):
         return _from_name(str(name_or_spec))
     spec = dict(name_or_spec)
     name = spec.get("model") if spec.get("name") == "ctc" else spec.get("name")
     if not isinstance(name, str) or spec["name"] not in (*BUILT_IN, "ctc"):
-        raise InputError("sound features from the encoder that made the dataset's",
+        raise InputError("audio features from the dataset's encoder",
                          f"none for {describe(spec)}: they were not computed here",
-                         "Give the features of this sound, computed the same way, as features=....npy.")
+                         "Give the features of this audio, computed the same way, as features=....npy.")
     found = _from_name(name)
-    # where a model lies does not matter: its weights are compared
+    # the path of a model may differ, as its weights are compared
     changed = [f"{key} {spec.get(key)!r:.40} there, {found.spec.get(key)!r:.40} here"
                for key in {**spec, **found.spec} if key != "model" and spec.get(key) != found.spec.get(key)]
     if changed:
-        raise InputError(f"the encoder {describe(spec)} that made the dataset's features",
+        raise InputError(f"the dataset's encoder, {describe(spec)}",
                          f"another one of that name ({'; '.join(changed)})",
-                         "Put the same model back, or use the version of this package that made them, or give the "
-                         "features of this sound as features=....npy.")
+                         "Restore that model, or use the version of this package that made the dataset, or give the "
+                         "features of this audio as features=....npy.")
     return found
 
 
 def channel_names(spec: Mapping[str, Any], count: int) -> list[str]:
-    """What each of the `count` channels of an encoder's features stands for, by its spec: classes, or numbers."""
+    """Names of the feature channels of an encoder: its classes, or numbers.
+
+    Args:
+        spec: of the encoder.
+        count: number of channels.
+    """
     if spec.get("name") in ("phones", "ctc"):
         return list(importlib.import_module(f".{spec['name']}", __package__).CLASSES)
     return [str(k) for k in range(count)]
@@ -123,7 +131,7 @@ def _from_name(name: str) -> Encoder:
     if folder is None:
         raise InputError(f"an encoder: {', '.join(BUILT_IN)}, or a CTC speech model on this computer (its folder, or "
                          "its hub id)", f"{name!r}, neither a folder nor in the hub's local cache",
-                         "Nothing is downloaded from here. On a computer with network, "
+                         "Nothing is downloaded automatically. On a computer with network, "
                          "'hf download facebook/wav2vec2-base-960h' fills the cache, and with '--local-dir FOLDER' a "
                          "folder to copy.")
     model = CtcModel(str(folder) if Path(name).expanduser().is_dir() else name, folder)
@@ -131,7 +139,7 @@ def _from_name(name: str) -> Encoder:
 
 
 def describe(spec: Mapping[str, Any]) -> str:
-    """A spec in a few words, for messages."""
+    """Short description of a spec, for messages."""
     if spec.get("name") == "ctc":
         return f"'{spec.get('model')}' (weights {spec.get('weights')})"
     return f"'{spec.get('name')}'" + (f" version {spec['version']}" if "version" in spec else "")

@@ -1,8 +1,8 @@
-"""The built-in speech encoder: a small network that hears what a mouth is doing and knows no one's voice.
+"""The built-in audio encoder: a small speaker-independent network that outputs phone posteriors.
 
-50 times a second it tells apart 29 classes of phones, grouped by how lips and jaw look. It was trained on synthesised
-speech, whose phones are known exactly, in dozens of voices and many languages (see `tools/phones/`). Upstream takes the
-29 letters of DeepSpeech, which hears English only and must be downloaded.
+At 50 Hz it classifies audio into 29 classes of phones, grouped by the visible shape of lips and jaw. It was trained on
+synthesised speech, whose phones are known exactly, in dozens of voices and many languages (see `tools/phones/`).
+Upstream uses the 29 letters of DeepSpeech, which is English only and must be downloaded.
 """
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from torch import Tensor, nn
 from ..media.audio import SAMPLES_PER_STEP
 from .logmel import mel_power
 
-#: what the channels stand for: silence, 13 vowels, 15 groups of consonants
+#: the classes, one per feature channel: silence, 13 vowels, 15 groups of consonants
 CLASSES = ("sil", "a", "ae", "eh", "e", "ih", "i", "aw", "o", "uh", "u", "ue", "ax", "er", "b", "m", "f", "th", "d",
            "n", "s", "sh", "l", "r", "g", "ng", "h", "w", "j")
-#: how far the lips part in each class, 0 shut ... 1 as in "father": the order is phonetics' (open to close vowels,
-#: labials shut, rounded ones nearly), the numbers are rough
+#: lip opening of each class, 0 shut ... 1 as in "father": the order follows phonetics (open to close vowels, labials
+#: shut, rounded vowels nearly so), the values are approximate
 OPENNESS = dict(sil=0.0, a=1.0, ae=0.9, eh=0.7, e=0.6, ih=0.45, i=0.35, aw=0.8, o=0.6, uh=0.4, u=0.25, ue=0.3,
                 ax=0.45, er=0.4, b=0.0, m=0.0, f=0.1, th=0.3, d=0.35, n=0.35, s=0.25, sh=0.35, l=0.5, r=0.35, g=0.45,
                 ng=0.4, h=0.5, w=0.15, j=0.35)
-BANDS = 40                                       # of the log-mel input
+BANDS = 40                                       # mel bands of the input
 HOP, WINDOW, FFT = SAMPLES_PER_STEP // 2, 400, 512  # samples: 10 ms apart, 25 ms long
 LOW, HIGH = 60.0, 7600.0                         # Hz
 POWER_FLOOR = 1e-9                               # below the rounding noise of 16 bits
-QUIETEST = -12.0                                 # natural log of power below the loud steps: nothing is heard below
-SPEECH = -7.0                                    # likewise: louder steps count as speech when its mean is taken
+MIN_LOG_POWER = -12.0                            # floor, natural log of power relative to the loud steps
+SPEECH = -7.0                                    # likewise; louder steps count as speech for its mean
 WIDTH = 160
-#: taps that each block looks back and ahead, and their distance in steps of 20 ms: 1.2 s back, 0.13 s ahead in all
+#: per block: taps before and after a step, and dilation in steps of 20 ms; in total 1.2 s back and 0.13 s ahead
 BLOCKS = ((2, 2, 1), (2, 2, 1), (4, 1, 1), (3, 0, 2), (3, 0, 2), (3, 0, 4), (3, 0, 8))
-BACK, AHEAD = 60, 7                              # steps beyond which nothing changes a step
+BACK, AHEAD = 60, 7                              # steps, the receptive field before and after a step
 WEIGHTS = Path(__file__).parent / "weights" / "phones.safetensors"
-STRETCH = 3000                                   # steps (a minute) heard at once: bounds memory
+CHUNK = 3000                                     # steps (a minute) processed at once, which bounds memory
 
 #: everything that determines the features
 SPEC = {"name": "phones", "version": 1, "weights": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:12]}
 
 
 class Block(nn.Module):
-    """A residual convolution over time that sees `back` taps before a step and `ahead` after it."""
+    """Residual dilated convolution over time, `back` taps before a step and `ahead` after it: [B, C, T] -> same."""
 
     def __init__(self, width: int, back: int, ahead: int, dilation: int):
         super().__init__()
@@ -76,7 +76,7 @@ class PhoneNet(nn.Module):
 
 @lru_cache(1)
 def network() -> PhoneNet:
-    """The trained network, on the CPU, ready to listen."""
+    """The trained network, on the CPU, in evaluation mode."""
     net = PhoneNet().eval().requires_grad_(False)
     net.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
     return net
@@ -90,43 +90,56 @@ def log_power(wave: np.ndarray) -> Tensor:
 
 
 def level_and_mean(log: Tensor) -> tuple[Tensor, Tensor]:
-    """What is taken out of a voice: log-mel power [..., T, 40] -> level of its loud steps [...], mean of its speech
-    [..., 40] (the steps near that level; the rest is silence)."""
+    """Statistics of an utterance that `normalised` removes.
+
+    Args:
+        log: [..., T, 40] log-mel power.
+
+    Returns:
+        Level of the loud steps [...], and mean log power of speech [..., 40], over the steps near that level.
+    """
     energy = log.logsumexp(-1)
-    # by sorting: torch's own quantile refuses sounds of a few hours
+    # by sorting, as torch.quantile fails for several hours of audio
     level = energy.sort(-1).values[..., round(0.97 * (energy.shape[-1] - 1))]
     speech = (energy > level[..., None] + SPEECH).to(log)[..., None]
-    heard = torch.maximum(log, level[..., None, None] + QUIETEST)
-    return level, (heard * speech).sum(-2) / speech.sum(-2).clamp_min(1)
+    floored = torch.maximum(log, level[..., None, None] + MIN_LOG_POWER)
+    return level, (floored * speech).sum(-2) / speech.sum(-2).clamp_min(1)
 
 
 def normalised(log: Tensor, level: Tensor, mean: Tensor) -> Tensor:
-    """What the network sees, whatever microphone and room: log-mel power [..., T, 40] -> [..., T, 41], the last channel
-    the loudness. level, mean: see `level_and_mean`."""
-    heard = torch.maximum(log, level[..., None, None] + QUIETEST) - mean[..., None, :]
-    loudness = (log.logsumexp(-1) - level[..., None]).clamp_min(QUIETEST + 3)
-    return torch.cat([heard, loudness[..., None]], -1) / 3
+    """Input of the network, invariant to volume and to the frequency response of microphone and room.
+
+    Args:
+        log: [..., T, 40] log-mel power.
+        level, mean: see `level_and_mean`.
+
+    Returns:
+        [..., T, 41]; the last channel is the loudness.
+    """
+    spectrum = torch.maximum(log, level[..., None, None] + MIN_LOG_POWER) - mean[..., None, :]
+    loudness = (log.logsumexp(-1) - level[..., None]).clamp_min(MIN_LOG_POWER + 3)
+    return torch.cat([spectrum, loudness[..., None]], -1) / 3
 
 
 @torch.no_grad()
 def steps(wave: np.ndarray) -> np.ndarray:
-    """What the network hears in a wave.
+    """Phone posteriors of a wave.
 
     Args:
         wave: float32 [samples], 16 kHz mono, -1...1, at least one sample.
 
     Returns:
-        float32 [ceil(samples / 320), 29] at 50 Hz: square roots of the classes' probabilities, so that what is
-        unlikely still shows (the squares of a step sum to 1).
+        float32 [ceil(samples / 320), 29] at 50 Hz: square roots of the class probabilities, which give unlikely classes
+        more weight (the squares of a step sum to 1).
 
     Raises:
-        MissingPackageError: without librosa.
+        MissingPackageError: librosa is not installed.
     """
     log = log_power(wave)
-    seen = normalised(log, *level_and_mean(log))
-    total, found = len(seen) // 2, []
-    for begin in range(0, total, STRETCH):
-        first, last = max(0, begin - BACK), min(total, begin + STRETCH + AHEAD)
-        logits = network()(seen[None, 2 * first:2 * last])[0]
-        found.append(logits[begin - first:begin - first + STRETCH][:total - begin])
-    return torch.cat(found).softmax(-1).sqrt().numpy()
+    inputs = normalised(log, *level_and_mean(log))
+    total, chunks = len(inputs) // 2, []
+    for begin in range(0, total, CHUNK):
+        first, last = max(0, begin - BACK), min(total, begin + CHUNK + AHEAD)
+        logits = network()(inputs[None, 2 * first:2 * last])[0]
+        chunks.append(logits[begin - first:begin - first + CHUNK][:total - begin])
+    return torch.cat(chunks).softmax(-1).sqrt().numpy()

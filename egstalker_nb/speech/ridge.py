@@ -1,31 +1,46 @@
-"""Linear prediction from a few seconds: ridge regression, and what it says of frames that it did not see."""
+"""Ridge regression, and its leave-block-out predictions."""
 from __future__ import annotations
 
 import numpy as np
 
-BLOCK, GAP = 8, 4   # frames: predicted from all others, and left out on either side of them
+BLOCK, GAP = 8, 4  # frames: predicted together, and also left out on either side of the block
 
 
 def weights(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
-    """Weights [K, M] from inputs [N, K] of unit variance to targets [N, M], all float64; `penalty` is per frame."""
+    """Fit a linear map.
+
+    Args:
+        x: [N, K] float64 inputs of unit variance.
+        y: [N, M] float64 targets.
+        penalty: ridge penalty per frame.
+
+    Returns:
+        [K, M] float64.
+    """
     return _solved(x.T @ x, x.T @ y, penalty * len(x))
 
 
 def left_out(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
-    """What frames far enough from each frame say of it: [N, M]; 0 where there are none. See `weights`.
+    """Leave-block-out predictions of `y`, each fitted without the frame's block and its surroundings.
 
-    Neighbours are alike, so they are left out together. The products of all frames are made once and each block's
-    subtracted, so that time grows with the length and not with its square.
+    Neighbouring frames are similar, so they are left out together. The products over all frames are computed once and
+    the block's subtracted, so that time grows linearly with the number of frames.
+
+    Args:
+        x, y, penalty: see `weights`.
+
+    Returns:
+        [N, M] float64; 0 where no other frames are left.
     """
-    gram, told, guessed = x.T @ x, x.T @ y, np.zeros_like(y)
+    gram, moment, predicted = x.T @ x, x.T @ y, np.zeros_like(y)
     for begin in range(0, len(x), BLOCK):
         near = slice(max(0, begin - GAP), begin + BLOCK + GAP)
         a, b = x[near], y[near]
         if len(a) < len(x):
-            found = _solved(gram - a.T @ a, told - a.T @ b, penalty * (len(x) - len(a)))
-            guessed[begin:begin + BLOCK] = x[begin:begin + BLOCK] @ found
-    return guessed
+            fitted = _solved(gram - a.T @ a, moment - a.T @ b, penalty * (len(x) - len(a)))
+            predicted[begin:begin + BLOCK] = x[begin:begin + BLOCK] @ fitted
+    return predicted
 
 
-def _solved(gram: np.ndarray, told: np.ndarray, penalty: float) -> np.ndarray:
-    return np.linalg.solve(gram + penalty * np.eye(len(gram)), told)
+def _solved(gram: np.ndarray, moment: np.ndarray, penalty: float) -> np.ndarray:
+    return np.linalg.solve(gram + penalty * np.eye(len(gram)), moment)

@@ -1,17 +1,19 @@
-"""Where a sound speaks and where it is silent."""
+"""Voice activity: speech and silence per video frame, from levels."""
 from __future__ import annotations
 
 import numpy as np
 
 from ..media.rates import SAMPLES_PER_FRAME
 
-QUIET_DB = 25.0        # what lies so far below the speech's level carries none
-INAUDIBLE_DB = -59.0   # nor does what lies below this level of full scale, as no recording of speech does
-HANGOVER = 3           # frames: the mouth closes after a word's last sound, and opens before the first
+QUIET_DB = 25.0        # a frame this far below the speech level is quiet
+INAUDIBLE_DB = -59.0   # dBFS; so is a frame below this level, which is below any recording of speech
+HANGOVER = 3           # frames: the mouth still closes after a word, and opens before the next
+CLOSING = 1.5          # frames, standard deviation of the blur of `shut_in_silence`
+BLOCK = 320            # samples, 20 ms
 
 
 def loudness(wave: np.ndarray, frames: int) -> np.ndarray:
-    """Level of the sound of each video frame in dB of full scale, not below -60: [frames]."""
+    """Level of each video frame in dBFS, at least -60: wave [samples] at 16 kHz -> [frames]."""
     padded = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
     padded[:min(len(wave), len(padded))] = wave[:len(padded)]
     rms = np.sqrt(np.square(padded.reshape(frames, -1)).mean(1))
@@ -19,28 +21,28 @@ def loudness(wave: np.ndarray, frames: int) -> np.ndarray:
 
 
 def block_power(wave: np.ndarray) -> np.ndarray:
-    """Mean square of each 20 ms of a 16 kHz wave [samples]: [blocks] float64, at least one."""
-    block = 320
-    count = max(1, len(wave) // block)
-    return (np.resize(wave, count * block).reshape(count, block).astype(np.float64) ** 2).mean(axis=1)
+    """Mean square of each 20 ms block of a 16 kHz wave [samples]: [blocks] float64, at least one."""
+    count = max(1, len(wave) // BLOCK)
+    return (np.resize(wave, count * BLOCK).reshape(count, BLOCK).astype(np.float64) ** 2).mean(axis=1)
 
 
 def speech_level(wave: np.ndarray) -> float:
-    """Level of speech in dB of full scale: rms of the louder half of 20 ms blocks."""
+    """Speech level in dBFS: RMS of the louder half of the 20 ms blocks."""
     power = np.sort(block_power(wave))
     return float(10 * np.log10(max(power[len(power) // 2:].mean(), 1e-10)))
 
 
 def passages(wave: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which video frames are silent, and which are speech.
+    """Classify video frames as silence or speech.
 
-    A frame is quiet 25 dB below the level of the sound's louder half (the dataset report's measure), or where
-    nothing is heard at all. Quiet stretches are silent but for 3 frames (0.12 s) at each end that borders on speech,
-    in which the mouth still closes or already opens: these count as neither. Shorter ones (the closure of a stop)
-    belong to the speech around them. Where a noise is within 25 dB of the speech there is no silence.
+    A frame is quiet if it is 25 dB below the speech level (which the dataset report also uses) or inaudible. A quiet
+    passage is silence except for 3 frames (0.12 s) at each end next to speech, in which the mouth still closes or
+    already opens: they count as neither. Shorter quiet passages (the closure of a stop consonant) count as speech.
+    With noise within 25 dB of the speech there is no silence.
 
     Args:
-        wave: [samples] float, 16 kHz. frames: how many frames of 640 samples.
+        wave: [samples] float, 16 kHz.
+        frames: number of video frames, 640 samples each.
 
     Returns:
         silent, speech: [frames] bool, never both.
@@ -58,10 +60,11 @@ def passages(wave: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def silent_note(loudest: float, what: str) -> str:
-    """What to tell who drives a head by a sound in which nothing can be heard; "" for any other sound.
+    """A message for the user if the audio is inaudible throughout, else "".
 
     Args:
-        loudest: dB of full scale of its loudest frame, see `loudness`. what: names it.
+        loudest: level of the loudest frame in dBFS, see `loudness`.
+        what: name of the audio in the message.
     """
     if loudest >= INAUDIBLE_DB:
         return ""
@@ -69,11 +72,13 @@ def silent_note(loudest: float, what: str) -> str:
             "the recording or the microphone.")
 
 
-CLOSING = 1.5           # frames, softness of closing and opening around silence
-
-
 def shut_in_silence(wave: np.ndarray, frames: int) -> np.ndarray:
-    """How far the mouth is to be shut, [frames] float32 0...1: 1 in silence (see `passages`), softly at its ends."""
+    """How far the mouth should be shut: [frames] float32, 1 in silence (see `passages`), 0 in speech, blurred between.
+
+    Args:
+        wave: [samples] float, 16 kHz.
+        frames: number of video frames.
+    """
     from scipy.ndimage import gaussian_filter1d
 
     silent, _ = passages(wave, frames)

@@ -1,7 +1,7 @@
-"""Other voices, microphones and rooms, made from one recording: log-mel power [B, T, 40] -> the same, disturbed.
+"""Data augmentation of log-mel power [B, T, 40]: random voices, microphones, rooms and noise.
 
-Everything is drawn per sound of the batch. Works on log-mel power rather than on waves, so that a GPU does thousands of
-sounds a second.
+Parameters are drawn per utterance of the batch. Working on log-mel power instead of waveforms lets a GPU augment
+thousands of utterances per second.
 """
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TAIL = 30                      # steps of 10 ms that a reverberation lasts at most
+TAIL = 30                      # steps of 10 ms, the longest reverberation
 
 
-def disturbed(log: Tensor) -> Tensor:
-    """The same words in another voice, through another microphone, in another room, with noise."""
-    log = other_microphone(other_effort(other_voice(log)))
+def augmented(log: Tensor) -> Tensor:
+    """Random voice, microphone, room and noise."""
+    log = random_microphone(random_contrast(random_voice(log)))
     return noisy(reverberant(log.exp()))
 
 
 def uniform(like: Tensor, low: float, high: float) -> Tensor:
-    """One number per sound, [B, 1, 1]."""
+    """One uniform number per utterance, [B, 1, 1]."""
     return low + (high - low) * torch.rand(len(like), 1, 1, device=like.device)
 
 
 def curve(like: Tensor, points: int, size: int, deviation: float) -> Tensor:
-    """A smooth random curve per sound, [B, size], through so many normal points."""
+    """A random piecewise linear curve per utterance, [B, size], through normally distributed points."""
     knots = torch.randn(len(like), 1, points, device=like.device) * deviation
     return F.interpolate(knots, size, mode="linear", align_corners=True)[:, 0]
 
 
-def other_voice(log: Tensor) -> Tensor:
-    """Formants higher or lower: the mel axis stretched by up to 16 % and moved by up to 1.5 bands."""
+def random_voice(log: Tensor) -> Tensor:
+    """Shift formants: the mel axis is scaled by up to 16 % and shifted by up to 1.5 bands."""
     bands = log.shape[2]
     at = torch.arange(bands, device=log.device) * uniform(log, 0.84, 1.16) + uniform(log, -1.5, 1.5)
     at = at.clamp(0, bands - 1)
@@ -42,23 +42,23 @@ def other_voice(log: Tensor) -> Tensor:
     return log.gather(2, low) * (1 - part) + log.gather(2, low + 1) * part
 
 
-def other_effort(log: Tensor) -> Tensor:
-    """Formants more or less distinct, the range between loud and quiet wider or narrower."""
+def random_contrast(log: Tensor) -> Tensor:
+    """Change the spectral and the dynamic contrast."""
     blurred = F.avg_pool1d(F.pad(log, (1, 1), mode="replicate"), 3, 1)
     log = torch.where(uniform(log, 0, 1) < 0.4, torch.lerp(log, blurred, uniform(log, 0, 0.6)), log)
     mean = log.mean((1, 2), keepdim=True)
     return mean + (log - mean) * uniform(log, 0.75, 1.25)
 
 
-def other_microphone(log: Tensor) -> Tensor:
-    """A frequency response: a smooth curve and a tilt."""
+def random_microphone(log: Tensor) -> Tensor:
+    """Apply a frequency response: a smooth curve and a tilt."""
     bands = log.shape[2]
     tilt = torch.linspace(-1, 1, bands, device=log.device) * torch.randn(len(log), 1, device=log.device)
     return log + (curve(log, 5, bands, 1.2) + tilt)[:, None]
 
 
 def reverberant(power: Tensor) -> Tensor:
-    """In every other sound, energies that decay within 30 to 150 ms (to 1 / e)."""
+    """Add reverberation to half of the utterances, with a decay time of 30 to 150 ms (to 1 / e)."""
     batch, steps, bands = power.shape
     delay = torch.arange(TAIL, device=power.device)
     tail = (-delay / uniform(power, 3, 15)).exp() * uniform(power, 0, 0.15) * (uniform(power, 0, 1) < 0.5)
@@ -69,10 +69,13 @@ def reverberant(power: Tensor) -> Tensor:
 
 
 def noisy(power: Tensor) -> Tensor:
-    """Noise of a random colour that comes and goes, 13 to 57 dB below the loud steps; in a fifth, no high bands.
+    """Add coloured noise of varying level, 13 to 57 dB below the loud steps; cut the high bands of a fifth.
+
+    Args:
+        power: [B, T, 40] mel power.
 
     Returns:
-        log power.
+        [B, T, 40] log power.
     """
     batch, steps, bands = power.shape
     loud = power.sum(2).quantile(0.95, 1).log()[:, None, None]
@@ -84,11 +87,11 @@ def noisy(power: Tensor) -> Tensor:
     return log + 0.3 * torch.randn_like(log) * uniform(log, 0, 1)
 
 
-def masked(heard: Tensor) -> Tensor:
-    """Normalised sound [B, T, C] with two stretches of time (up to 150 ms) and two of bands (up to 5) at the mean."""
+def masked(features: Tensor) -> Tensor:
+    """Normalised features [B, T, C] with two time masks (up to 150 ms) and two band masks (up to 5): SpecAugment."""
     for axis, longest in ((1, 16), (2, 6)) * 2:
-        at = torch.arange(heard.shape[axis], device=heard.device)
+        at = torch.arange(features.shape[axis], device=features.device)
         at = at.unflatten(0, (-1, 1)) if axis == 1 else at
-        begin = (uniform(heard, 0, 1) * heard.shape[axis]).long()
-        heard = heard.masked_fill((at >= begin) & (at < begin + uniform(heard, 0, longest).long()), 0)
-    return heard
+        begin = (uniform(features, 0, 1) * features.shape[axis]).long()
+        features = features.masked_fill((at >= begin) & (at < begin + uniform(features, 0, longest).long()), 0)
+    return features

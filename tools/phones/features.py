@@ -1,4 +1,4 @@
-"""What the encoder's training reads: log-mel power of synthesised speech with its phones and of real speech without.
+"""Training data of the phone encoder: log-mel power of synthesised speech with phone labels, and of real speech.
 
     python tools/phones/features.py SHARDS DATA.npz
 
@@ -19,42 +19,47 @@ from egstalker_nb.media.rates import SAMPLE_RATE
 from egstalker_nb.speech.phones import BANDS, log_power
 
 PROMPTS = Path("/usr/share/asterisk/sounds")
-LEAST = 1.0                    # seconds: shorter prompts are left out
-#: 8 bits hold natural logs of power from -21 (below the encoder's floor) on: value = -21 + 0.25 * code
-LOWEST, STEP = -21.0, 0.25
+MIN_SECONDS = 1.0              # shorter prompts are skipped
+#: natural log of power in 8 bits, from below the encoder's floor: value = -21 + 0.25 * code
+MIN_LOG_POWER, QUANTUM = -21.0, 0.25
 UNKNOWN = 255                  # label of real speech
 
 
 def coded(wave: np.ndarray) -> np.ndarray:
     """Log-mel power of a 16 kHz wave [samples] as uint8 [ceil(samples / 160), 40], 10 ms apart."""
     log = log_power(wave).numpy()[:-(-len(wave) // 160)]
-    return np.clip(np.rint((log - LOWEST) / STEP), 0, 255).astype(np.uint8)
+    return np.clip(np.rint((log - MIN_LOG_POWER) / QUANTUM), 0, 255).astype(np.uint8)
 
 
 def synthesised(shard: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Codes [T, 40] and classes [T] of each sound of a shard."""
+    """Codes [T, 40] and classes [T] of each utterance of a shard."""
     with np.load(shard) as data:
-        sounds = np.split(data["sound"], np.cumsum(data["samples"])[:-1])
+        waves = np.split(data["sound"], np.cumsum(data["samples"])[:-1])
         labels = np.split(data["labels"], np.cumsum(data["frames"])[:-1])
-    for sound, classes in zip(sounds, labels):
-        yield coded(sound.astype(np.float32) / 32768), classes
+    for wave, classes in zip(waves, labels):
+        yield coded(wave.astype(np.float32) / 32768), classes
 
 
 def real() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Codes [T, 40] of each prompt, and as many `UNKNOWN`."""
+    """Codes [T, 40] of each prompt, and labels [T] that are all `UNKNOWN`."""
     for path in sorted(PROMPTS.glob("*/**/*.g722")):
         if path.stat().st_size == 0:
             continue
         wave = load_audio(path)
-        if len(wave) >= LEAST * SAMPLE_RATE:
+        if len(wave) >= MIN_SECONDS * SAMPLE_RATE:
             codes = coded(wave)
             yield codes, np.full(len(codes), UNKNOWN, np.uint8)
 
 
 def save(path: Path, parts: Sequence[tuple[np.ndarray, np.ndarray]], held_out: np.ndarray) -> None:
-    """Write codes and labels of sounds, joined, and their lengths. held_out: bool, one per sound.
+    """Write the concatenated codes and labels of all utterances, and their lengths.
 
-    Codes are stored as differences from the step before (modulo 256), which compress by a fifth better.
+    Codes are stored as differences from the previous step (modulo 256), which makes the file a fifth smaller.
+
+    Args:
+        path: file to write.
+        parts: codes [T, 40] and labels [T] of each utterance.
+        held_out: [N] bool, which utterances are held out.
     """
     codes = np.concatenate([codes for codes, _ in parts])
     np.savez_compressed(path, differences=np.diff(codes, axis=0, prepend=0 * codes[:1]), held_out=held_out,
@@ -63,7 +68,7 @@ def save(path: Path, parts: Sequence[tuple[np.ndarray, np.ndarray]], held_out: n
 
 
 def load(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Codes [T, 40] and labels [T] of all sounds joined, the sounds' lengths [N], and which are held out [N]."""
+    """Concatenated codes [T, 40] and labels [T], lengths [N] of the utterances, and which are held out [N]."""
     with np.load(path) as data:
         codes = np.cumsum(data["differences"], axis=0, dtype=np.uint8)
         if codes.shape[1:] != (BANDS,):
@@ -79,15 +84,15 @@ def main() -> None:
     shards = sorted(args.shards.glob("shard*.npz"))
     if len(shards) < 2:
         raise InputError("two shards or more", f"{len(shards)} in {args.shards}", "Run synthesize.py first.")
-    taught = [part for shard in shards[:-1] for part in synthesised(shard)]
+    training = [part for shard in shards[:-1] for part in synthesised(shard)]
     held, prompts = list(synthesised(shards[-1])), list(real())
     if not prompts:
         raise InputError(f"prompts in {PROMPTS}", "none", "Install the packages that tools/phones/README.md lists.")
-    held_out = np.zeros(len(taught) + len(held) + len(prompts), bool)
+    held_out = np.zeros(len(training) + len(held) + len(prompts), bool)
     held_out[:len(held)] = True
-    save(args.out, [*held, *taught, *prompts], held_out)
-    for name, parts in (("synthesised", taught), ("synthesised and held out", held), ("real", prompts)):
-        print(f"{name}: {sum(len(labels) for _, labels in parts) / 360_000:.2f} h, {len(parts)} sounds")
+    save(args.out, [*held, *training, *prompts], held_out)
+    for name, parts in (("synthesised", training), ("synthesised and held out", held), ("real", prompts)):
+        print(f"{name}: {sum(len(labels) for _, labels in parts) / 360_000:.2f} h, {len(parts)} utterances")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
 
 

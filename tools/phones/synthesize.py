@@ -1,4 +1,4 @@
-"""Speech whose phones are known because it was synthesised: sound and the phone of every 10 ms, in many voices.
+"""Synthesise speech in many voices, with the phone of every 10 ms.
 
     python tools/phones/synthesize.py SHARDS
 
@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Iterable, Mapping, Optional, Sequence
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -30,10 +30,10 @@ from egstalker_nb.speech.phones import CLASSES
 
 HOP = 160                      # samples: 10 ms
 SHARD_SECONDS = 600
-LEAST = 1.0                    # seconds: shorter sounds are dropped
+MIN_SECONDS = 1.0              # shorter utterances are skipped
 FORTUNES = Path("/usr/share/games/fortunes")
 FESTIVAL_VOICES = Path("/usr/share/festival/voices")
-#: espeak-ng's name of a language -> folder of texts (a language reads a relative's where it has none of its own)
+#: espeak-ng's name of a language -> folder of texts (of a related language if it has none of its own)
 LANGUAGES = {"en-us": "", "en": "", "en-gb-scotland": "", "en-029": "", "de": "de", "es": "es", "es-419": "es",
              "it": "it", "fr": "it", "fr-be": "es", "pt-br": "brasil", "pt": "brasil", "pl": "pl", "cs": "cs",
              "ru": "ru", "nl": "de", "sv": "de", "ro": "it", "el": "es", "fi": "it", "hu": "cs", "tr": "it"}
@@ -46,21 +46,24 @@ VARIANTS = ("", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7", "+m8", "+f1", "
             "+michel", "+paul", "+steph", "+travis", "+victor", "+zac", "+whisper", "+whisperf")
 #: flite's voice -> range of its mean pitch in Hz
 FLITE = {"kal16": (75, 150), "awb": (75, 150), "rms": (75, 150), "slt": (130, 240)}
-#: festival's voice -> its phones and the folder of texts
+#: festival's voice -> its phone table and folder of texts
 FESTIVAL: dict[str, tuple[Mapping[str, Classes], str]] = {
     "cmu_us_slt_arctic_hts": (ENGLISH, ""), "kal_diphone": (ENGLISH, ""), "ked_diphone": (ENGLISH, ""),
     "upc_ca_ona_hts": (ROMANCE, "es"), "lp_diphone": (ROMANCE, "it"), "pc_diphone": (ROMANCE, "it")}
-NO_SOUND = 1e-3                # amplitude: espeak-ng's own pauses are digital silence
+SILENCE = 1e-3                 # amplitude; espeak-ng's pauses are digital silence
 
-#: float32 [samples] at 16 kHz, and uint8 [ceil(samples / 160)]: the class from 10 k to 10 k + 10 ms
+#: float32 [samples] at 16 kHz, and uint8 [ceil(samples / 160)], the class of each 10 ms
 Speech = tuple[np.ndarray, np.ndarray]
 
 
 def require(texts: bool = False) -> None:
-    """Check that the synthesisers, and on demand the texts, are installed.
+    """Check that the synthesisers are installed.
+
+    Args:
+        texts: whether to check the texts as well.
 
     Raises:
-        MissingPackageError: with all that is missing.
+        MissingPackageError: something is missing; the message lists everything.
     """
     missing = [name for name in ("flite", "festival") if shutil.which(name) is None]
     missing += [] if ctypes.util.find_library("espeak-ng") else ["espeak-ng"]
@@ -76,8 +79,9 @@ def labelled(phones: Sequence[tuple[float, tuple[str, ...]]], samples: int) -> n
     """One class per 10 ms, uint8 [ceil(samples / 160)].
 
     Args:
-        phones: (begin in seconds, its classes, which share its time equally), in order of time. Each lasts until the
-            next begins; silence before the first.
+        phones: begin in seconds, and classes, which divide its duration equally; in order of time. Each phone lasts
+            until the next begins; silence before the first.
+        samples: length of the audio.
     """
     result = np.zeros(-(-samples // HOP), np.uint8)
     ends = [begin for begin, _ in phones[1:]] + [samples / SAMPLE_RATE]
@@ -89,7 +93,11 @@ def labelled(phones: Sequence[tuple[float, tuple[str, ...]]], samples: int) -> n
 
 
 def from_ends(segments: Iterable[tuple[str, float]], table: Mapping[str, Classes], samples: int) -> np.ndarray:
-    """As `labelled`, of phones and the seconds at which they end. A phone that is not in the table is a KeyError."""
+    """As `labelled`, from phones and the seconds at which they end.
+
+    Raises:
+        KeyError: a phone that is not in the table.
+    """
     phones, begin = [], 0.0
     for phone, end in segments:
         names = table[phone]
@@ -105,22 +113,23 @@ class _Event(ctypes.Structure):
 
 
 class Espeak:
-    """espeak-ng as a library (its `speak_lib.h`): it tells when each phone begins. One per process."""
+    """espeak-ng as a library (`speak_lib.h`), which reports when each phone begins. One per process."""
 
     SYNCHRONOUS, PHONEMES, IPA, UTF8 = 2, 1, 2, 1
     PHONEME, TERMINATED = 7, 0
     RATE, PITCH, RANGE = 1, 3, 4
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lib = ctypes.CDLL(ctypes.util.find_library("espeak-ng"))
         self.rate = self.lib.espeak_Initialize(self.SYNCHRONOUS, 0, None, self.PHONEMES | self.IPA)
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
         self.callback = kind(self._take)
         self.lib.espeak_SetSynthCallback(self.callback)
 
-    def _take(self, samples, count, events) -> int:
+    def _take(self, samples: Any, count: int, events: Any) -> int:
+        """espeak-ng's callback with a block of samples and its events; 0 to continue."""
         if samples and count:
-            self.sound.append(np.ctypeslib.as_array(samples, (count,)).copy())
+            self.blocks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         n = 0
         while events[n].type != self.TERMINATED:
             if events[n].type == self.PHONEME:
@@ -129,36 +138,42 @@ class Espeak:
         return 0
 
     def __call__(self, text: str, voice: str, pitch: int = 50, spread: int = 50, words: int = 175) -> Optional[Speech]:
-        """Say a text; None if that makes no sound.
+        """Synthesise a text; None if the result is empty.
 
         Args:
-            voice: file of a voice and variant, such as `en-us+f3`. pitch, spread: 0...100, mean and range of the
-                pitch. words: a minute.
+            text: in the language of the voice.
+            voice: file of a voice and variant, such as `en-us+f3`.
+            pitch: mean pitch, 0...100.
+            spread: range of the pitch, 0...100.
+            words: words a minute.
 
         Raises:
             InputError: espeak-ng has no such voice.
         """
-        self.sound, self.events = [], []
+        self.blocks, self.events = [], []
         if self.lib.espeak_SetVoiceByName(voice.encode()):
             raise InputError("a voice of espeak-ng", repr(voice), "Choose one of 'espeak-ng --voices' (column File).")
         for parameter, value in ((self.RATE, words), (self.PITCH, pitch), (self.RANGE, spread)):
             self.lib.espeak_SetParameter(parameter, value, 0)
         data = text.encode() + b"\0"
         self.lib.espeak_Synth(data, len(data), 0, 1, 0, self.UTF8, None, None)
-        if not self.sound:
+        if not self.blocks:
             return None
-        sound = np.concatenate(self.sound).astype(np.float32) / 32768
-        made = resample_poly(sound, SAMPLE_RATE // 50, self.rate // 50).astype(np.float32)
-        return made, labelled(self._phones(sound), len(made))
+        raw = np.concatenate(self.blocks).astype(np.float32) / 32768
+        wave = resample_poly(raw, SAMPLE_RATE // 50, self.rate // 50).astype(np.float32)
+        return wave, labelled(self._phones(raw), len(wave))
 
-    def _phones(self, sound: np.ndarray) -> list[tuple[float, tuple[str, ...]]]:
-        """What has no known symbol is a pause where it is silent, else (a glide, the onset of a trill) the next's."""
+    def _phones(self, wave: np.ndarray) -> list[tuple[float, tuple[str, ...]]]:
+        """Begin and classes of each phone; unknown symbols are pauses if silent, else part of the next phone.
+
+        Unknown symbols that are not silent are glides and the onsets of trills.
+        """
         phones, early = [], None
-        for (begin, phone), (end, _) in zip(self.events, [*self.events[1:], (len(sound), "")]):
+        for (begin, phone), (end, _) in zip(self.events, [*self.events[1:], (len(wave), "")]):
             names = classes_of(phone)
             if not names:
-                part = np.abs(sound[begin:end])
-                if not len(part) or part.mean() >= NO_SOUND:
+                part = np.abs(wave[begin:end])
+                if not len(part) or part.mean() >= SILENCE:
                     early = begin if early is None else early
                     continue
                 names = ("sil",)
@@ -168,36 +183,50 @@ class Espeak:
 
 
 def flite(text: str, voice: str, stretch: float, pitch: float, folder: Path) -> Speech:
-    """Say an English text. voice: of `FLITE`. stretch: of all durations. pitch: Hz, mean. folder: for passing files."""
+    """Synthesise an English text.
+
+    Args:
+        text: in English.
+        voice: one of `FLITE`.
+        stretch: factor of all durations.
+        pitch: mean pitch in Hz.
+        folder: for temporary files.
+    """
     out = folder / "flite.wav"
     listed = subprocess.run(
         ["flite", "-voice", voice, "--setf", f"duration_stretch={stretch}", "--setf", f"int_f0_target_mean={pitch}",
          "-psdur", "-t", text, "-o", str(out)], capture_output=True, text=True, timeout=120, check=True).stdout
-    sound = load_audio(out)
+    wave = load_audio(out)
     segments = re.findall(r"([a-z#]+):([0-9.]+)", listed)
-    return sound, from_ends([(phone, float(end)) for phone, end in segments], ENGLISH, len(sound))
+    return wave, from_ends([(phone, float(end)) for phone, end in segments], ENGLISH, len(wave))
 
 
 def festival(text: str, voice: str, stretch: float, folder: Path) -> Optional[Speech]:
-    """Say a text; None if the voice cannot read it. voice: of `FESTIVAL`. Else as `flite`."""
+    """Synthesise a text; None if the voice cannot speak it.
+
+    Args:
+        text: in the language of the voice.
+        voice: one of `FESTIVAL`.
+        stretch, folder: see `flite`.
+    """
     wav, segs = folder / "festival.wav", folder / "festival.segs"
     for file in (wav, segs):
         file.unlink(missing_ok=True)
-    said = re.sub(r'[\\"]', " ", text).encode("latin-1", "ignore").decode("latin-1")
+    spoken = re.sub(r'[\\"]', " ", text).encode("latin-1", "ignore").decode("latin-1")
     program = (f'(voice_{voice})(Parameter.set \'Duration_Stretch {stretch})'
-               f'(set! u (utt.synth (Utterance Text "{said}")))'
+               f'(set! u (utt.synth (Utterance Text "{spoken}")))'
                f'(utt.save.wave u "{wav}" \'riff)(utt.save.segs u "{segs}")')
     subprocess.run(["festival", "--pipe"], input=program.encode("latin-1"), capture_output=True, timeout=120)
     if not (wav.is_file() and segs.is_file()):
         return None
     lines = [line.split() for line in segs.read_text(encoding="latin-1").splitlines()]
     segments = [(parts[2].rstrip("1"), float(parts[0])) for parts in lines if len(parts) == 3 and parts[0][0].isdigit()]
-    sound = load_audio(wav)
-    return sound, from_ends(segments, FESTIVAL[voice][0], len(sound))
+    wave = load_audio(wav)
+    return wave, from_ends(segments, FESTIVAL[voice][0], len(wave))
 
 
 def sentences(folder: str) -> list[str]:
-    """Texts of a language, 30 to 300 letters each, without digits and signs."""
+    """Texts in a folder of `FORTUNES`, 30 to 300 characters each, without digits and symbols."""
     root, found = FORTUNES / folder, []
     files = [root / name for name in ENGLISH_TEXTS] if not folder else [root] if root.is_file() else \
         sorted(p for p in root.rglob("*") if p.suffix in ("", ".fortunes"))
@@ -213,7 +242,7 @@ def sentences(folder: str) -> list[str]:
 
 
 def one(rng: random.Random, espeak: Espeak, texts: Mapping[str, list[str]], folder: Path) -> Optional[Speech]:
-    """A text in a voice, both drawn: half espeak-ng's, the rest flite's and festival's."""
+    """A random text in a random voice: half by espeak-ng, the rest by flite and festival."""
     draw = rng.random()
     if draw < 0.5:
         language = rng.choice([*LANGUAGES, *MORE_ENGLISH])
@@ -228,20 +257,24 @@ def one(rng: random.Random, espeak: Espeak, texts: Mapping[str, list[str]], fold
 
 
 def write_shard(job: tuple[int, Path]) -> None:
-    """Ten minutes of speech: sounds joined to one array (int16), their labels to another, the lengths of each."""
+    """Write ten minutes of speech: concatenated audio (int16) and labels, and their lengths.
+
+    Args:
+        job: random seed, and file to write.
+    """
     seed, path = job
     rng, espeak = random.Random(seed), Espeak()
-    sounds, labels, seconds = [], [], 0.0
+    waves, labels, seconds = [], [], 0.0
     texts = {folder: sentences(folder) for folder in {*LANGUAGES.values(), *(f for _, f in FESTIVAL.values())}}
     with tempfile.TemporaryDirectory() as folder:
         while seconds < SHARD_SECONDS:
             made = one(rng, espeak, texts, Path(folder))
-            if made is None or len(made[0]) < LEAST * SAMPLE_RATE:
+            if made is None or len(made[0]) < MIN_SECONDS * SAMPLE_RATE:
                 continue
-            sounds.append(np.clip(made[0] * 32767, -32768, 32767).astype(np.int16))
+            waves.append(np.clip(made[0] * 32767, -32768, 32767).astype(np.int16))
             labels.append(made[1])
             seconds += len(made[0]) / SAMPLE_RATE
-    np.savez(path, sound=np.concatenate(sounds), labels=np.concatenate(labels), samples=[len(x) for x in sounds],
+    np.savez(path, sound=np.concatenate(waves), labels=np.concatenate(labels), samples=[len(x) for x in waves],
              frames=[len(x) for x in labels])
 
 

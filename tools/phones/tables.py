@@ -1,4 +1,4 @@
-"""The phones that each synthesiser names, as classes of `egstalker_nb.speech.phones`."""
+"""Phones of each synthesiser, mapped to classes of `egstalker_nb.speech.phones`."""
 from __future__ import annotations
 
 from functools import lru_cache
@@ -6,7 +6,7 @@ from typing import Mapping, Union
 
 Classes = Union[str, tuple[str, str]]
 
-#: IPA symbols -> class. The approximant of Spanish "b" is with "f": the lips nearly meet
+#: IPA symbol -> class. The approximant of Spanish "b" belongs to "f", as the lips nearly meet
 IPA = {symbol: name for name, symbols in {
     "a": "aɑɶ", "ae": "æ", "eh": "ɛ", "e": "e", "ih": "ɪɨᵻ", "i": "i", "aw": "ɔɒ", "o": "oɤ", "uh": "ʊ", "u": "uɯʉ",
     "ue": "yʏøœ", "ax": "əʌɐɘɵ", "er": "ɜɚɝ", "b": "pbɓ", "m": "m", "f": "fvɱʋβɸ", "th": "θð", "d": "tdʈɖɗ",
@@ -23,7 +23,7 @@ ENGLISH: Mapping[str, Classes] = {
     "s": "s", "z": "s", "sh": "sh", "zh": "sh", "t": "d", "dx": "d", "th": "th", "uh": "uh", "uw": "u", "w": "w",
     "y": "j", "pau": "sil", "h#": "sil", "sil": "sil", "brth": "sil", "ssil": "sil"}
 
-#: the Italian and Catalan voices of festival; `1` marks a stressed vowel and is dropped before
+#: the Italian and Catalan voices of festival; the mark `1` of a stressed vowel is removed before
 ROMANCE: Mapping[str, Classes] = {
     "a": "a", "E": "eh", "e": "e", "i": "i", "O": "aw", "o": "o", "u": "u", "ax": "ax", "j": "j", "w": "w", "p": "b",
     "b": "b", "m": "m", "f": "f", "v": "f", "t": "d", "d": "d", "n": "n", "nf": "n", "J": "n", "ng": "ng", "s": "s",
@@ -33,13 +33,13 @@ ROMANCE: Mapping[str, Classes] = {
 
 @lru_cache(None)
 def classes_of(phone: str) -> tuple[str, ...]:
-    """The one or two classes that follow each other within a phone written in IPA; none if nothing in it is known.
+    """The sequence of one or two classes of a phone written in IPA; empty if no symbol is known.
 
-    A diphthong is its two vowels. An affricate is its fricative, whose shape the lips have from the start.
+    A diphthong gives its two vowels. An affricate gives its fricative, whose lip shape it has from the start.
     """
-    if phone == "ʲ":  # palatalisation, where it has a time of its own
+    if phone == "ʲ":  # palatalisation as a phone of its own
         return ("j",)
-    if phone.startswith("("):  # "(en)": from here on another language's rules
+    if phone.startswith("("):  # "(en)": switch to another language
         return ()
     found = tuple(dict.fromkeys(IPA[symbol] for symbol in phone if symbol in IPA))
     return found[-1:] if found[:1] == ("d",) else found[:2]
