@@ -1,4 +1,4 @@
-"""What all measurements share: the facts of the machine, clips of any length and size, and a clock."""
+"""Shared by all benchmarks: facts about the machine, clips of any length and size, timing."""
 from __future__ import annotations
 
 import argparse
@@ -25,52 +25,66 @@ from egstalker_nb.training.run import git_revision, open_run, versions
 from egstalker_nb.training.trainer import Trainer
 
 DEVICE = rendering_device()
-SPREAD = 4.0  # standard deviation of N Gaussians times the root of N, head units: as many pairs as in trained heads
+SCALE = 4.0  # scale of N Gaussians times sqrt(N), head units: as many intersections as in trained heads
 
 
 def facts(revision: Optional[str] = None) -> dict:
-    """Date, device, cores, versions and git revision: what a figure is worth nothing without."""
+    """Date, device, cores, versions and git revision, to be stored with every measurement."""
     return {"date": date.today().isoformat(), "device": device_name(DEVICE), "cores": cores(),
             "machine": platform.machine(), "versions": versions(), "git": revision or git_revision()}
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def given_runs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[egs.Run]]:
-    """Parse arguments of a script that measures runs: `runs`, `--dataset` and `--revision` beside the parser's own."""
+    """Parse the arguments of a script that measures runs: `runs`, `--dataset`, `--revision` and those of the parser."""
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--dataset", type=Path, help="where the dataset of the run lies now (with one run)")
-    parser.add_argument("--revision", help="git revision, where there is no repository")
+    parser.add_argument("--dataset", type=Path, help="current path of the run's dataset (with one run)")
+    parser.add_argument("--revision", help="git revision, if this is no repository")
     args = parser.parse_args()
     if args.dataset and len(args.runs) > 1:
-        parser.error("--dataset goes with one run")
+        parser.error("--dataset requires exactly one run")
     return args, [egs.load_run(path, args.dataset) for path in args.runs]
 
 
 def wait() -> None:
+    """Wait until the device has finished."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
 
-def milliseconds(function: Callable[[], object], seconds: float = 0.5, least: int = 5) -> float:
-    """Median wall time of a call in ms, the device waited for; three calls before are not counted."""
+def milliseconds(function: Callable[[], object], seconds: float = 0.5, min_calls: int = 5) -> float:
+    """Median wall time of a call in ms, including the work on the device, after three calls to warm up.
+
+    Args:
+        function: what to time.
+        seconds: time to repeat it for.
+        min_calls: number of repetitions at least.
+    """
     for _ in range(3):
         function()
     wait()
-    times, began = [], time.perf_counter()
-    while len(times) < least or time.perf_counter() - began < seconds:
-        start = time.perf_counter()
+    times: list[float] = []
+    start = time.perf_counter()
+    while len(times) < min_calls or time.perf_counter() - start < seconds:
+        call = time.perf_counter()
         function()
         wait()
-        times.append(time.perf_counter() - start)
+        times.append(time.perf_counter() - call)
     return 1000 * statistics.median(times)
 
 
 class Stretched(Dataset):
-    """A dataset played back and forth to any number of frames, and scaled to any size, without files of its own."""
+    """A dataset played back and forth to any number of frames and scaled to any image size, without files of its own.
+
+    Args:
+        ds: the dataset.
+        frames: number of frames.
+        size: image size, px.
+    """
 
     def __init__(self, ds: Dataset, frames: int, size: int):
         self.__dict__.update({k: v for k, v in ds.__dict__.items() if k not in ("plate", "head_box")})
@@ -83,20 +97,20 @@ class Stretched(Dataset):
         self.num_frames, self.num_train, self.size = frames, frames - max(frames // 10, 1), size
         self.focal, self.K = ds.focal * scale, ds.K.clone()
         self.K[:2] *= scale
-        self._ds, self._at, self._kept = ds, at, {}
+        self._ds, self._at, self._cache = ds, at, {}
 
     def _image(self, path: Path) -> np.ndarray:
-        if path not in self._kept:
-            picture = super()._image(path)
-            self._kept[path] = picture if picture.shape[0] == self.size else cv2.resize(
-                picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
-        return self._kept[path]
+        if path not in self._cache:
+            image = super()._image(path)
+            self._cache[path] = image if image.shape[0] == self.size else cv2.resize(
+                image, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return self._cache[path]
 
     def packed(self, i: int) -> np.ndarray:
         at = int(self._at[i])
-        if at not in self._kept:
-            self._kept[at] = super().packed(i)
-        return self._kept[at]
+        if at not in self._cache:
+            self._cache[at] = super().packed(i)
+        return self._cache[at]
 
     def frame(self, i: int) -> np.ndarray:
         return super().frame(int(self._at[i]))
@@ -106,9 +120,13 @@ class Stretched(Dataset):
 
 
 def fine_trainer(ds: Dataset, folder: Path, points: Optional[int] = None, batch: int = 1) -> Trainer:
-    """A trainer in the fine stage whose head stays as it is: `points` Gaussians spread over the face and around it.
+    """A trainer in the fine stage whose head does not change: learning rates are 0, so that all steps do the same work.
 
-    Learning rates are 0, so that every step does the same work.
+    Args:
+        ds: the dataset.
+        folder: of the run.
+        points: number of Gaussians, randomly placed on the face and around it; by default those of an initial head.
+        batch: frames per step.
     """
     rates = {name: 0.0 for name in FIELDS if name.endswith(("_lr", "_lr_init", "_lr_final"))}
     cfg = egs.load_config("production", coarse_iterations=1, densify_from_iter=0, densify_until_iter=0, pose_steps=0,
@@ -118,11 +136,11 @@ def fine_trainer(ds: Dataset, folder: Path, points: Optional[int] = None, batch:
         g = torch.Generator().manual_seed(0)
         face = torch.from_numpy(ds.mean_face)
         means = face[torch.randint(len(face), (points,), generator=g)] * (1 + 0.3 * torch.rand(points, 1, generator=g))
-        # four and copies of them: sizes by neighbours take memory with the square of the number
-        fresh = make_gaussians(means[:4], torch.rand(4, 3, generator=g), cfg.sh_degree)
-        values = {name: x.detach()[:1].repeat(points, *[1] * (x.dim() - 1)) for name, x in fresh.items()}
+        # copies of four: initial scales need memory quadratic in the number of Gaussians
+        initial = make_gaussians(means[:4], torch.rand(4, 3, generator=g), cfg.sh_degree)
+        values = {name: x.detach()[:1].repeat(points, *[1] * (x.dim() - 1)) for name, x in initial.items()}
         values["means"] = means
-        values["scales"] = torch.full((points, 3), float(np.log(SPREAD / np.sqrt(points))))
+        values["scales"] = torch.full((points, 3), float(np.log(SCALE / np.sqrt(points))))
         values["opacities"] = torch.rand(points, generator=g) * 4 - 2
         for name, x in values.items():
             trainer.head.gaussians[name] = torch.nn.Parameter(x.float().contiguous().to(DEVICE))

@@ -1,11 +1,12 @@
-"""Does the mouth follow any language? Synthesised speech, whose phones are known, drives a head.
+"""Lip sync in five languages: synthesised speech, of which the phones are known, drives a head.
 
     python benchmarks/languages.py outputs/a-prod [outputs/b-prod ...] --out benchmarks/results/languages.json
 
-Five languages, two voices each, 8 to 12 s a piece. Correlates with how far the lips part in the phones spoken
-(`phones.OPENNESS`, smoothed over 0.1 s, 25 fps): `encoder`, the same of the phones that the built-in encoder hears;
-`r`, the mouth opening found on the rendered frames. The encoder never heard Swahili, nor espeak-ng's variants used
-here. Needs mediapipe and the synthesisers (see tools/phones/README.md). About 2700 frames a head.
+Two voices for each language, 8 to 12 s each. Two curves are correlated with the openness of the phones spoken
+(`phones.OPENNESS`, smoothed over 0.1 s, 25 fps): `encoder`, the openness of the phones that the built-in encoder
+predicts; `r`, the mouth opening tracked on the rendered frames. Swahili and the espeak-ng variants used here are not
+in the encoder's training data. Needs mediapipe and the synthesisers (see tools/phones/README.md). About 2700 frames
+per head.
 """
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ import numpy as np
 from common import DEVICE, facts, given_runs
 
 from egstalker_nb.core.table import Table
-from egstalker_nb.evaluation.lip_sync import MAX_LAG, _pictures, _tracked
+from egstalker_nb.evaluation.lip_sync import MAX_LAG, rendered_frames, tracked_landmarks
 from egstalker_nb.media.audio import frames_of, save_wav
 from egstalker_nb.media.rates import SAMPLE_RATE
 from egstalker_nb.metrics import landmark_metrics
@@ -51,32 +52,39 @@ SPOKEN = {
 }
 COLUMNS = ("head", "language", "voice", "seconds", "encoder", "r", "best_r", "lag")
 OPENNESS = np.array([phones.OPENNESS[name] for name in phones.CLASSES], np.float32)
-WIDTH = 10                     # values of 10 ms that one frame's openness is the mean of
-PER_FRAME = 4
+WIDTH = 10                     # intervals of 10 ms over which the openness of a frame is averaged
+PER_FRAME = 4                  # intervals of 10 ms per frame
 
 
 class Piece(NamedTuple):
-    """A spoken text. wave: float32 [samples], 16 kHz. truth, heard: float32 [frames], openness at 25 fps."""
+    """A spoken text.
+
+    Attributes:
+        language, voice: see `SPOKEN`.
+        wave: [samples] float32, 16 kHz.
+        truth: [frames] float32, openness of the phones spoken.
+        predicted: [frames] float32, openness of the phones that the encoder predicts.
+    """
 
     language: str
     voice: str
     wave: np.ndarray
     truth: np.ndarray
-    heard: np.ndarray
+    predicted: np.ndarray
 
 
 def at_frames(openness: np.ndarray, frames: int) -> np.ndarray:
-    """Openness of intervals of 10 ms [T] -> mean of the 0.1 s around each frame [frames], shut outside the sound."""
+    """Openness of 10 ms intervals [T] -> mean of the 0.1 s around each frame [frames], 0 outside the audio."""
     padded = np.zeros(PER_FRAME * frames + WIDTH, np.float32)
     used = openness[:len(padded) - WIDTH // 2]
     padded[WIDTH // 2:WIDTH // 2 + len(used)] = used
     return np.lib.stride_tricks.sliding_window_view(padded, WIDTH)[::PER_FRAME][:frames].mean(1)
 
 
-def heard_openness(wave: np.ndarray, frames: int) -> np.ndarray:
-    """What the built-in encoder makes of a wave, as `at_frames`."""
+def predicted_openness(wave: np.ndarray, frames: int) -> np.ndarray:
+    """Openness of the phones that the built-in encoder predicts, at each frame: [frames]."""
     steps = phones.steps(wave) ** 2 @ OPENNESS
-    return at_frames(np.repeat(steps, 2)[1:], frames)  # a step lasts from 10 ms before its time to 10 ms after
+    return at_frames(np.repeat(steps, 2)[1:], frames)  # a step covers 10 ms before and after its time
 
 
 def pieces() -> Iterator[Piece]:
@@ -94,30 +102,30 @@ def pieces() -> Iterator[Piece]:
                     wave, labels = synthesize.festival(text, voice, 1.0, Path(folder))
                 wave = np.clip(wave, -1, 1)
                 frames = frames_of(len(wave))
-                yield Piece(language, name, wave, at_frames(OPENNESS[labels], frames), heard_openness(wave, frames))
+                yield Piece(language, name, wave, at_frames(OPENNESS[labels], frames), predicted_openness(wave, frames))
 
 
 def mouth(run: Run, wave: np.ndarray, name: str) -> np.ndarray:
-    """Mouth opening [frames] on the frames of a head driven by a wave; NaN: no face found."""
+    """Mouth opening [frames] on the rendering of a head driven by a wave; NaN: no face found."""
     renderer = Renderer.from_run(run, device=DEVICE)
     with tempfile.TemporaryDirectory() as folder:
         script = audio_script(renderer, save_wav(Path(folder) / "speech.wav", wave), poses="cycle")
-    return landmark_metrics.aperture(_tracked(_pictures(renderer, script, name), len(script)))
+    return landmark_metrics.aperture(tracked_landmarks(rendered_frames(renderer, script, name), len(script)))
 
 
 def measure(runs: list[Run]) -> tuple[list[tuple], list[dict]]:
-    """Rows of `COLUMNS` with a mean for each head, and the curves behind them."""
+    """Rows of `COLUMNS` with a mean for each head, and the curves that were correlated."""
     spoken, rows, curves = list(pieces()), [], []
     for run in runs:
         own = []
         for piece in spoken:
             driven = mouth(run, piece.wave, f"{run.root.name} < {piece.voice}")
-            encoder = landmark_metrics.correlation_and_lag(piece.heard, piece.truth, 0)[0]
+            encoder = landmark_metrics.correlation_and_lag(piece.predicted, piece.truth, 0)[0]
             measured = landmark_metrics.correlation_and_lag(driven, piece.truth, MAX_LAG)
             scores = [None if np.isnan(x) else x for x in measured]
             own.append((run.root.name, piece.language, piece.voice, len(piece.wave) / SAMPLE_RATE, encoder, *scores))
             curves.append({"head": run.root.name, "voice": piece.voice, "truth": numbers(piece.truth),
-                           "heard": numbers(piece.heard), "mouth": numbers(driven)})
+                           "heard": numbers(piece.predicted), "mouth": numbers(driven)})
         means = [mean([row[column] for row in own]) for column in range(4, 7)]
         rows += [*own, (run.root.name, "mean", str(len(own)), None, *means, mean([abs(row[7]) for row in own
                                                                                if row[7] is not None]))]
@@ -125,11 +133,13 @@ def measure(runs: list[Run]) -> tuple[list[tuple], list[dict]]:
 
 
 def mean(values: list) -> float | None:
+    """Mean of the known values."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
 def numbers(values: np.ndarray) -> list:
+    """JSON-able: NaN becomes None."""
     return [round(float(x), 4) if np.isfinite(x) else None for x in values]
 
 
@@ -144,7 +154,8 @@ def main() -> None:
               "curves": curves}
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     shown = [[f"{x:.2f}" if isinstance(x, float) else x for x in row] for row in rows]
-    print(Table(COLUMNS, shown, "Mouth and phones spoken, correlations; the mean of lags (frames) is of their size"))
+    caption = "Correlation of mouth opening and phones spoken; means of lags (frames) are of absolute values"
+    print(Table(COLUMNS, shown, caption))
 
 
 if __name__ == "__main__":

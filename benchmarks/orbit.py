@@ -1,11 +1,11 @@
-"""How long the orbit viewer takes from a slider's value to the bytes of a JPEG, as a table and one JSON.
+"""Time of the orbit viewer from a slider's value to the bytes of a JPEG, as a table and one JSON.
 
     python benchmarks/orbit.py outputs/demo/runs/quick_test [more runs] [--out benchmarks/results/orbit.json]
 
-Each move changes one slider of the panel, as a reader does, to a value that it had not before: `turn` (yaw and pitch)
-and `zoom` keep the frame, so that only the rasteriser has to draw; `frame` asks the network too. Without a browser: the
-way to the screen comes on top. `load` is the machine's load average: above the number of cores, others work on it
-as well, and times are too long.
+Each move changes one slider of the panel, as a user does, to a new value: `turn` (yaw and pitch) and `zoom` keep the
+frame, so that only the rasteriser runs; `frame` runs the network as well. There is no browser: transfer and display
+are not included. `load` is the machine's load average: above the number of cores, other processes slow the
+measurement down.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from egstalker_nb.training.run import Run
 
 
 def moves(frames: int, count: int) -> dict[str, list[dict]]:
-    """Values of sliders, in an order without repetitions."""
+    """Values of the sliders; successive ones differ."""
     rng = np.random.default_rng(0)
     turns = [{"yaw": y} if i % 2 else {"pitch": p} for i, (y, p) in enumerate(
         zip(rng.uniform(-YAW, YAW, count), rng.uniform(-PITCH, PITCH, count)))]
@@ -38,15 +38,15 @@ def orbit(run: Run, size: int, count: int) -> list[dict]:
     """Milliseconds of each kind of move."""
     renderer, rows = Renderer.from_run(run, device=DEVICE), []
     panel = Orbit(Viewer(renderer, size).speak(replay_script(renderer, "all")))
-    view = panel.widget.children[0]  # a panel makes its controls when it is first shown
+    view = panel.widget.children[0]  # a panel builds its controls when it is first displayed
     for kind, steps in moves(len(panel.viewer.script), count).items():
         panel.show(frame=0, yaw=0.0, pitch=0.0, zoom=1.0)
         times = []
         for step in steps:
             (name, value), = step.items()
-            began = time.perf_counter()
-            panel.sliders[name].value = value  # draws and encodes before it returns
-            times.append(1000 * (time.perf_counter() - began))
+            start = time.perf_counter()
+            panel.sliders[name].value = value  # renders and encodes before it returns
+            times.append(1000 * (time.perf_counter() - start))
         p50, p95 = np.quantile(times, (0.5, 0.95)).round(1)
         rows.append({"run": run.root.name, "gaussians": len(renderer.head), "size": size, "move": kind,
                      "p50_ms": float(p50), "p95_ms": float(p95), "jpeg_bytes": len(view.picture), "moves": len(times)})
@@ -54,7 +54,7 @@ def orbit(run: Run, size: int, count: int) -> list[dict]:
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name if the system reports it, else its architecture."""
     info = Path("/proc/cpuinfo")
     names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
              ] if info.is_file() else []

@@ -1,8 +1,9 @@
-"""How long a long video takes to prepare, step by step, and how much memory all its processes need.
+"""Preparation of a long video: time of each step, and peak memory of all processes.
 
     python benchmarks/preparation.py clip.mp4 [--frames 7500] [--size 512] [--out benchmarks/results/preparation.json]
 
-The clip is played back and forth until it is long enough: no cuts, and every frame a real one. Needs a quiet machine.
+The clip is played back and forth until it is long enough, so that there are no cuts and no repeated frames. Needs an
+idle machine.
 """
 from __future__ import annotations
 
@@ -27,16 +28,20 @@ from egstalker_nb.media.video_writer import write_video
 
 
 def long_video(clip: Path, frames: int, out: Path) -> Path:
-    """Write `frames` frames of a clip, played back and forth with its sound over and over."""
+    """Write `frames` frames of a clip, played back and forth, with its audio in a loop."""
     images, wave = list(read_frames(clip)), load_audio(clip)
     there_and_back = itertools.cycle(images + images[-2:0:-1])
-    # the encoder reads ahead: each frame needs memory of its own
+    # the video encoder buffers frames: each needs its own memory
     copies = (image.copy() for image in itertools.islice(there_and_back, frames))
     return write_video(out, copies, np.resize(wave, frames * SAMPLES_PER_FRAME))
 
 
 class PeakMemory(threading.Thread):
-    """Largest memory of this process and its children while it runs, shared pages counted once; `mib` has it."""
+    """Peak memory of this process and its children while the thread runs; shared pages are counted once.
+
+    Attributes:
+        mib: the peak so far.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -52,10 +57,11 @@ class PeakMemory(threading.Thread):
             try:
                 found = process.memory_full_info()
                 yield getattr(found, "pss", found.uss)
-            except psutil.Error:  # it ended between listing and asking
+            except psutil.Error:  # it has ended in the meantime
                 continue
 
     def stop(self) -> float:
+        """End the measurement and return the peak, MiB."""
         self._over.set()
         self.join()
         return self.mib
@@ -72,9 +78,9 @@ def main() -> None:
         video = long_video(args.clip, args.frames, Path(folder) / "long.mp4")
         memory = PeakMemory()
         memory.start()
-        began = time.perf_counter()
+        start = time.perf_counter()
         ds = egs.prepare(video, Path(folder) / "data", size=args.size)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         result = {"facts": facts(), "clip": args.clip.stem, "frames": len(ds), "size": ds.size,
                   "seconds": round(seconds, 1), "peak_mib": round(memory.stop()),
                   "seconds_per_step": ds.report["seconds_per_step"]}

@@ -1,10 +1,10 @@
-"""Time the rasteriser: forward + backward, and forward alone, by image size and number of Gaussians.
+"""Time of the rasteriser, forward and forward + backward, by image size and number of Gaussians.
 
     python benchmarks/rasterizer.py [--device cuda] [--threads 2] [--repeats 20] [--out times.json]
 
-Prints a table and writes JSON. The scene resembles a head: Gaussians on an ellipsoid that fills most of the
-image, each about as wide as the distance to its neighbours. `batch` images of one deformed set each are
-rendered in one call (batch dimensions [batch], one camera each).
+Prints a table and writes JSON. The scene resembles a head: Gaussians on an ellipsoid that fills most of the image,
+with scales of about the distance to their neighbours. `batch` images, each of its own deformed copy, are rendered in
+one call (batch dimensions [batch], one camera each).
 """
 
 import argparse
@@ -27,7 +27,7 @@ CASES = [  # size in px, Gaussians, images
 
 
 def head_scene(count: int, batch: int, size: int, device: str) -> dict:
-    """Arguments of `rasterize` (before the image size) for `batch` deformed copies of one ellipsoid."""
+    """Arguments of `rasterize`, up to the image size, for `batch` deformed copies of one ellipsoid."""
     g = torch.Generator().manual_seed(0)
     points = torch.nn.functional.normalize(torch.randn(count, 3, generator=g), dim=-1) * torch.tensor([0.8, 1.1, 0.8])
     spacing = math.sqrt(4 * math.pi * 0.8 / count)
@@ -48,6 +48,7 @@ def head_scene(count: int, batch: int, size: int, device: str) -> dict:
 
 
 def bench(size: int, count: int, batch: int, repeats: int, device: str) -> dict:
+    """One row of the table."""
     scene = head_scene(count, batch, size, device)
     target = torch.rand(batch, 1, size, size, 3).to(device)
 

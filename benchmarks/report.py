@@ -1,11 +1,10 @@
-"""Draw the plots and fill README's tables from `benchmarks/results/gpu.json`, `cpu.json`, `sync_*.json`, ....
-
-`gpu_clips.json` holds more clips and presets, of another run of the benchmarks; `sync_<name>.json`, `languages.json`
-and `hearing.json` are what the scripts of these names write.
+"""Draw the plots and fill README's tables from `benchmarks/results/`.
 
     python benchmarks/report.py
 
-Each table stands in README.md between `<!-- bench: name -->` and `<!-- end -->`.
+`gpu.json` and `cpu.json` are written by `run.py`; `gpu_clips.json`, also by `run.py`, has more clips and presets;
+`sync_<name>.json` is by `sync.py`, `hearing.json` by `mouth_prediction.py`; the others are named after their scripts.
+Each table is in README.md or docs/experiments.md between `<!-- bench: name -->` and `<!-- end -->`.
 """
 from __future__ import annotations
 
@@ -21,22 +20,24 @@ from egstalker_nb.notebook import plots
 ROOT = Path(__file__).parents[1]
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
 README, EXPERIMENTS = ROOT / "README.md", ROOT / "docs" / "experiments.md"
-AXES = {"points": "Gaussians", "frames": "frames", "size": "picture edge (px)", "batch": "frames a step"}
+AXES = {"points": "Gaussians", "frames": "frames", "size": "image size (px)", "batch": "batch size"}
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *[[str(x) for x in row] for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def where(facts: dict) -> str:
+    """The device and the versions of a measurement, as one line."""
     versions = facts["versions"]
     return (f"{facts['device']}, {facts['cores']} cores, torch {versions['torch']}, gsplat {versions['gsplat']}, "
             f"{facts['date']}, revision {facts['git']}")
 
 
 def trained(result: dict) -> str:
-    """Every clip and preset."""
+    """Time and scores of every clip and preset."""
     rows = [[r["dataset"], r["preset"], f"{r['seconds']:.0f} s", r["points"],
              f"{r['train']['psnr_composite']:.2f} / {r['train']['ssim_composite']:.3f}",
              f"{r['val']['psnr_composite']:.2f} / {r['val']['ssim_composite']:.3f}",
@@ -47,33 +48,34 @@ def trained(result: dict) -> str:
 
 
 def reached(result: dict) -> str:
-    """The figures that were aimed at, for the first clip."""
+    """Measurements of the first clip against their targets."""
     first, speed = result["presets"][0], result["presets"][0]["speed"]
     long = max((r for r in result["growth"] if r["varies"] == "frames"), key=lambda r: r["frames"])
-    slowest = {r["place"]: r["step_ms"] for r in result["streaming"]}
+    step_ms = {r["place"]: r["step_ms"] for r in result["streaming"]}
     rows = [
         [f"`production`, {first['iterations']:,} iterations, evaluation and checkpoints included",
          f"{first['seconds']:.0f} s", "240 s", "150 s"],
         ["PSNR, validation frames", f"{first['val']['psnr_composite']:.2f} dB", "28.5 dB", "30.5 dB"],
         ["PSNR, training frames", f"{first['train']['psnr_composite']:.2f} dB", "35 dB", "37 dB"],
-        ["drawing one by one (latency)", f"{speed['batch_1_fps']:,.0f} frames/s", "800", "1,200"],
-        ["drawing in batches of 32", f"{speed['batch_32_fps']:,.0f} frames/s", "7,000", "10,000"],
+        ["rendering, batch 1", f"{speed['batch_1_fps']:,.0f} frames/s", "800", "1,200"],
+        ["rendering, batch 32", f"{speed['batch_32_fps']:,.0f} frames/s", "7,000", "10,000"],
         [f"training memory, {long['frames']:,} frames", f"{long['train_gib']:.1f} GiB", "24 GB", "12 GB"],
-        ["frames from the host's memory against frames on the card", f"{slowest['host'] / slowest['device']:.2f} x",
-         "1.3 x", ""],
-        ["PSNR lost by bfloat16 in drawing",
+        ["step time with frames in host memory over that with frames on the GPU",
+         f"{step_ms['host'] / step_ms['device']:.2f} x", "1.3 x", ""],
+        ["PSNR lost by rendering in bfloat16",
          f"{result['precision']['float32'] - result['precision']['rendered']:.4f} dB", "0.05 dB", ""],
-        ["the same step without recording it", f"{result['stages']['plain_step_ms']:.1f} ms, recorded "
+        ["training step without CUDA graph", f"{result['stages']['plain_step_ms']:.1f} ms, with: "
          f"{result['stages']['step_ms']:.1f} ms", "", ""],
     ]
     if "speech" in result:
         s = result["speech"]
-        rows.insert(5, [f"{s['seconds_of_speech']} s of speech to an MP4 with sound (features {s['features']})",
+        rows.insert(5, [f"{s['seconds_of_speech']} s of speech to an MP4 with audio (features {s['features']})",
                         f"{s['frames_per_s']:,.0f} frames/s", "600", "1,000"])
-    return table([f"figure ({first['dataset']}, {first['size']} px)", "measured", "at least", "aim"], rows)
+    return table([f"measure ({first['dataset']}, {first['size']} px)", "measured", "at least", "target"], rows)
 
 
 def on_cpu(result: dict) -> str:
+    """Measurements on the CPU against their targets."""
     run, speed = result["presets"][0], result["presets"][0]["speed"]
     rows = [[f"`{run['preset']}`, {run['iterations']:,} iterations, {run['size']} px", f"{run['seconds']:.0f} s",
              "120 s", "60 s"]]
@@ -81,32 +83,32 @@ def on_cpu(result: dict) -> str:
         p = result["preparation"]
         rows.append([f"preparation, {p['frames']} frames of {p['clip']} at {p['size']} px", f"{p['seconds']:.0f} s",
                      "30 s", "15 s"])
-    rows.append([f"drawing, {run['size']} px, {run['points']} Gaussians, batches of 8",
+    rows.append([f"rendering, {run['size']} px, {run['points']} Gaussians, batch 8",
                  f"{speed['batch_8_fps']:.0f} frames/s", "", ""])
     if "speech" in result:
-        rows.append([f"{result['speech']['seconds_of_speech']} s of speech to an MP4 with sound",
+        rows.append([f"{result['speech']['seconds_of_speech']} s of speech to an MP4 with audio",
                      f"{result['speech']['frames_per_s']:.0f} frames/s", "", ""])
-    return table(["figure", "measured", "at least", "aim"], rows) + f"\n\n{where(result['facts'])}"
+    return table(["measure", "measured", "at least", "target"], rows) + f"\n\n{where(result['facts'])}"
 
 
 def preparation(result: dict) -> str:
-    """A long video, against what was asked for."""
+    """Preparation of a long video against its targets."""
     steps = ", ".join(f"{name} {seconds:.0f}" for name, seconds in result["seconds_per_step"].items())
     minutes = result["frames"] / 25 / 60
     rows = [[f"{result['frames']:,} frames ({minutes:.0f} min) of {result['clip']} at {result['size']} px",
              f"{result['seconds']:.0f} s", "300 s"],
-            ["of it (s)", steps, ""],
+            ["by step (s)", steps, ""],
             ["peak memory, all processes", f"{result['peak_mib']:,} MiB", "1,500 MiB"]]
-    return table(["figure", "measured", "at most"], rows) + f"\n\n{where(result['facts'])}"
+    return table(["measure", "measured", "at most"], rows) + f"\n\n{where(result['facts'])}"
 
 
 #: result -> column of README's table of voices
-HEARERS = {"sync_before": "one step from sound to Gaussians (before)", "sync_logmel": "mouth's shapes, `logmel`",
-           "sync_phones": "mouth's shapes, `phones`"}
+METHODS = {"sync_before": "audio features to Gaussians directly (before)",
+           "sync_logmel": "mouth coefficients, `logmel`", "sync_phones": "mouth coefficients, `phones`"}
 
 
 def mean(scores: list[dict], name: str, foreign: bool) -> str:
-    """Mean of what was measured, and the range of a lag."""
+    """Mean of the known values of a score; of a lag the range."""
     values = [s[name] for s in scores if s["foreign"] is foreign and s[name] is not None]
     if not values:
         return "-"
@@ -114,30 +116,30 @@ def mean(scores: list[dict], name: str, foreign: bool) -> str:
 
 
 def voices(results: dict[str, dict]) -> str:
-    """Encoders and methods side by side, against what was aimed at."""
-    asked = [("r of foreign voices, at the best lag", "best_r", True, "0.45", "0.6"),
+    """Scores of encoders and methods, against their targets."""
+    scores = [("r of foreign voices, at the best lag", "best_r", True, "0.45", "0.6"),
              ("the same, without any lag", "r", True, "", ""),
              ("lag (frames)", "lag", True, "within 1", ""),
              ("r of its own voice, validation frames", "r", False, "0.6", "0.8"),
-             ("opening in a pause after the speech, share of its mean in speech", "pause", True, "0.25", "0.1"),
+             ("mouth opening in a pause appended to the audio, over that in speech", "pause", True, "0.25", "0.1"),
              ("the same, in pauses of the clips", "silence", True, "", ""),
              ("of the speakers themselves", "silence_own", True, "", ""),
-             ("r with the head's own clip while a stranger speaks (0 is right)", "leak", True, "", ""),
-             ("jitter against the video", "jitter", True, "1.2", "1.0")]
-    rows = [[title, *[mean(r["scores"], name, foreign) for r in results.values()], least, aim]
-            for title, name, foreign, least, aim in asked]
-    heads = [f"{HEARERS[name]}, heads: {len({s['head'] for s in r['scores']})}" for name, r in results.items()]
-    return table(["figure", *heads, "at least", "aim"], rows) + f"\n\n{where(list(results.values())[-1]['facts'])}"
+             ("r with the head's own clip, with another speaker's audio (ideal: 0)", "leak", True, "", ""),
+             ("jitter over that of the video", "jitter", True, "1.2", "1.0")]
+    rows = [[title, *[mean(r["scores"], name, foreign) for r in results.values()], minimum, target]
+            for title, name, foreign, minimum, target in scores]
+    heads = [f"{METHODS[name]}, heads: {len({s['head'] for s in r['scores']})}" for name, r in results.items()]
+    return table(["measure", *heads, "at least", "target"], rows) + f"\n\n{where(list(results.values())[-1]['facts'])}"
 
 
 def pairs(result: dict) -> str:
-    """Every ordered pair: head and sound."""
+    """Scores of every ordered pair of head and audio."""
     def short(value: Any) -> str:
         return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
     rows = [[s["head"], s["sound"] if s["foreign"] else "its own, validation frames",
              *[short(s[name]) for name in ("r", "best_r", "lag", "pause", "jitter")]] for s in result["scores"]]
-    return table(["head", "sound", "r", "best r", "lag", "pause", "jitter"], rows)
+    return table(["head", "audio", "r", "best r", "lag", "pause", "jitter"], rows)
 
 
 def languages(result: dict) -> str:
@@ -149,39 +151,43 @@ def languages(result: dict) -> str:
             rows.setdefault(row[at["language"]], []).append(row)
     lines = [[language, *[f"{sum(r[at[name]] for r in some) / len(some):.2f}" for name in ("encoder", "r", "best_r")]]
              for language, some in rows.items()]
-    return table(["language", "r of the openness heard", "r of the mouth on the render", "at the best lag"], lines)
+    return table(["language", "r of the openness that the encoder predicts", "r of the mouth on the rendering",
+                  "at the best lag"], lines)
 
 
-def hearing(result: dict) -> str:
+def mouth_prediction(result: dict) -> str:
+    """Mouth openings predicted from audio, by encoder and setting."""
     names = ("setting", "encoder", "r", "best_r", "own_r", "left_out_r")
-    return table(["setting", "encoder", "foreign r", "at the best lag", "own voice", "within a clip, left out"],
+    return table(["setting", "encoder", "foreign r", "at the best lag", "own voice", "within a clip, cross-validated"],
                  [[row[name] for name in names] for row in result["rows"]]) + f"\n\n{where(result['facts'])}"
 
 
 def live(rows: list[dict]) -> str:
-    """Delay and memory of streams."""
+    """Latency and memory of streams."""
     lines = [[r["run"], r["facts"]["device"], f"{r['size']} px", f"{r['look_ahead_ms']:.0f} ms",
               *[f"{r[part][name]:.1f} ms" for part, name in
                 (("frame_ms", "median"), ("frame_ms", "p95"), ("hearing_ms", "median"))],
               f"{r['memory_growth_mib']:+.1f} MiB in {r['minutes']:g} min"] for r in rows]
-    heads = ["head", "device", "size", "look-ahead", "a frame", "95 % within", "of it to listen (CPU)", "memory"]
+    heads = ["head", "device", "size", "look-ahead", "per frame, median", "95th percentile",
+             "of it audio features (CPU)", "memory"]
     return table(heads, lines)
 
 
 def orbit(result: dict) -> str:
-    """Time from a slider of the orbit viewer to the bytes of a picture."""
+    """Time of the orbit viewer from a slider to the bytes of an image."""
     lines = [[r["gaussians"], f"{r['size']} px", r["move"], f"{r['p50_ms']:.0f} ms", f"{r['p95_ms']:.0f} ms"]
              for r in result["rows"]]
-    return table(["Gaussians", "size", "what moves", "median", "95 % within"], lines) + f"\n\n{where(result['facts'])}"
+    return table(["Gaussians", "size", "moved", "median", "95th percentile"], lines) + f"\n\n{where(result['facts'])}"
 
 
 def read(name: str) -> Optional[Any]:
+    """A result, None if there is none."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def draw_stages(results: dict[str, dict]) -> None:
-    """Bars: where each millisecond of a step goes."""
+    """Bars: time of each part of a training step."""
     figure, axes = plots.subplots(len(results), 1, width=9, height=2.4)
     for axis, result in zip(axes, results.values()):
         s = result["stages"]
@@ -189,25 +195,25 @@ def draw_stages(results: dict[str, dict]) -> None:
         bars = axis.barh(names[::-1], values[::-1], color=plots.STYLES[0][0])
         axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
         axis.margins(x=0.1)
-        plots.label(axis, "ms", "", f"{result['facts']['device']}: {s['step_ms']:.1f} ms a step, {s['batch']} x "
+        plots.label(axis, "ms", "", f"{result['facts']['device']}: {s['step_ms']:.1f} ms per step, {s['batch']} x "
                     f"{s['size']} px, {s['points']:,} Gaussians")
     figure.savefig(IMAGES / "stages.png", dpi=80)
 
 
 def draw_growth(results: dict[str, dict]) -> None:
-    """Time and memory against everything that can grow; both axes logarithmic, so that a line of slope 1 is linear."""
+    """Time and memory against each setting; both axes are logarithmic, so that a slope of 1 is linear growth."""
     figure, axes = plots.subplots(3, 4, width=14, height=2.8)
     for style, (name, result) in enumerate(results.items()):
         for column, (varies, title) in enumerate(AXES.items()):
             rows = [r for r in result["growth"] if r["varies"] == varies]
             at = [r[varies] for r in rows]
-            for line, (key, y) in enumerate((("step_ms", "training step (ms)"), ("frame_ms", "drawn frame (ms)"),
+            for line, (key, y) in enumerate((("step_ms", "training step (ms)"), ("frame_ms", "rendered frame (ms)"),
                                              ("train_gib", "GPU memory (GiB)"))):
                 axis = axes[4 * line + column]
                 if rows and key in rows[0]:
                     plots.curve(axis, at, [r[key] for r in rows], name, style, marker="o")
                     plots.label(axis, title, y)
-                    if style == 0:  # ticks at the settings that were measured, as plain numbers
+                    if style == 0:  # ticks at the measured settings, as plain numbers
                         axis.set(xscale="log", yscale="log")
                         axis.set_xticks(at, [f"{x:,}" for x in at], fontsize=8)
                         axis.minorticks_off()
@@ -229,12 +235,12 @@ def main() -> None:
         texts.update(trained="\n\n".join(map(trained, runs)), reached=reached(results["GPU"]))
     if "CPU" in results:
         texts["cpu"] = on_cpu(results["CPU"])
-    heard = {name: found for name in HEARERS if (found := read(name))}
-    if heard:
-        texts["voices"], texts["num_isects"] = voices(heard), pairs(list(heard.values())[-1])
-    texts.update({name: make(found) for name, make in (("languages", languages), ("hearing", hearing), ("live", live),
-                                                          ("orbit", orbit), ("preparation", preparation))
-                  if (found := read(name))})
+    methods = {name: found for name in METHODS if (found := read(name))}
+    if methods:
+        texts["voices"], texts["pairs"] = voices(methods), pairs(list(methods.values())[-1])
+    makers = {"languages": languages, "hearing": mouth_prediction, "live": live, "orbit": orbit,
+              "preparation": preparation}
+    texts.update({name: make(found) for name, make in makers.items() if (found := read(name))})
     for page in (README, EXPERIMENTS):
         if page.exists():
             filled = page.read_text(encoding="utf-8")

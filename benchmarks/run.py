@@ -3,8 +3,8 @@
     python benchmarks/run.py data/clip [data/other ...] --out benchmarks/results/gpu.json    (on a GPU host)
     make bench                                                                               (on a CPU, the sample)
 
-Then `python benchmarks/report.py` draws the plots and fills README's tables from `benchmarks/results/`.
-The first dataset is the one that parts, growth and speech are measured on. Runs go to `--runs` and are made anew.
+Then `python benchmarks/report.py` draws the plots and fills README's tables from `benchmarks/results/`. Stages,
+growth and speech are measured on the first dataset. Runs are written to `--runs`; existing ones are deleted.
 """
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ GPU = DEVICE.type == "cuda"
 
 
 def precision(run: egs.Run) -> dict:
-    """PSNR of all validation frames with the network in bfloat16 (as rendered) and in float32."""
+    """Mean PSNR of the validation frames with the network in bfloat16 (as rendered) and in float32."""
     ds, head = run.dataset, run.load_head()
     frames, found = Frames(ds, list(ds.val_ids), DEVICE).for_head(head), {}
-    for name, grad in (("rendered", False), ("float32", True)):  # gradients keep full precision
+    for name, grad in (("rendered", False), ("float32", True)):  # with gradients the network runs in full precision
         values = []
         for i in ds.val_ids:
             given = frames.batch([i])
@@ -50,13 +50,13 @@ def precision(run: egs.Run) -> dict:
 def preparation(video: Path, size: int) -> dict:
     """Wall time from a video to a dataset."""
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
+        start = time.perf_counter()
         ds = egs.prepare(video, Path(folder) / "data", size=size)
-        return {"clip": video.stem, "frames": len(ds), "size": size, "seconds": round(time.perf_counter() - began, 1)}
+        return {"clip": video.stem, "frames": len(ds), "size": size, "seconds": round(time.perf_counter() - start, 1)}
 
 
 def parts(datasets: list[Path], presets: list[str], runs: Path, video: Optional[Path]) -> dict[str, Callable[[], Any]]:
-    """Name of a part of the JSON -> what measures it."""
+    """Key of the JSON -> the function that measures it."""
     first = egs.load_dataset(datasets[0])
     best = runs / f"{datasets[0].name}-{presets[0]}"
 
@@ -72,7 +72,7 @@ def parts(datasets: list[Path], presets: list[str], runs: Path, video: Optional[
               "streaming": lambda: streaming(first), "growth": lambda: growth(first)}
     if importlib.util.find_spec("av") is None:
         del wanted["speech"]
-        print("no PyAV here: speech to video is not measured")
+        print("PyAV is not installed: speech to video is not measured")
     if video:
         wanted["preparation"] = lambda: preparation(video, 512)
     return wanted
@@ -82,11 +82,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+", type=Path)
     parser.add_argument("--presets", nargs="+", default=["production", "quick_test"] if GPU else ["quick_test"])
-    parser.add_argument("--parts", nargs="+", help="only these parts; others in --out stay as they are")
-    parser.add_argument("--video", type=Path, help="time the preparation of this clip")
+    parser.add_argument("--parts", nargs="+", help="only these keys; others in --out are kept")
+    parser.add_argument("--video", type=Path, help="measure the preparation of this clip")
     parser.add_argument("--runs", type=Path, default=Path("outputs/bench"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--revision", help="git revision, where there is no repository")
+    parser.add_argument("--revision", help="git revision, if this is no repository")
     args = parser.parse_args()
     wanted = parts(args.datasets, args.presets, args.runs, args.video)
     chosen = args.parts or list(wanted)
@@ -96,10 +96,10 @@ def main() -> None:
         shutil.rmtree(args.runs, ignore_errors=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in chosen:
-        began = time.perf_counter()
+        start = time.perf_counter()
         result[name] = wanted[name]()
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(f"{name}: {time.perf_counter() - began:.1f} s\n{json.dumps(result[name])}", flush=True)
+        print(f"{name}: {time.perf_counter() - start:.1f} s\n{json.dumps(result[name])}", flush=True)
 
 
 if __name__ == "__main__":

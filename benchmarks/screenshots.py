@@ -1,8 +1,8 @@
-"""README's pictures of the live notebooks: `python benchmarks/screenshots.py RUN RUN [RUN ...]`.
+"""README's screenshots of the live notebooks: `python benchmarks/screenshots.py RUN RUN [RUN ...]`.
 
-The runs are of the sample clip. Opens notebooks 01, 04 and 05 in JupyterLab and a browser (needs chromium, see
-tests/browser), moves a few controls, photographs the panels into docs/images/. Notebook 04 shows the first run, which
-must have grown; 05 compares all of them, the first on the left.
+The runs are of the sample clip. Opens notebooks 01, 04 and 05 in JupyterLab in a browser (needs Chromium, see
+tests/browser), operates a few controls, and saves screenshots of the panels in docs/images/. Notebook 04 shows the
+first run, which must have densification steps; 05 compares all runs, the first on the left.
 """
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ IMAGES = ROOT / "docs" / "images"
 WIDTH = 1280
 
 
-def photograph(lab: Lab, notebook: str, name: str, control: str, moves: list[tuple[str, str, int]],
+def screenshot(lab: Lab, notebook: str, name: str, control: str, moves: list[tuple[str, str, int]],
                choose: dict[str, str], **values: Any) -> None:
-    """Run a notebook, operate the panel in which `control` is, and save its picture."""
+    """Run a notebook, operate the panel that contains `control`, and save a screenshot of it."""
     with lab.open(write_notebook(notebook, lab.folder, **values), width=WIDTH) as book:
         book.run_all()
         book.show_all()
@@ -40,9 +40,10 @@ def photograph(lab: Lab, notebook: str, name: str, control: str, moves: list[tup
 
 
 def settle(book: Book) -> None:
+    """Wait until the page does not change any more."""
     book.wait_idle()
     book.page.evaluate("() => eyes.settled()")
-    book.page.wait_for_timeout(1500)  # a 3D scene draws in its own time
+    book.page.wait_for_timeout(1500)  # 3D scenes render asynchronously
 
 
 def main() -> None:
@@ -52,11 +53,11 @@ def main() -> None:
     os.environ.pop("MPLBACKEND", None)
     ds = egs.load_run(runs[0]).dataset
     with tempfile.TemporaryDirectory() as folder, Lab(Path(folder)) as lab:
-        photograph(lab, "01_data_prep", "lab_data", "go to", [("frame", "ArrowRight", 34)], {},
+        screenshot(lab, "01_data_prep", "lab_data", "go to", [("frame", "ArrowRight", 34)], {},
                    video=str(ROOT / "data/sample/clip.mp4"), dataset=str(ds.root), size=ds.size)
-        photograph(lab, "05_config_comparison", "lab_compare", "A (left)", [("frame", "ArrowRight", 9)], {},
+        screenshot(lab, "05_config_comparison", "lab_compare", "A (left)", [("frame", "ArrowRight", 9)], {},
                    runs=runs, dataset=str(ds.root), search=[])
-        photograph(lab, "04_densification_analysis", "lab_growth", "iteration", [], {"colour": "face region"},
+        screenshot(lab, "04_densification_analysis", "lab_growth", "iteration", [], {"colour": "face region"},
                    run=runs[0])
 
 

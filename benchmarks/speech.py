@@ -1,4 +1,4 @@
-"""From 60 s of speech to a video with sound, everything included."""
+"""Time from speech to a video with audio, everything included."""
 from __future__ import annotations
 
 import importlib.util
@@ -16,16 +16,16 @@ SPEECH = Path(__file__).parents[1] / "data" / "sample" / "speech.wav"
 
 
 def speech(run: egs.Run, seconds: int, batch: int) -> dict:
-    """Frames/s from a WAV to an MP4; where librosa is missing the features are given, and `features` says so."""
+    """Frames/s from a WAV to an MP4; without librosa precomputed features are used, and `features` is "given"."""
     with tempfile.TemporaryDirectory() as folder:
-        sound, out, given = Path(folder) / "speech.wav", Path(folder) / "talk.mp4", None
-        save_wav(sound, np.resize(load_audio(SPEECH), seconds * SAMPLE_RATE))
+        audio, out, given = Path(folder) / "speech.wav", Path(folder) / "talk.mp4", None
+        save_wav(audio, np.resize(load_audio(SPEECH), seconds * SAMPLE_RATE))
         if importlib.util.find_spec("librosa") is None:
             given = Path(folder) / "features.npy"
             np.save(given, np.resize(run.dataset.features, (seconds * FPS, 16, 29)))
-        began = time.perf_counter()
-        video = egs.render(run, sound, out, features=given, batch=batch)
-        elapsed = time.perf_counter() - began
+        start = time.perf_counter()
+        video = egs.render(run, audio, out, features=given, batch=batch)
+        elapsed = time.perf_counter() - start
         return {"seconds_of_speech": seconds, "frames": video.frames, "size": run.dataset.size, "batch": batch,
                 "seconds": round(elapsed, 2), "frames_per_s": round(video.frames / elapsed, 1),
                 "device_frames_per_s": round(video.render_fps, 1), "megabytes": round(out.stat().st_size / 1e6, 1),

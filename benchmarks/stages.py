@@ -1,7 +1,7 @@
-"""Where each millisecond of a training step goes.
+"""Time of each part of a training step.
 
-A recorded step cannot be looked into, so growing beginnings of it are recorded and timed: what a beginning takes more
-than the one before is the time of its last part.
+A recorded CUDA graph cannot be profiled from inside, so prefixes of the step of increasing length are recorded and
+timed: the difference to the previous prefix is the time of the last part.
 """
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from egstalker_nb.core.cuda_graph import Captured
 from egstalker_nb.training.trainer import Trainer
 
 
-def beginnings(t: Trainer) -> dict[str, Callable[[], object]]:
-    """Name of a part -> a function that does the step up to and including it."""
-    t.train_iteration()  # fills the slot, measures the number of intersections
-    capacity = t.capacity.value if DEVICE.type == "cuda" else None
+def prefixes(t: Trainer) -> dict[str, Callable[[], object]]:
+    """Name of a part -> a function that runs the step up to and including it."""
+    t.train_iteration()  # fills the slot, measures the intersection capacity
+    isect_capacity = t.capacity.value if DEVICE.type == "cuda" else None
     gaussians = list(t.head.gaussians.values())
     network = list(t.head.deformation.parameters())
 
@@ -26,40 +26,40 @@ def beginnings(t: Trainer) -> dict[str, Callable[[], object]]:
 
     def deform():
         batch = unpack()
-        return batch, t.head.offsets(t.frames.conditions(batch["ids"]))
+        given = t.frames.conditions(batch["ids"])
+        return batch, given, t.head.offsets(given)
 
-    def draw():
-        batch, offsets = deform()
-        w2c = t.frames.conditions(batch["ids"]).w2c
-        rgb, alpha, _ = t.head.splat(offsets, w2c, t.K, t.ds.size, batch["background"], capacity)
+    def rasterize():
+        batch, given, offsets = deform()
+        rgb, alpha, _ = t.head.splat(offsets, given.w2c, t.K, t.ds.size, batch["background"], isect_capacity)
         return batch, offsets, rgb, alpha
 
-    def compare():
-        batch, offsets, rgb, alpha = draw()
+    def loss_of():
+        batch, offsets, rgb, alpha = rasterize()
         loss, _ = t.losses["fine"](rgb, alpha, batch["frame"], batch["head"], batch["lips"])
         return offsets, rgb, alpha, loss
 
-    def compare_back():
-        _, rgb, alpha, loss = compare()
+    def loss_backward():
+        _, rgb, alpha, loss = loss_of()
         return torch.autograd.grad(loss, (rgb, alpha))
 
-    def draw_back():
-        offsets, _, _, loss = compare()
+    def rasterize_backward():
+        offsets, _, _, loss = loss_of()
         return torch.autograd.grad(loss, [*offsets.values(), *gaussians])
 
-    def deform_back():
-        loss = compare()[-1]
+    def network_backward():
+        loss = loss_of()[-1]
         return torch.autograd.grad(loss, [*gaussians, *network], allow_unused=True)
 
-    return {"frames to floats": unpack, "network": deform, "rasteriser": draw, "losses": compare,
-            "losses, backward": compare_back, "rasteriser, backward": draw_back, "network, backward": deform_back,
-            "optimisers": t._device_step}
+    return {"frames to floats": unpack, "network": deform, "rasteriser": rasterize, "losses": loss_of,
+            "losses, backward": loss_backward, "rasteriser, backward": rasterize_backward,
+            "network, backward": network_backward, "optimisers": t._device_step}
 
 
 def stages(trainer: Trainer) -> dict:
-    """Milliseconds of each part, of a whole step recorded and plain, and of the loop around it."""
+    """Milliseconds of each part, of the whole step with and without CUDA graph, and of the loop around it."""
     parts, before = {}, 0.0
-    for name, function in beginnings(trainer).items():
+    for name, function in prefixes(trainer).items():
         recorded = Captured(function, DEVICE)
         now = milliseconds(recorded)
         parts[name] = round(max(now - before, 0.0), 3)

@@ -1,10 +1,10 @@
-"""How well mouths follow foreign voices, for every ordered pair of trained heads, as a table and one JSON.
+"""Lip sync with other speakers' audio, for every ordered pair of trained heads, as a table and one JSON.
 
     python benchmarks/sync.py outputs/a-prod outputs/b-prod [...] --out benchmarks/results/sync.json
 
-Each head is driven by every other head's clip, by the clips of `--sounds`, and by its own validation frames. Needs
-mediapipe. Takes twice the time of rendering each clip once on each head (512 px, 10,000 Gaussians, one CPU core:
-about 6 frames/s).
+Each head is driven by the audio of every other head's clip, by that of the clips in `--sounds`, and by its own
+validation frames. Needs mediapipe. Takes twice the time of rendering each clip once with each head (512 px, 10,000
+Gaussians, one CPU core: about 6 frames/s).
 """
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from egstalker_nb.notebook.audio_figures import curves
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sounds", nargs="+", type=Path, default=[], help="datasets whose sound drives every head")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON; curves go to figures/ beside it")
+    parser.add_argument("--sounds", nargs="+", type=Path, default=[], help="datasets whose audio drives every head")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON; curves are saved in figures/ next to it")
     args, runs = given_runs(parser)
     table = sync_table(runs, [egs.load_dataset(path) for path in args.sounds], DEVICE)
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Training time, points, memory, scores and drawing speed of a preset on a prepared dataset."""
+"""Training time, number of Gaussians, memory, scores and rendering speed of a preset on a prepared dataset."""
 from __future__ import annotations
 
 import gc
@@ -14,18 +14,18 @@ from egstalker_nb.rendering.renderer import Renderer
 
 
 def measure(dataset: Path, preset: str, runs: Path) -> dict:
-    """One row: settings, time, points, scores of the train and validation frames, frames/s of drawing.
+    """One row: settings, time, number of Gaussians, scores of training and validation frames, frames/s of rendering.
 
-    The time is that of `egs.train`: loading frames, training, poses, validation curve, checkpoints.
+    The time is that of `egs.train`: loading frames, training, pose refinement, validation curve, checkpoints.
     """
     device = rendering_device()
     if device.type == "cuda":
         gc.collect()
         torch.cuda.reset_peak_memory_stats()
     ds, root = egs.load_dataset(dataset), runs / f"{dataset.name}-{preset}"
-    began = time.perf_counter()
+    start = time.perf_counter()
     run = egs.train(ds, egs.load_config(preset), root)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     row = {"dataset": dataset.name, "preset": preset, "size": ds.size, "frames": len(ds),
            "iterations": run.config.iterations, "seconds": round(seconds, 1),
            "points": len(run.load_head()), "speed": speed(run)}
@@ -38,7 +38,7 @@ def measure(dataset: Path, preset: str, runs: Path) -> dict:
 
 
 def speed(run: egs.Run, batches: tuple[int, ...] = (1, 8, 32)) -> dict[str, float]:
-    """Frames/s of network, rasteriser and composite on the device, by batch; the device is waited for."""
+    """Frames/s of network, rasteriser and compositing, by batch size; includes the work on the device."""
     renderer, found = Renderer.from_run(run), {}
     frames = Frames(run.dataset, list(run.dataset.val_ids), renderer.device).for_head(renderer.head)
     for batch in batches:
@@ -47,9 +47,9 @@ def speed(run: egs.Run, batches: tuple[int, ...] = (1, 8, 32)) -> dict[str, floa
         inputs = frames.conditions(given["ids"]), given["background"]
         for _ in range(3):
             renderer.batch(*inputs)
-        renderer.seconds, densification_steps = 0.0, 0
+        renderer.seconds, calls = 0.0, 0
         while renderer.seconds < 1.0:
             renderer.batch(*inputs)
-            densification_steps += 1
-        found[f"batch_{batch}_fps"] = round(densification_steps * batch / renderer.seconds, 1)
+            calls += 1
+        found[f"batch_{batch}_fps"] = round(calls * batch / renderer.seconds, 1)
     return found

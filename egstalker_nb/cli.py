@@ -1,23 +1,26 @@
-"""Command line: the public functions, one subcommand each. `python -m egstalker_nb` is the same as `egs`."""
+"""Command line: one subcommand for each public function. `python -m egstalker_nb` is the same as `egs`."""
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 import yaml
 
 from .core.errors import ConfigError, EgsError
+from .preparation.people import FACES
+from .preparation.shots import SCENES
 from .speech.encoders import BUILT_IN, DEFAULT_ENCODER
 
 SPLITS = ("train", "val", "all")
-FACES = ("largest", "left", "right", "speaking")
-SCENES = ("longest", "all")
 
 
-def settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """`["iterations=200", "seed=1"]` -> `{"iterations": 200, "seed": 1}`; values are read as YAML, never evaluated.
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`["iterations=200", "seed=1"]` -> `{"iterations": 200, "seed": 1}`.
+
+    Args:
+        pairs: `key=value`; values are read as YAML, never evaluated.
 
     Raises:
         ConfigError: a pair without `=`, or a value that is not YAML.
@@ -35,7 +38,7 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def rate_or_name(text: str) -> float | str:
-    """`"17"` -> 17.0; `"dataset"` and paths stay text."""
+    """`"17"` -> 17.0; `"dataset"` and paths stay strings."""
     try:
         return float(text)
     except ValueError:
@@ -45,23 +48,22 @@ def rate_or_name(text: str) -> float | str:
 def prepare(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
-    from .preparation.account import in_words
+    from .preparation.account import account_text
 
     dataset = egs.prepare(args.video, args.out, size=args.size, features=args.features, encoder=args.encoder,
                           face=args.face, scenes=args.scenes, track=args.track)
     for warning in dataset.report["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
-    if "account" in dataset.report:  # earlier versions kept none
-        print(in_words(dataset.report["account"]))
+    if "account" in dataset.report:  # datasets of earlier versions have none
+        print(account_text(dataset.report["account"]))
     print(dataset)
 
 
 def train(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
-    config = egs.load_config(args.config, **settings(args.set))
-    print(egs.train(egs.load_dataset(args.dataset), config, args.run, until=args.until,
-                    device=args.device))
+    config = egs.load_config(args.config, **parse_settings(args.set))
+    print(egs.train(egs.load_dataset(args.dataset), config, args.run, until=args.until, device=args.device))
 
 
 def render(args: argparse.Namespace) -> None:
@@ -102,10 +104,10 @@ def run(args: argparse.Namespace) -> None:
 
     given = {"features": args.features, "audio_features": args.audio_features}
     given = {name: str(path.resolve()) for name, path in given.items() if path is not None}
-    if args.encoder is not None:  # notebooks work in another folder
+    if args.encoder is not None:  # notebooks run in another folder
         given["encoder"] = str(Path(args.encoder).resolve()) if Path(args.encoder).is_dir() else args.encoder
     run_notebooks(args.video, args.config, audio=args.audio, name=args.name, out=args.out, size=args.size,
-                  overrides=settings(args.set), device=args.device, face=args.face, scenes=args.scenes,
+                  overrides=parse_settings(args.set), device=args.device, face=args.face, scenes=args.scenes,
                   track=args.track, **given)
 
 
@@ -118,31 +120,31 @@ def gallery(args: argparse.Namespace) -> None:
 def setup_gpu(args: argparse.Namespace) -> None:
     from .cuda_setup import setup_gpu
 
-    print(setup_gpu() or "no NVIDIA card with its driver here: training and rendering use the CPU")
+    print(setup_gpu() or "no NVIDIA GPU with a driver: training and rendering use the CPU")
 
 
 def _add_config(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--config", default="production", help="preset or YAML file")
     sub.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
-                     help="settings that replace the file's (last on the line, or before another option)")
+                     help="settings that override the file's (last on the line, or before another option)")
 
 
 def _add_device(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--device", help="cpu or cuda; default: the card where there is one")
+    sub.add_argument("--device", help="cpu or cuda; default: cuda where available")
 
 
 def _add_clip(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--face", default="largest", choices=FACES,
-                     help="whom to take of several people in view (left and right as the viewer sees them)")
+                     help="which of several people in view (left and right as the viewer sees them)")
     sub.add_argument("--scenes", default="longest", choices=SCENES,
-                     help="of a video with cuts: its longest shot with a face, or everything")
-    sub.add_argument("--track", type=int, help="number of the audio track, 1 for the first; default: the one flagged")
+                     help="which part of a video with cuts: the longest shot that shows a face, or all of it")
+    sub.add_argument("--track", type=int, help="number of the audio track, from 1; default: the one flagged as default")
 
 
 def _add_script(sub: argparse.ArgumentParser, out: str) -> None:
-    sub.add_argument("--features", type=Path, help="ready audio features .npy [num_frames, 16, 29] of the audio")
-    sub.add_argument("--poses", default="cycle", help="cycle, static, orbit, the folder of a dataset that lends its "
-                                                      "head motion, or world-to-camera matrices .npy [F, 4, 4]")
+    sub.add_argument("--features", type=Path, help="precomputed audio features .npy [num_frames, 16, 29] of the audio")
+    sub.add_argument("--poses", default="cycle", help="cycle, static, orbit, the folder of a dataset whose head "
+                                                      "motion to use, or world-to-camera matrices .npy [F, 4, 4]")
     sub.add_argument("--blink", type=rate_or_name, default="dataset",
                      help="dataset, blinks per minute, or an .npy [F] of 0 open ... 1 closed")
     _add_part(sub, out)
@@ -156,12 +158,77 @@ def _add_part(sub: argparse.ArgumentParser, out: str) -> None:
 
 
 def _script(args: argparse.Namespace) -> dict[str, Any]:
-    """What `_add_script` and `_add_device` ask for, as arguments of `egs.render` and of the exports."""
+    """Values of the options of `_add_script` and `_add_device`, as arguments of `egs.render` and of the exports."""
     names = ("out", "features", "poses", "blink", "iteration", "start", "duration", "device")
     return {name: getattr(args, name) for name in names}
 
 
+def _add_training_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(prepare, "Turn a video into a dataset folder.", "video", "out")
+    sub.add_argument("--size", type=int, default=512, help="side of the square frames, px")
+    sub.add_argument("--features", type=Path, help="precomputed audio features .npy of the video's own audio")
+    sub.add_argument("--encoder", default=DEFAULT_ENCODER,
+                     help=f"audio feature extractor: {', '.join(BUILT_IN)}, or a CTC model's folder or hub id")
+    _add_clip(sub)
+
+    sub = command(train, "Train a head, or resume the run in the run folder.", "dataset", "run")
+    _add_config(sub)
+    sub.add_argument("--until", choices=["coarse"], help="stop after this stage")
+    _add_device(sub)
+
+
+def _add_head_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(render, "Drive a trained head with audio and write a video.", "run")
+    sub.add_argument("--audio", type=Path, required=True, help="WAV, MP3, FLAC or a video with audio")
+    _add_script(sub, "the MP4 to write; default: in the run folder")
+    sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
+    _add_device(sub)
+
+    sub = command(replay, "Render the frames of the clip that a head was trained on, with their own audio.", "run")
+    sub.add_argument("--split", choices=SPLITS, default="val", help="which frames")
+    sub.add_argument("--compare", action="store_true", help="side by side with the ground truth")
+    _add_part(sub, "the MP4 to write; default: in the run folder")
+    sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
+    _add_device(sub)
+
+    sub = command(export, "Drive a trained head and write images or deformed Gaussians, one file per frame.", "run",
+                  "audio")
+    sub.add_argument("--format", choices=["png", "jpeg", "ply"], default="png", help="file format")
+    _add_script(sub, "the folder to write; default: in the run folder")
+    _add_device(sub)
+
+    sub = command(evaluate, "Score a trained head against its clip.", "run")
+    sub.add_argument("--split", choices=SPLITS, default="val", help="frames to score")
+    _add_device(sub)
+
+    sub = command(trim, "Trim a WAV and its audio features together.", "wav", "features")
+    sub.add_argument("--start", type=float, default=0.0, help="seconds")
+    sub.add_argument("--duration", type=float, required=True, help="seconds")
+    sub.add_argument("--out", type=Path, required=True, help="path of the trimmed files, without extension")
+
+
+def _add_other_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(run, "Run all notebooks headless on a video.", "video")
+    _add_config(sub)
+    sub.add_argument("--audio", type=Path, help="audio that drives the head; default: the clip's own")
+    sub.add_argument("--encoder", help="audio feature extractor, see `egs prepare`")
+    sub.add_argument("--features", type=Path, help="precomputed audio features .npy of the video's own audio")
+    sub.add_argument("--audio-features", type=Path, help="precomputed audio features .npy of --audio")
+    sub.add_argument("--name", help="name of the folders data/NAME and outputs/NAME; default: that of the video")
+    sub.add_argument("--size", type=int, default=512, help="side of the square frames, px")
+    sub.add_argument("--out", type=Path, help="folder of the results; default: outputs/NAME")
+    _add_clip(sub)
+    _add_device(sub)
+
+    sub = command(gallery, "Build a web site from all executed notebooks.")
+    sub.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder with NAME/notebooks for each run")
+    sub.add_argument("--out", type=Path, help="the folder to write; default: OUTPUTS/gallery")
+
+    command(setup_gpu, "Build gsplat's CUDA extension, once, and check it; no CUDA toolkit is needed.")
+
+
 def parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands; each is named after its function here."""
     top = argparse.ArgumentParser(prog="egs", description="Audio-driven 3D Gaussian talking heads.")
     commands = top.add_subparsers(required=True, metavar="command")
 
@@ -173,68 +240,22 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(name, type=Path)
         return sub
 
-    sub = command(prepare, "Make a dataset folder from a video.", "video", "out")
-    sub.add_argument("--size", type=int, default=512, help="side of the square pictures, px")
-    sub.add_argument("--features", type=Path, help="ready audio features .npy of the video's own sound")
-    sub.add_argument("--encoder", default=DEFAULT_ENCODER,
-                     help=f"what hears the sound: {', '.join(BUILT_IN)}, or a CTC model's folder or hub id")
-    _add_clip(sub)
-
-    sub = command(train, "Train a head, or go on with what the run folder holds.", "dataset", "run")
-    _add_config(sub)
-    sub.add_argument("--until", choices=["coarse"], help="stop after this stage")
-    _add_device(sub)
-
-    sub = command(render, "Drive a trained head with audio and write a video.", "run")
-    sub.add_argument("--audio", type=Path, required=True, help="WAV, MP3, FLAC or a video with sound")
-    _add_script(sub, "the MP4 to write; default: in the run folder")
-    sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
-    _add_device(sub)
-
-    sub = command(replay, "Render the frames of the clip that a head was trained on, with their own audio.", "run")
-    sub.add_argument("--split", choices=SPLITS, default="val", help="which frames")
-    sub.add_argument("--compare", action="store_true", help="put the ground truth beside each frame")
-    _add_part(sub, "the MP4 to write; default: in the run folder")
-    sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
-    _add_device(sub)
-
-    sub = command(export, "Drive a trained head and write pictures or deformed Gaussians, frame by frame.", "run",
-                  "audio")
-    sub.add_argument("--format", choices=["png", "jpeg", "ply"], default="png", help="kind of the files")
-    _add_script(sub, "the folder to write; default: in the run folder")
-    _add_device(sub)
-
-    sub = command(evaluate, "Score a trained head against its clip.", "run")
-    sub.add_argument("--split", choices=SPLITS, default="val", help="frames to score")
-    _add_device(sub)
-
-    sub = command(trim, "Cut a WAV and its audio features together.", "wav", "features")
-    sub.add_argument("--start", type=float, default=0.0, help="seconds")
-    sub.add_argument("--duration", type=float, required=True, help="seconds")
-    sub.add_argument("--out", type=Path, required=True, help="path of the cut files, without the ending")
-
-    sub = command(run, "Run all notebooks headless on a video.", "video")
-    _add_config(sub)
-    sub.add_argument("--audio", type=Path, help="sound that drives the head; default: the clip's own")
-    sub.add_argument("--encoder", help="what hears the sound, see `egs prepare`")
-    sub.add_argument("--features", type=Path, help="ready audio features .npy of the video's own sound")
-    sub.add_argument("--audio-features", type=Path, help="ready audio features .npy of --audio")
-    sub.add_argument("--name", help="names data/NAME and outputs/NAME; default: the video's name")
-    sub.add_argument("--size", type=int, default=512, help="side of the square pictures, px")
-    sub.add_argument("--out", type=Path, help="folder of the results; default: outputs/NAME")
-    _add_clip(sub)
-    _add_device(sub)
-
-    sub = command(gallery, "Make a web site of all executed notebooks.")
-    sub.add_argument("--outputs", type=Path, default=Path("outputs"), help="where runs put OUTPUTS/NAME/notebooks")
-    sub.add_argument("--out", type=Path, help="the folder to write; default: OUTPUTS/gallery")
-
-    command(setup_gpu, "Build what drawing on an NVIDIA card needs, once, and check it; no CUDA toolkit is needed.")
+    _add_training_commands(command)
+    _add_head_commands(command)
+    _add_other_commands(command)
     return top
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run one command. An `EgsError` becomes one line on stderr and status 2, Ctrl-C one and 130; others pass."""
+    """Run one command.
+
+    Args:
+        argv: its arguments; by default those of the process.
+
+    Returns:
+        the exit status: 0; 2 after an `EgsError`, 130 after Ctrl-C, each with one line on stderr. Other exceptions
+        propagate.
+    """
     args = parser().parse_args(argv)
     try:
         args.function(args)
@@ -242,6 +263,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"interrupted: {stop or 'the same command starts again, with what is already finished'}", file=sys.stderr)
+        print(f"interrupted: {stop or 'the same command continues from what is finished'}", file=sys.stderr)
         return 130
     return 0

@@ -1,8 +1,8 @@
-"""gsplat's CUDA extension: built once for this environment, checked on the card, loaded without a compiler.
+"""Build gsplat's CUDA extension once for this environment, check it on the GPU, and load it later without a compiler.
 
-gsplat 1.5.3 comes as source and needs nvcc. torch from pip brings CUDA's libraries and headers, but no compiler: where
-no CUDA toolkit is installed, NVIDIA's wheels of the compiler serve for the build and are not kept. What stays is one
-file in the environment. `python -m egstalker_nb.cuda_setup` is what `make setup` runs.
+gsplat 1.5.3 is distributed as source and needs nvcc. torch from pip includes CUDA's libraries and headers, but no
+compiler: if no CUDA toolkit is installed, NVIDIA's compiler wheels are used for the build and not kept. The result is
+one file in the environment. `make setup` runs `python -m egstalker_nb.cuda_setup`.
 """
 from __future__ import annotations
 
@@ -38,20 +38,25 @@ from .core.errors import EgsError, InputError
 from .core.files import exclusive_lock, make_folder, writing_to
 from .core.progress import Progress
 
-# CUDA 12's wheels have no nvcc in them, only ptxas; from 13 on they are the whole compiler, each of torch's own version
+# the wheels of CUDA 12 contain ptxas but no nvcc; from 13 on they are the whole compiler. Version: that of torch
 COMPILER_WHEELS = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-cccl")
 FIRST_CUDA_WITH_NVCC = 13
-HEADERS = ("cuda_runtime.h", "cublas_v2.h", "cusparse.h", "cusolverDn.h")  # what torch's headers include
+HEADERS = ("cuda_runtime.h", "cublas_v2.h", "cusparse.h", "cusolverDn.h")  # included by torch's headers
 DRIVERS = {12: 525, 13: 580}  # first NVIDIA driver (Linux) of each major version of CUDA
-FREE_BYTES = 2 * 2**30        # compiler, its download, and what it writes on the way
+FREE_BYTES = 2 * 2**30        # compiler, its download, and intermediate files
 JOB_BYTES = 2 * 2**30         # memory of one compiler process
-TOLERANCE = 1e-3              # of colours in 0...1, card against CPU: approximate exponentials, another order of sums
-NO_DEVICE, STUB = 100, 34     # what cuInit answers without a card, and a library that only stands in for the driver
+TOLERANCE = 1e-3              # of colours in 0...1, GPU against CPU: approximate exponentials, another order of sums
+NO_DEVICE, STUB = 100, 34     # results of cuInit without a GPU, and from the stub library
 
 
 @dataclass(frozen=True)
 class Card:
-    """An NVIDIA card: its name, and its compute capability, (9, 0) for instance."""
+    """An NVIDIA GPU.
+
+    Attributes:
+        name: as the driver reports it.
+        capability: compute capability, (9, 0) for instance.
+    """
 
     name: str
     capability: Capability
@@ -59,17 +64,22 @@ class Card:
 
 @dataclass(frozen=True)
 class Driver:
-    """NVIDIA's driver: the newest version of CUDA that it knows, (13, 0) for instance, and its visible cards."""
+    """NVIDIA's driver.
+
+    Attributes:
+        cuda: the newest version of CUDA that it supports, (13, 0) for instance.
+        cards: the visible GPUs.
+    """
 
     cuda: tuple[int, int]
     cards: tuple[Card, ...]
 
 
 def find_driver() -> Optional[Driver]:
-    """NVIDIA's driver, asked without torch; None without a driver or a card, also where CUDA_VISIBLE_DEVICES hides it.
+    """Query NVIDIA's driver, without torch; None without a driver or a visible GPU (see CUDA_VISIBLE_DEVICES).
 
     Raises:
-        InputError: there is a driver, but it does not start.
+        InputError: there is a driver, but it cannot be initialised.
     """
     try:
         library = ctypes.CDLL("libcuda.so.1")
@@ -96,13 +106,13 @@ def find_driver() -> Optional[Driver]:
 
 
 def setup_gpu() -> Optional[str]:
-    """Build gsplat's CUDA extension for this machine's cards, and check it by drawing on the card; once.
+    """Build gsplat's CUDA extension for the GPUs of this machine, unless it exists, and check it with a test image.
 
     Returns:
-        A line that says what there is; None without an NVIDIA card.
+        one line on the result; None without an NVIDIA GPU.
 
     Raises:
-        InputError: something is missing; the message says what.
+        InputError: a prerequisite is missing.
     """
     driver = find_driver()
     if driver is None:
@@ -113,27 +123,33 @@ def setup_gpu() -> Optional[str]:
         return ready
     cuda, cards = check_torch(driver)
     capabilities = {card.capability for card in cards}
-    if capabilities <= built_for():  # the others are too old for torch
+    if capabilities <= built_for():  # torch does not support the others
         return ready
     check_tools()
-    began, capabilities = time.perf_counter(), capabilities | built_for()
+    start, capabilities = time.perf_counter(), capabilities | built_for()
     make_folder(FOLDER)
     with writing_to(FOLDER), exclusive_lock(FOLDER, "GPU set-up"), tempfile.TemporaryDirectory(dir=FOLDER) as work:
         toolkit = installed_toolkit(cuda) or _compiler_from_wheels(cuda, Path(work))
         print(f"Building gsplat's CUDA extension for {names} (once; one to several minutes)", flush=True)
         built = _build(toolkit, _architectures(capabilities), Path(work))
-        difference = check_drawing(built)
+        difference = check_rendering(built)
         os.replace(built, extension_file())
         extension_file().with_suffix(".json").write_text(json.dumps(sorted(capabilities)))
-    return (f"{ready}, after {time.perf_counter() - began:.0f} s; a test picture drawn on the card and on the CPU "
-            f"differs by {difference:.0e} at most")
+    return (f"{ready}, after {time.perf_counter() - start:.0f} s; a test image rendered on the GPU and on the "
+            f"CPU differs by {difference:.0e} at most")
 
 
 def check_torch(driver: Driver) -> tuple[tuple[int, int], list[Card]]:
-    """torch's version of CUDA, and the cards that it can use.
+    """torch's version of CUDA, and the GPUs that it supports.
+
+    Args:
+        driver: see `find_driver`.
+
+    Returns:
+        major and minor version of CUDA; the GPUs.
 
     Raises:
-        InputError: torch cannot use the cards.
+        InputError: torch cannot use any of the GPUs.
     """
     try:
         import torch
@@ -152,17 +168,17 @@ def check_torch(driver: Driver) -> tuple[tuple[int, int], list[Card]]:
     if not torch.cuda.is_available():
         raise InputError(f"{name} to be usable by torch", "torch.cuda.is_available() is False",
                          f"Restart the computer if the driver was just updated, {AGAIN}.")
-    least = _supported_by_torch()[0]
-    cards = [card for card in driver.cards if card.capability >= least]
+    lowest = _supported_by_torch()[0]
+    cards = [card for card in driver.cards if card.capability >= lowest]
     if not cards:
-        raise InputError(f"a card of capability {listed({least})} or more, which torch {torch.__version__} supports",
+        raise InputError(f"a GPU of capability {listed({lowest})} or more, which torch {torch.__version__} supports",
                          f"{name} with {listed({driver.cards[0].capability})}",
                          f"Install torch for an older version of CUDA, {AGAIN}.")
     return (major, minor), cards
 
 
 def check_tools() -> None:
-    """Look for a C++ compiler, Python's headers, ninja, and room for the build.
+    """Check for a C++ compiler, Python's headers, ninja, and disk space for the build.
 
     Raises:
         InputError: the first one that is missing.
@@ -175,21 +191,21 @@ def check_tools() -> None:
         raise InputError("Python's headers", f"no {sysconfig.get_path('include')}/Python.h",
                          f"Install them (Debian and Ubuntu: python3.{sys.version_info.minor}-dev, "
                          f"Fedora: python3-devel), {AGAIN}.")
-    if shutil.which("ninja", path=_path()) is None:
+    if shutil.which("ninja", path=_search_path()) is None:
         raise InputError("ninja", "none", f"pip install ninja, {AGAIN}.")
     free = shutil.disk_usage(sys.prefix).free
     if free < FREE_BYTES:
         raise InputError(f"{FREE_BYTES / 2**30:.0f} GiB of free disk in '{sys.prefix}'", f"{free / 2**30:.1f} GiB",
-                         f"Make room, {AGAIN}.")
+                         f"Free some space, {AGAIN}.")
 
 
-def _path() -> str:
-    """PATH with the environment's own programs first, which are not on it where it is not activated."""
+def _search_path() -> str:
+    """PATH with the environment's own programs first: if it is not activated, they are not on PATH."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def _supported_by_torch() -> tuple[Capability, Capability]:
-    """The least and the largest compute capability that torch was built for."""
+    """The lowest and the highest compute capability that torch was built for."""
     import torch
 
     numbers = [re.match(r"sm_(\d+)(\d)[a-z]?$", name) for name in torch.cuda.get_arch_list()]
@@ -198,28 +214,33 @@ def _supported_by_torch() -> tuple[Capability, Capability]:
 
 
 def _architectures(capabilities: set[Capability]) -> str:
-    """As TORCH_CUDA_ARCH_LIST; a card newer than torch's compiler gets the newest that this knows, as PTX."""
+    """As TORCH_CUDA_ARCH_LIST; for a GPU newer than torch's compiler, the newest that it supports, as PTX."""
     newest = _supported_by_torch()[1]
     return ";".join(listed({min(c, newest)}) for c in sorted(capabilities)) + "+PTX"
 
 
 def installed_toolkit(cuda: tuple[int, int]) -> Optional[Path]:
-    """The folder of an installed CUDA toolkit of torch's major version, with the headers that torch needs; or None."""
+    """The folder of an installed CUDA toolkit with the headers that torch needs, or None.
+
+    Args:
+        cuda: torch's version of CUDA; the major version must match.
+    """
     nvcc = shutil.which("nvcc")
-    places = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), nvcc and Path(nvcc).parents[1],
-              nvcc and Path(nvcc).resolve().parents[1], "/usr/local/cuda"]
-    for place in map(Path, filter(None, places)):
-        if all((place / "include" / name).is_file() for name in HEADERS):
+    folders = [Path(path) for path in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")) if path]
+    if nvcc:
+        folders += [Path(nvcc).parents[1], Path(nvcc).resolve().parents[1]]
+    for folder in (*folders, Path("/usr/local/cuda")):
+        if all((folder / "include" / name).is_file() for name in HEADERS):
             with suppress(OSError):
-                text = subprocess.run([place / "bin" / "nvcc", "--version"], capture_output=True, text=True).stdout
+                text = subprocess.run([folder / "bin" / "nvcc", "--version"], capture_output=True, text=True).stdout
                 version = re.search(r"release (\d+)\.", text)
                 if version and int(version[1]) == cuda[0]:
-                    return place
+                    return folder
     return None
 
 
 def _compiler_from_wheels(cuda: tuple[int, int], work: Path) -> Path:
-    """NVIDIA's wheels of the compiler, with torch's own CUDA headers and libraries beside them: a CUDA_HOME."""
+    """A CUDA_HOME made of NVIDIA's compiler wheels and torch's own CUDA headers and libraries."""
     import torch
 
     major, minor = cuda
@@ -229,41 +250,44 @@ def _compiler_from_wheels(cuda: tuple[int, int], work: Path) -> Path:
                          "none, and pip has no nvcc of this version",
                          f"Install the toolkit, or torch for CUDA {FIRST_CUDA_WITH_NVCC}, {AGAIN}.")
     if not all((own / "include" / name).is_file() for name in HEADERS):
-        raise InputError(f"the CUDA toolkit {major} (nvcc), or CUDA's headers as torch from pip brings them",
+        raise InputError(f"the CUDA toolkit {major} (nvcc), or CUDA's headers as installed with torch from pip",
                          f"neither of them ('{own}')", f"Install the toolkit, {AGAIN}.")
-    print(f"Fetching NVIDIA's compiler for CUDA {major}.{minor} (100 MB, not kept)", flush=True)
+    print(f"Downloading NVIDIA's compiler for CUDA {major}.{minor} (100 MB, not kept)", flush=True)
     packages = [f"{name}=={major}.{minor}.*" for name in COMPILER_WHEELS]
     pip = subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps",
          "--no-compile", "--only-binary=:all:", "--target", work / "compiler", *packages],
         env=os.environ | {"PIP_USER": "0", "TMPDIR": str(work)}, capture_output=True, text=True)
     if pip.returncode:
-        raise InputError(f"NVIDIA's compiler from pip ({', '.join(packages)})", f"pip's answer: {_reason(pip.stderr)}",
+        raise InputError(f"NVIDIA's compiler from pip ({', '.join(packages)})", f"pip's output: {_reason(pip.stderr)}",
                          f"Check the network, or install the CUDA toolkit {major}, {AGAIN}.")
     home = work / "compiler" / "nvidia" / f"cu{major}"
     for part in ("include", "lib"):
         shutil.copytree(own / part, home / part, copy_function=_link, dirs_exist_ok=True)
     (home / "lib64").symlink_to("lib")
-    if not (home / "lib" / "libcudart.so").exists():  # wheels carry it under its versioned name only
+    if not (home / "lib" / "libcudart.so").exists():  # in wheels it has its versioned name only
         (home / "lib" / "libcudart.so").symlink_to(next((home / "lib").glob("libcudart.so.*")).name)
     return home
 
 
 def _link(source: str, target: str) -> None:
-    with suppress(FileExistsError):  # what the compiler's wheels bring themselves stays
+    with suppress(FileExistsError):  # files of the compiler wheels take precedence
         os.symlink(source, target)
 
 
 def _build(toolkit: Path, architectures: str, work: Path) -> Path:
-    """Let gsplat compile its extension in `work`, by its own code in another process."""
+    """Compile the extension in `work`, with gsplat's own code in another process; returns the file."""
     folder, log = work / "gsplat_cuda", FOLDER / "build.log"
-    sources = Path(importlib.util.find_spec("gsplat").origin).parent / "cuda"
+    spec = importlib.util.find_spec("gsplat")
+    if spec is None or spec.origin is None:
+        raise InputError("gsplat", "none", f"pip install gsplat==1.5.3, {AGAIN}.")
+    sources = Path(spec.origin).parent / "cuda"
     total = sum(len(list(sources.glob(pattern))) for pattern in ("csrc/*.cu", "csrc/*.cpp", "ext.cpp"))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     jobs = max(1, min(len(os.sched_getaffinity(0)), total, memory // JOB_BYTES))
     env = {"MAX_JOBS": str(jobs), **os.environ, "CUDA_HOME": str(toolkit), "TORCH_EXTENSIONS_DIR": str(work),
            "TORCH_CUDA_ARCH_LIST": architectures, "TMPDIR": str(work), "VERBOSE": "1",
-           "PATH": os.pathsep.join([str(toolkit / "bin"), _path()])}
+           "PATH": os.pathsep.join([str(toolkit / "bin"), _search_path()])}
     with open(log, "w") as output, Progress(total, "compiling gsplat", "file") as bar:
         process = subprocess.Popen([sys.executable, "-c", "import gsplat.cuda._backend"], env=env, cwd=work,
                                    stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
@@ -272,33 +296,36 @@ def _build(toolkit: Path, architectures: str, work: Path) -> Path:
             while process.poll() is None:
                 time.sleep(0.25)
                 bar.update(len(list(folder.glob("*.o"))) - bar.done)
-        except BaseException:  # Ctrl-C: the compilers, too
+        except BaseException:  # Ctrl-C ends the compilers as well
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
     built = folder / "gsplat_cuda.so"
     if process.returncode or not built.is_file():
         raise InputError("gsplat's CUDA extension to compile", _reason(log.read_text(errors="replace")),
-                         f"The compiler's messages: '{log}'. Mend that, {AGAIN}.")
+                         f"The compiler's messages are in '{log}'. Fix the cause, {AGAIN}.")
     log.unlink()
     return built
 
 
 def _reason(text: str) -> str:
-    """The first line of a program's output that tells of an error, else its last line."""
+    """The first line of a program's output that reports an error, else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if re.search(r"\berror\b|unsupported", line, re.IGNORECASE)]
-    return (telling or lines[-1:] or ["no word"])[0].removeprefix("ERROR: ").rstrip(".")[:300]
+    errors = [line for line in lines if re.search(r"\berror\b|unsupported", line, re.IGNORECASE)]
+    return (errors or lines[-1:] or ["no output"])[0].removeprefix("ERROR: ").rstrip(".")[:300]
 
 
-def check_drawing(extension: Optional[Path] = None) -> float:
-    """Draw a few Gaussians on the card and on the CPU; `extension`: a file to load for it.
+def check_rendering(extension: Optional[Path] = None) -> float:
+    """Render a few Gaussians on the GPU and on the CPU, and compare.
+
+    Args:
+        extension: a file to load as gsplat's extension; by default the installed one.
 
     Returns:
-        The largest difference of a colour in 0...1.
+        the largest difference of a colour in 0...1.
 
     Raises:
-        InputError: they differ, or the card cannot draw.
+        InputError: the images differ, or rendering on the GPU fails.
     """
     import torch
 
@@ -311,28 +338,33 @@ def check_drawing(extension: Optional[Path] = None) -> float:
     means, scales = 2 * torch.rand(n, 3, generator=g) - 1, 0.05 + 0.1 * torch.rand(n, 3, generator=g)
     viewmats, Ks = torch.eye(4)[None].clone(), torch.tensor([[[60.0, 0, 32], [0, 60.0, 32], [0, 0, 1]]])
     viewmats[:, 2, 3] = 3.0
-    scene = means, quats, scales, torch.full((n,), 0.7), colors, viewmats, Ks
+    opacities = torch.full((n,), 0.7)
+
+    def render(device: str) -> torch.Tensor:
+        rgb, _, _ = rasterize(means.to(device), quats.to(device), scales.to(device), opacities.to(device),
+                              colors.to(device), viewmats.to(device), Ks.to(device), 64, 64)
+        return rgb.cpu()
+
     try:
-        on_card, _, _ = rasterize(*(x.cuda() for x in scene), 64, 64)
-        on_card = on_card.cpu()
+        on_gpu = render("cuda")
     except RuntimeError as error:
-        raise InputError("the card to draw a few Gaussians", str(error).splitlines()[0],
+        raise InputError("the GPU to render a few Gaussians", str(error).splitlines()[0],
                          f"Update the driver, {AGAIN}, {ON_THE_CPU}.") from error
-    difference = float((on_card - rasterize(*scene, 64, 64)[0]).abs().max())
+    difference = float((on_gpu - render("cpu")).abs().max())
     if not difference < TOLERANCE:
-        raise InputError("the same picture from the card and from the CPU", f"colours that differ by {difference:.2g}",
+        raise InputError("the same image from the GPU and from the CPU", f"colours that differ by {difference:.2g}",
                          f"Update the driver, {AGAIN}, {ON_THE_CPU}.")
     return difference
 
 
 def main() -> int:
-    """What `make setup` runs: a line on a machine with a card; what is missing does not fail the rest."""
+    """The command of `make setup`: prints a line on a machine with an NVIDIA GPU; an error does not fail the set-up."""
     try:
         line = setup_gpu()
         if line:
             print(line)
     except EgsError as error:
-        print(f"warning: the NVIDIA card cannot be used yet: {error}", file=sys.stderr)
+        print(f"warning: the NVIDIA GPU cannot be used yet: {error}", file=sys.stderr)
     return 0
 
 

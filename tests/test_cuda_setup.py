@@ -38,7 +38,7 @@ def card(monkeypatch, tmp_path):
         (tools / tool).chmod(0o755)
     for variable in ("CXX", "CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(cuda_setup, "_path", lambda: str(tools))
+    monkeypatch.setattr(cuda_setup, "_search_path", lambda: str(tools))
     monkeypatch.setenv("PATH", str(tools))
     (tmp_path / "include").mkdir()
     (tmp_path / "include" / "Python.h").touch()
@@ -59,7 +59,7 @@ def builds(card, monkeypatch):
 
     monkeypatch.setattr(cuda_setup, "installed_toolkit", lambda cuda: Path("/toolkit"))
     monkeypatch.setattr(cuda_setup, "_build", build)
-    monkeypatch.setattr(cuda_setup, "check_drawing", lambda extension: 1e-6)
+    monkeypatch.setattr(cuda_setup, "check_rendering", lambda extension: 1e-6)
     return done
 
 
@@ -113,9 +113,9 @@ def test_another_torch_is_built_for_anew(builds, capsys, monkeypatch):
 def test_nothing_is_kept_of_a_build_that_draws_wrongly(builds, capsys, monkeypatch):
     """Protects renders: what was not checked on the card is not used."""
     def wrong(extension):
-        raise InputError("the same picture", "another", "Update the driver.")
+        raise InputError("the same image", "another", "Update the driver.")
 
-    monkeypatch.setattr(cuda_setup, "check_drawing", wrong)
+    monkeypatch.setattr(cuda_setup, "check_rendering", wrong)
     out, err = said(capsys)
     assert len(err) == 1 and "another" in err[0]
     assert not cuda_extension.built_for() and not list(cuda_extension.FOLDER.glob("gsplat*"))
@@ -132,7 +132,7 @@ MISSING = {
     "ninja": (lambda p, m: (p / "bin" / "ninja").unlink(), "none", "pip install ninja"),
     "Python.h": (lambda p, m: (p / "include" / "Python.h").unlink(), "no .*Python.h", "-dev"),
     "disk": (lambda p, m: m.setattr(cuda_setup.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**29)),
-             "0.5 GiB", "Make room"),
+             "0.5 GiB", "Free some space"),
     "nvcc of CUDA 12": (lambda p, m: m.setattr(torch.version, "cuda", "12.8"), "pip has no nvcc", "toolkit 12.8"),
 }
 

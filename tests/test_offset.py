@@ -14,7 +14,7 @@ from egstalker_nb.media.rates import SAMPLES_PER_FRAME
 from egstalker_nb.media.video_reader import read_frames
 from egstalker_nb.media.video_writer import write_video
 from egstalker_nb.preparation import build, offset
-from egstalker_nb.preparation.offset import LEAD, audio_offset, moved_earlier
+from egstalker_nb.preparation.offset import LIP_LEAD, audio_offset, shift_earlier
 from egstalker_nb.preparation.steps import Step, read_npz
 from egstalker_nb.speech import phones
 from egstalker_nb.speech.encoders import DEFAULT_ENCODER, load_encoder
@@ -36,7 +36,7 @@ def wave():
 def lips(wave):
     """Shapes [N, 40] and apertures [N] of a mouth that says it, ahead of the sound as mouths are."""
     rng, frames = np.random.default_rng(0), len(wave) // SAMPLES_PER_FRAME
-    heard = phones.steps(wave)[2 * np.arange(frames) + int(LEAD)]
+    heard = phones.steps(wave)[2 * np.arange(frames) + int(LIP_LEAD)]
     openness = np.square(heard) @ [phones.OPENNESS[name] for name in phones.CLASSES]
     shapes = 0.05 * heard @ rng.normal(size=(29, 40)) + 0.02 * rng.normal(size=(frames, 40))
     return shapes.astype(np.float32), (0.1 * openness + 0.01 * rng.normal(size=frames)).astype(np.float32)
@@ -50,15 +50,15 @@ def resampled(wave, rate):
 
 @pytest.mark.parametrize("late", DELAYS)
 def test_a_known_delay_is_found_and_put_right(wave, lips, late):
-    shifted = moved_earlier(wave, -late)
+    shifted = shift_earlier(wave, -late)
     found, told = audio_offset(shifted, *lips)
     assert found == pytest.approx(late, abs=0.02) and told > 0.5
-    assert audio_offset(moved_earlier(shifted, found), *lips)[0] == pytest.approx(0, abs=0.02)
+    assert audio_offset(shift_earlier(shifted, found), *lips)[0] == pytest.approx(0, abs=0.02)
 
 
 def test_sound_in_time_is_not_moved(wave, lips):
     assert audio_offset(wave, *lips)[0] == 0
-    assert audio_offset(moved_earlier(wave, 0.01), *lips)[0] == 0, "half a step is not worth a change"
+    assert audio_offset(shift_earlier(wave, 0.01), *lips)[0] == 0, "half a step is not worth a change"
 
 
 @pytest.mark.parametrize("frames", [12, 30, 75, 150, 220])
@@ -72,26 +72,26 @@ def test_a_mouth_that_says_something_else_is_left_alone(wave, frames):
 
 
 def test_an_offset_beyond_those_searched_is_left_alone(wave, lips):
-    assert audio_offset(moved_earlier(wave, -0.3), *lips)[0] == 0
+    assert audio_offset(shift_earlier(wave, -0.3), *lips)[0] == 0
 
 
 @pytest.mark.parametrize("early, late", [(0, 0.12), (0.12, 0), (0.16, 0.04), (-0.04, 0.08), (-0.08, 0.04)])
 def test_halves_that_disagree_move_nothing(wave, lips, early, late):
     """A splice, or a whole that agrees best by chance: no single shift is right."""
     middle = len(lips[0]) // 2 * SAMPLES_PER_FRAME
-    spliced = np.concatenate([moved_earlier(wave, -early)[:middle], moved_earlier(wave, -late)[middle:]])
+    spliced = np.concatenate([shift_earlier(wave, -early)[:middle], shift_earlier(wave, -late)[middle:]])
     assert audio_offset(spliced, *lips)[0] == 0
 
 
 def test_a_clip_of_which_only_one_half_speaks_is_left_alone(wave, lips):
     half = len(wave) // 2
-    assert audio_offset(np.concatenate([moved_earlier(wave, -0.12)[:half], 0 * wave[half:]]), *lips)[0] == 0
+    assert audio_offset(np.concatenate([shift_earlier(wave, -0.12)[:half], 0 * wave[half:]]), *lips)[0] == 0
 
 
 @pytest.mark.parametrize("late", [0, 0.12])
 @pytest.mark.parametrize("name, codec, rate", [("a.m4a", "aac", 44_100), ("a.ogg", "libopus", 48_000)])
 def test_another_encoding_of_the_sound_gives_the_same_offset(wave, lips, late, name, codec, rate, tmp_path):
-    given = moved_earlier(wave, -late)
+    given = shift_earlier(wave, -late)
     encoded = load_audio(encode(tmp_path / name, resampled(given, rate), rate, codec, "mono"))
     assert audio_offset(encoded, *lips)[0] == pytest.approx(audio_offset(given, *lips)[0], abs=0.005)
 
@@ -110,12 +110,12 @@ def test_little_to_go_by_moves_nothing(wave, lips, frames):
 
 def test_sound_is_moved_both_ways_and_keeps_its_length():
     sound = np.arange(1, 1001, dtype=np.float32)
-    np.testing.assert_array_equal(moved_earlier(sound, 0), sound)
-    early, late = moved_earlier(sound, 100 / 16_000), moved_earlier(sound, -100 / 16_000)
+    np.testing.assert_array_equal(shift_earlier(sound, 0), sound)
+    early, late = shift_earlier(sound, 100 / 16_000), shift_earlier(sound, -100 / 16_000)
     np.testing.assert_array_equal(early, np.r_[sound[100:], np.zeros(100)])
     np.testing.assert_array_equal(late, np.r_[np.zeros(100), sound[:-100]])
     for seconds in (1, -1, 1000 / 16_000, -1000 / 16_000):
-        gone = moved_earlier(sound, seconds)
+        gone = shift_earlier(sound, seconds)
         assert gone.shape == sound.shape and not gone.any() and gone.dtype == np.float32
 
 
@@ -123,13 +123,13 @@ def test_sound_is_moved_both_ways_and_keeps_its_length():
 
 def write_sound(folder, wave, features, lips):
     clip = build.Clip(folder / "clip.mp4", None, wave, [], features)
-    build._sound(Step(folder, "key"), folder, clip, range(len(lips[0])), *lips)
+    build._audio_step(Step(folder, "key"), folder, clip, range(len(lips[0])), *lips)
 
 
 @pytest.mark.parametrize("late", [0.12, -0.08])
 def test_a_dataset_has_sound_and_features_in_time(wave, lips, late, tmp_path):
     encoder = load_encoder(DEFAULT_ENCODER)
-    write_sound(tmp_path, moved_earlier(wave, -late), encoder, lips)
+    write_sound(tmp_path, shift_earlier(wave, -late), encoder, lips)
     moved = float(read_npz(tmp_path / "sound.npz")["late"])
     assert moved == pytest.approx(late, abs=0.02)
     sound, features = load_audio(tmp_path / "audio.wav"), np.load(tmp_path / "features.npy")
@@ -141,7 +141,7 @@ def test_a_dataset_has_sound_and_features_in_time(wave, lips, late, tmp_path):
 
 def test_features_from_a_file_stay_beside_their_sound(wave, lips, tmp_path):
     """They were computed elsewhere: moving the sound alone would part the two."""
-    late = moved_earlier(wave, -0.12)
+    late = shift_earlier(wave, -0.12)
     given = np.random.default_rng(0).normal(size=(len(lips[0]), 16, 29)).astype(np.float32)
     np.save(tmp_path / "given.npy", given)
     write_sound(tmp_path, late, tmp_path / "given.npy", lips)
@@ -156,7 +156,7 @@ def test_the_report_says_that_the_sound_was_moved(sample_clip, tmp_path, monkeyp
     frames = [image for image, _ in zip(read_frames(sample_clip), range(30))]
     clip = write_video(tmp_path / "clip.mp4", frames, sound[16_000:16_000 + 30 * SAMPLES_PER_FRAME])
     seen = []
-    monkeypatch.setattr(offset, "sound_offset", lambda *given: seen.append(given) or (0.08, 0.5))
+    monkeypatch.setattr(offset, "audio_offset", lambda *given: seen.append(given) or (0.08, 0.5))
     ds = egs.prepare(clip, tmp_path / "ds", size=64)
     assert ds.report["sound"]["moved_s"] == pytest.approx(0.08)
     assert any("80 ms late" in text and "moved" in text for text in ds.report["warnings"])
@@ -164,5 +164,5 @@ def test_the_report_says_that_the_sound_was_moved(sample_clip, tmp_path, monkeyp
     assert len(heard) == 30 * SAMPLES_PER_FRAME
     np.testing.assert_array_equal(mouth, ds.mouth)
     np.testing.assert_array_equal(aperture, ds.aperture)
-    np.testing.assert_allclose(ds.audio(), moved_earlier(before, 0.08)[:30 * SAMPLES_PER_FRAME], atol=1e-4)
+    np.testing.assert_allclose(ds.audio(), shift_earlier(before, 0.08)[:30 * SAMPLES_PER_FRAME], atol=1e-4)
     np.testing.assert_allclose(ds.features, load_encoder(DEFAULT_ENCODER).features(ds.audio()), atol=0.02)

@@ -161,4 +161,4 @@ def test_the_openness_of_a_frame_is_that_around_its_time():
     curve = languages.at_frames(opened, 20)
     assert curve.shape == (20,)
     np.testing.assert_allclose(curve[[8, 10, 12]], [0, 0.5, 1], atol=1e-6)
-    assert languages.heard_openness(np.zeros(16_000, np.float32), 25).shape == (25,)
+    assert languages.predicted_openness(np.zeros(16_000, np.float32), 25).shape == (25,)

@@ -143,7 +143,7 @@ def test_derivatives_of_the_projection_are_right(truth):
     head, rotation, place, _ = truth
     points = head[:5]
     observed = np.zeros((COUNT, 5, 2))
-    _, to_pose, to_point = bundle._linearise(rotation, place, points, observed, FOCAL)
+    _, to_pose, to_point = bundle._linearize(rotation, place, points, observed, FOCAL)
     step = 1e-6
     for k in range(6):
         delta = np.zeros((COUNT, 6))

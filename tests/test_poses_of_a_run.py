@@ -197,8 +197,8 @@ def away(cameras, poses):
 def test_frames_are_drawn_in_the_poses_of_their_head(run, cameras, monkeypatch, tmp_path, name, at):
     """Those of the checkpoint that is drawn: an older one has older poses."""
     monkeypatch.setattr(evaluate, "_tracker", lambda: (None, "no landmarks here"))
-    monkeypatch.setattr(lip_sync, "_tracked", lambda pictures, count: (
-        list(pictures), np.full((count, 478, 3), np.nan, np.float32))[1])
+    monkeypatch.setattr(lip_sync, "tracked_landmarks", lambda images, count: (
+        list(images), np.full((count, 478, 3), np.nan, np.float32))[1])
     poses = {i: run.load_head(i, "cpu").w2c.numpy() for i in (COARSE, LAST)}
     if name == "exercises":  # they compare two checkpoints
         poses[at] = np.concatenate([*poses.values()])

@@ -10,7 +10,7 @@ from egstalker_nb.face import pose_math, tracker
 from egstalker_nb.media.audio import frames_of, load_audio
 from egstalker_nb.media.video_reader import read_frames
 from egstalker_nb.media.video_writer import write_video
-from egstalker_nb.preparation import build, extract, masks, overlay, pipeline, scan, steps, track
+from egstalker_nb.preparation import build, extract, landmark_tracking, masks, overlay, pipeline, scan, steps
 from egstalker_nb.speech.encoders import DEFAULT_ENCODER, Encoder, load_encoder
 
 # ---- the sample, tracked for real
@@ -80,7 +80,7 @@ def test_a_finished_dataset_is_returned_at_once(sample_dataset, sample_clip, mon
         raise AssertionError("a finished dataset was worked on again")
 
     monkeypatch.setattr(pipeline, "build", never)
-    monkeypatch.setattr(pipeline.sound, "load_audio", never)
+    monkeypatch.setattr(pipeline.audio, "load_audio", never)
     again = egs.prepare(sample_clip, sample_dataset.root, size=sample_dataset.size)
     assert again.hash == sample_dataset.hash
 
@@ -88,7 +88,8 @@ def test_a_finished_dataset_is_returned_at_once(sample_dataset, sample_clip, mon
 # ---- resuming
 
 #: the work of the steps before the plate
-DONE_BEFORE = ((scan, "scan_chunk"), (track, "track_chunk"), (build, "_pose"), (extract, "extract_chunk"))
+DONE_BEFORE = ((scan, "scan_chunk"), (landmark_tracking, "track_chunk"), (build, "_pose_step"),
+               (extract, "extract_chunk"))
 
 
 class Interruption(Exception):
@@ -132,11 +133,11 @@ def contents(root):
 @pytest.mark.slow
 @pytest.mark.parametrize("owner, name, calls, most_left", [
     # where it is interrupted, at which call, and how many calls at most are left for the second attempt
-    (scan.FaceFinder, "__call__", 6, 5),
+    (scan.FaceDetector, "__call__", 6, 5),
     (tracker.FaceTracker, "__call__", 40, 35),
     (extract, "write_jpeg", 30, 25),
-    (masks, "split", 30, 25),
-    (build.sound, "save_wav", 1, 1),
+    (masks, "segment", 30, 25),
+    (build.audio, "save_wav", 1, 1),
     (overlay, "write_sheet", 1, 1),
 ])
 def test_interrupted_work_continues_with_the_same_result(short_clip, uninterrupted, small_chunks, tmp_path, monkeypatch,
@@ -168,7 +169,7 @@ def test_steps_before_an_interruption_are_not_done_again(short_clip, uninterrupt
         raise Interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "_plate", interrupt)
+        patch.setattr(build, "_plate_step", interrupt)
         with pytest.raises(Interruption):
             egs.prepare(short_clip, tmp_path / "ds", size=64)
     for owner, name in DONE_BEFORE:
@@ -184,10 +185,10 @@ def test_another_size_on_an_unfinished_folder_keeps_the_tracking_and_redoes_the_
         raise Interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "_plate", interrupt)
+        patch.setattr(build, "_plate_step", interrupt)
         with pytest.raises(Interruption):
             egs.prepare(short_clip, tmp_path / "ds", size=80)
-    monkeypatch.setattr(track, "track", interrupt)
+    monkeypatch.setattr(landmark_tracking, "track_face", interrupt)
     assert contents(egs.prepare(short_clip, tmp_path / "ds", size=64).root) == contents(uninterrupted.root)
 
 
@@ -229,7 +230,7 @@ def test_the_dataset_knows_its_encoder_and_another_one_redoes_only_the_sound(sho
         with pytest.raises(Interruption):
             egs.prepare(short_clip, tmp_path / "ds", size=64, encoder="loudness")
     assert np.load(tmp_path / "ds" / "features.npy")[20, 0, 0] == 1
-    for owner, name in (*DONE_BEFORE, (build, "_plate")):
+    for owner, name in (*DONE_BEFORE, (build, "_plate_step")):
         monkeypatch.setattr(owner, name, interrupt)
     ds = egs.prepare(short_clip, tmp_path / "ds", size=64)
     assert ds.encoder == load_encoder(DEFAULT_ENCODER).spec
@@ -278,7 +279,7 @@ def grey_frames():
 
 def test_a_clip_without_sound_is_refused_with_advice(grey_frames, tmp_path):
     video = write_video(tmp_path / "mute.mp4", grey_frames)
-    with pytest.raises(InputError, match="(?s)without a sound stream.*Record the clip with sound"):
+    with pytest.raises(InputError, match="(?s)without an audio stream.*Record the clip with audio"):
         egs.prepare(video, tmp_path / "ds")
 
 

@@ -18,7 +18,7 @@ from egstalker_nb.core.files import exclusive_lock, make_folder
 from egstalker_nb.media.audio import load_audio
 from egstalker_nb.media.video_reader import VideoInfo, read_frames
 from egstalker_nb.media.video_writer import write_video
-from egstalker_nb.preparation import account, build, extract, parallel, pipeline, scan, source, steps, track
+from egstalker_nb.preparation import account, build, extract, landmark_tracking, parallel, pipeline, scan, source, steps
 from egstalker_nb.speech.encoders import load_encoder
 
 SIDE, BITS, CELL = 64, 10, 6
@@ -76,11 +76,11 @@ def no_nets(monkeypatch, sample_dataset):
         def close(self):
             pass
 
-    def find_person(image):
+    def segment_person(image):
         return np.pad(np.full((128, 128), 255 - number_of(image) % 5, np.uint8), 64)
 
-    for owner, name, fake in ((scan, "face_finder", Finder), (track, "FaceTracker", Tracker),
-                              (extract, "find_person", find_person)):
+    for owner, name, fake in ((scan, "face_detector", Finder), (landmark_tracking, "FaceTracker", Tracker),
+                              (extract, "segment_person", segment_person)):
         monkeypatch.setattr(owner, name, fake)
 
 
@@ -114,7 +114,7 @@ def check_whole(ds, count):
 @pytest.mark.parametrize("count", [1, 249, 250, 251, 499, 500, 501, 750])
 def test_no_frame_is_lost_at_any_length(video_of, no_nets, monkeypatch, tmp_path, count):
     """Clips of exactly 10 s were refused, and every multiple of it lost its last 10 s."""
-    monkeypatch.setattr(parallel, "MIN_FRAMES", 10**9)
+    monkeypatch.setattr(parallel, "MIN_FRAMES_FOR_POOL", 10**9)
     check_whole(prepared(video_of(count), tmp_path / "ds"), count)
 
 
@@ -151,7 +151,7 @@ def test_work_that_was_killed_at_any_edge_of_a_chunk_continues_with_the_same_res
         if not after:
             real(path, **arrays)
 
-    for module in (scan, track, extract, build):
+    for module in (scan, landmark_tracking, extract, build):
         monkeypatch.setattr(module, "write_npz", write_and_die)
     kills = 0
     while True:
@@ -225,11 +225,11 @@ def test_an_error_in_a_process_arrives_as_it_was_raised(monkeypatch):
     from egstalker_nb.core.progress import Progress
 
     monkeypatch.setattr(parallel, "processes_for", lambda frames: 2)
-    with parallel.Crew(1000) as crew, Progress(4, "test") as bar:
-        assert crew.run(failing, [(0,), (2,), (3,)], bar) == [0, 2, 3]
+    with parallel.WorkerPool(1000) as pool, Progress(4, "test") as bar:
+        assert pool.run(failing, [(0,), (2,), (3,)], bar) == [0, 2, 3]
         assert bar.done == 3
         with pytest.raises(InputError, match="expected a number; found one. Choose another.") as caught:
-            crew.run(failing, [(0,), (1,), (2,)], bar)
+            pool.run(failing, [(0,), (1,), (2,)], bar)
         assert caught.value.fix == "Choose another."
 
 
@@ -273,7 +273,7 @@ def test_long_clips_do_not_pile_up_frames(no_nets, monkeypatch, tmp_path):
 
 # ---- errors
 
-@pytest.mark.parametrize("where", ["_pose", "_frames", "_plate", "_sound"])
+@pytest.mark.parametrize("where", ["_pose_step", "_frames_step", "_plate_step", "_audio_step"])
 def test_work_that_ended_through_no_fault_of_the_clip_goes_on_and_an_unusable_clip_leaves_nothing(
         video_of, no_nets, monkeypatch, tmp_path, where):
     real = getattr(build, where)
@@ -347,8 +347,8 @@ def test_a_file_that_was_cut_off_is_used_as_far_as_it_goes_and_the_account_says_
     assert any("cut off" in warning for warning in ds.report["warnings"])
 
 
-def test_the_account_in_words():
-    text = account.in_words({"video_frames": 300, "video_fps": 29.97, "frames": 250, "kept": 200,
+def test_the_account_as_text():
+    text = account.account_text({"video_frames": 300, "video_fps": 29.97, "frames": 250, "kept": 200,
                              "missing": {"could not be decoded": 0, "in another shot": 50}})
     assert text == "200 of 250 frames kept (300 in the file at 29.97 fps); 50 in another shot"
 

@@ -7,8 +7,8 @@ import pytest
 
 from egstalker_nb.face import landmarks, pose_math
 from egstalker_nb.preparation import crop, masks, people, plate, quality, scan, shots
+from egstalker_nb.preparation.landmark_tracking import tracking_inputs
 from egstalker_nb.preparation.steps import Workspace
-from egstalker_nb.preparation.track import looked_at
 
 
 def drawn_face(size=256, centre=(128, 120), height=110, mouth=0.0):
@@ -109,7 +109,7 @@ def portrait():
 def portrait_mask(portrait):
     image, person, points, _ = portrait
     points = points[:, :2].astype(float)
-    return masks.split(image, person, points, masks.Colours([masks.surely(image, person, points)]))
+    return masks.segment(image, person, points, masks.ColourModel([masks.confident_regions(image, person, points)]))
 
 
 def test_masks_sum_to_255_and_are_soft(portrait_mask):
@@ -140,14 +140,15 @@ def test_a_face_outside_the_square_is_no_error(portrait):
     image, person, points, _ = portrait
     person = person.copy()
     person[:20, :20] = 1
-    assert masks.refine_person(image, person, masks.fill(points[landmarks.OVAL, :2] + 900, 256)).shape == (256, 256)
+    face = masks.fill_polygon(points[landmarks.OVAL, :2] + 900, 256)
+    assert masks.refine_person(image, person, face).shape == (256, 256)
 
 
 def test_a_second_person_is_background(portrait):
     image, person, points, _ = portrait
     person = person.copy()
     person[20:60, 220:250] = 1
-    filled = masks.refine_person(image, person, masks.fill(points[landmarks.OVAL, :2], 256))
+    filled = masks.refine_person(image, person, masks.fill_polygon(points[landmarks.OVAL, :2], 256))
     assert filled[40, 235] < 0.1 and filled[110, 128] > 0.95
 
 
@@ -197,11 +198,11 @@ def square(x, side=100, y=60):
 
 def test_the_large_face_is_followed_and_the_other_counted():
     clip = np.stack([boxes_of(square(300, 40), square(50 + i, 120)) for i in range(10)])
-    main = people.choose(people.find_people(clip), "largest")
+    main = people.choose_person(people.find_people(clip), "largest")
     np.testing.assert_allclose(main[:, 0], 50 + np.arange(10))
-    assert (people.count_others(clip, main) == 1).all()
+    assert (people.count_other_faces(clip, main) == 1).all()
     [alone] = people.find_people(clip[:, 1:2])
-    assert (people.count_others(clip[:, 1:2], alone) == 0).all() and not np.isnan(alone).any()
+    assert (people.count_other_faces(clip[:, 1:2], alone) == 0).all() and not np.isnan(alone).any()
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -211,24 +212,24 @@ def test_left_and_right_are_as_the_viewer_sees_them(order):
                      for i in range(20)])
     found = people.find_people(clip)
     assert len(found) == 3
-    assert people.choose(found, "left")[0, 0] == 200 and people.choose(found, "right")[0, 0] == 420
-    assert people.choose(found, "largest")[0, 0] == 420
+    assert people.choose_person(found, "left")[0, 0] == 200 and people.choose_person(found, "right")[0, 0] == 420
+    assert people.choose_person(found, "largest")[0, 0] == 420
 
 
 def test_others_are_counted_also_where_the_chosen_one_is_away():
     """Else the tracker would take another person for the one that is out of view."""
     clip = np.stack([boxes_of(square(100), square(400))] * 10 + [boxes_of(square(400))] * 10)
-    left = people.choose(people.find_people(clip), "left")
-    assert (people.count_others(clip, left) == 1).all()
+    left = people.choose_person(people.find_people(clip), "left")
+    assert (people.count_other_faces(clip, left) == 1).all()
     seen = scan.Scan(clip, np.arange(100) // 5, thumbs(*[9] * 100), 640, 480)
-    boxes, region, faces = looked_at(seen, left, people.count_others(clip, left), range(60, 100))
+    boxes, region, faces = tracking_inputs(seen, left, people.count_other_faces(clip, left), range(60, 100))
     assert faces == 2 and (boxes[:, 0] == 100).all(), "it is looked for where it was last"
 
 
 def test_the_largest_is_who_is_large_for_long_also_with_gaps():
     clip = [boxes_of(square(400, 90)) if 60 <= m < 130 else boxes_of(square(100, 110)) if m % 40 < 25 else boxes_of()
             for m in range(300)]
-    largest = people.choose(people.find_people(np.stack(clip)), "largest")
+    largest = people.choose_person(people.find_people(np.stack(clip)), "largest")
     assert np.nanmedian(largest[:, 0]) == 100
 
 
@@ -238,7 +239,7 @@ def test_who_was_away_is_recognised_and_never_replaced_by_another():
     clip += [boxes_of(square(400), square(110)) for _ in range(15)]
     found = people.find_people(np.stack(clip))
     assert len(found) == 2
-    left = people.choose(found, "left")
+    left = people.choose_person(found, "left")
     assert np.isnan(left[15:45, 0]).all() and (left[:15, 0] == 100).all() and (left[45:, 0] == 110).all()
 
 
@@ -283,9 +284,9 @@ def test_a_part_of_a_scan_takes_faces_from_its_own_frames(first, last):
     boxes = np.stack([boxes_of(square(10 * m)) for m in range(10)])
     whole = scan.Scan(boxes, np.arange(50) // 5, thumbs(*range(50)), 640, 480)
     part = whole.part(first, last)
-    assert part.num_frames == len(part.at) == last - first and (part.thumbs[:, 0, 0, 0] == range(first, last)).all()
+    assert part.num_frames == len(part.rows) == last - first and (part.thumbs[:, 0, 0, 0] == range(first, last)).all()
     own = [m for m in range(10) if first <= 5 * m < last]
-    shown = {int(x) // 10 for x in part.boxes[part.at, 0, 0]}
+    shown = {int(x) // 10 for x in part.boxes[part.rows, 0, 0]}
     assert shown == set(own) if own else len(shown) == 1
 
 
@@ -298,13 +299,13 @@ def test_angles_have_the_stated_signs():
     np.testing.assert_allclose(pose_math.euler(w2c), np.diag([0.0] + [np.degrees(0.2)] * 3)[:, 1:], atol=1e-6)
 
 
-def test_loudness_tells_speech_from_silence():
+def test_audio_levels_tell_speech_from_silence():
     rng = np.random.default_rng(0)
     speech = rng.normal(0, 0.1, 32000).astype(np.float32)
     speech[16000:] *= 1e-4
-    found = quality.loudness(speech)
+    found = quality.audio_levels(speech)
     assert found["level_dbfs"] == pytest.approx(-20, abs=1) and found["silence_share"] == pytest.approx(0.5, abs=0.02)
-    assert quality.loudness(np.zeros(16000, np.float32))["silence_share"] == 1
+    assert quality.audio_levels(np.zeros(16000, np.float32))["silence_share"] == 1
 
 
 # ---- warnings

@@ -68,13 +68,13 @@ def test_nothing_heard_is_silent():
     assert silent.all() and not speaking.any()
 
 
-def test_openness_compares_silence_with_speech():
+def test_opening_in_silence_is_relative_to_speech():
     silent, speaking = np.arange(10) < 4, np.arange(10) >= 6
     opening = np.where(silent, 0.01, np.where(speaking, 0.1, 9.0))
     opening[[0, 9]] = np.nan
-    assert lip_sync.openness(opening, silent, speaking) == pytest.approx(0.1)
-    assert lip_sync.openness(opening, np.zeros(10, bool), speaking) is None
-    assert lip_sync.openness(0 * opening, silent, speaking) is None, "a mouth that never opens is not quiet, but dead"
+    assert lip_sync.opening_in_silence(opening, silent, speaking) == pytest.approx(0.1)
+    assert lip_sync.opening_in_silence(opening, np.zeros(10, bool), speaking) is None
+    assert lip_sync.opening_in_silence(0 * opening, silent, speaking) is None, "a mouth that never opens"
 
 
 # ---- the score of made-up mouths ----
@@ -83,9 +83,9 @@ def test_openness_compares_silence_with_speech():
 def tracked(monkeypatch, tiny_dataset):
     """Hand the score the landmarks that a render would have; the clip's own frames keep theirs."""
     def give(landmarks):
-        monkeypatch.setattr(lip_sync, "_pictures", lambda renderer, script, name: "render")
-        monkeypatch.setattr(lip_sync, "_tracked", lambda pictures, count:
-                            landmarks[:count] if pictures == "render" else tiny_dataset.landmarks[:count])
+        monkeypatch.setattr(lip_sync, "rendered_frames", lambda renderer, script, name: "render")
+        monkeypatch.setattr(lip_sync, "tracked_landmarks", lambda images, count:
+                            landmarks[:count] if images == "render" else tiny_dataset.landmarks[:count])
     return give
 
 
@@ -144,16 +144,15 @@ def test_jitter_is_the_ratio_of_trembling(tiny_dataset, monkeypatch):
     def trembling(size):
         return path + size * rng.normal(size=(count, 478, 3))
     source = np.append(np.arange(count - 20), np.arange(20))
-    script = type("Script", (), {"source": source, "__len__": lambda self: count})()
-    monkeypatch.setattr(lip_sync, "_tracked", lambda pictures, n: trembling(0.5))
+    monkeypatch.setattr(lip_sync, "tracked_landmarks", lambda images, n: trembling(0.5))
     render = trembling(1.0)
-    assert lip_sync._jitter(tiny_dataset, script, render) == pytest.approx(2, rel=0.03)
+    assert lip_sync._jitter(tiny_dataset, source, render) == pytest.approx(2, rel=0.03)
     blurred = trembling(0.5)
     blurred[50] += 90 * rng.normal(size=(478, 3))  # in which the head on the render was not found
-    monkeypatch.setattr(lip_sync, "_tracked", lambda pictures, n: blurred)
+    monkeypatch.setattr(lip_sync, "tracked_landmarks", lambda images, n: blurred)
     render[50] = np.nan
     render[:, 13] += 40 * rng.normal(size=(count, 3))  # the mouth may move as it likes
-    assert lip_sync._jitter(tiny_dataset, script, render) == pytest.approx(2, rel=0.03)
+    assert lip_sync._jitter(tiny_dataset, source, render) == pytest.approx(2, rel=0.03)
 
 
 @pytest.mark.parametrize("wrong", [dict(other="data/clip"), dict(pause=-1.0), dict(pause=float("nan"))])
@@ -191,7 +190,7 @@ def test_every_ordered_pair_has_a_row_and_each_voice_its_mean(monkeypatch):
 def test_a_score_shows_itself(tmp_path):
     score = made_up("head", "voice", silent=np.arange(30) < 9)
     for text in (str(score), repr(score), score._repr_html_()):
-        assert all(name in text for name in lip_sync.ABOUT) and "driven by voice" in text
+        assert all(name in text for name in lip_sync.SCORE_MEANINGS) and "driven by voice" in text
     assert score.as_dict()["silent"] == list(range(9)) and "wave" not in score.as_dict()
     figure = plots.finish(audio_figures.curves(score), tmp_path, "curves")
     assert len(figure.axes) == 2 and "r = 0.50" in figure.axes[1].get_title()

@@ -33,7 +33,7 @@ def folder(sample_clip, tmp_path):
 
 @pytest.fixture(scope="module")
 def silent(tmp_path_factory):
-    """A video without a sound stream."""
+    """A video without an audio stream."""
     path = tmp_path_factory.mktemp("silent") / "silent.mp4"
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=25)
@@ -90,7 +90,7 @@ def test_a_bad_choice_is_refused_and_the_old_one_stays(sample_clip, silent, fold
     assert picker.widget is not None
     picker.menu.value = str(folder / "silent.mp4")
     assert picker.video == picker.menu.value == str(sample_clip) and "a video with sound" in picker.note.value
-    with pytest.raises(InputError, match="without a sound stream"):
+    with pytest.raises(InputError, match="without an audio stream"):
         widgets.VideoPicker(silent, [folder])
 
 

@@ -1,4 +1,8 @@
-"""Scores of a trained head: image quality, landmark distance, lip sync.
+"""Scores of a trained head, as numbers and tables; figures of them are in the notebook room.
+
+- `evaluate`: `egs.evaluate`: image quality, landmark distance and mouth opening against the clip, saved
+  in the run folder.
+- `lip_sync`: `egs.sync_score`: how well the mouth follows audio, that of the clip or of another speaker.
 
 May import: core, media, face, speech, metrics, data, model, training (the run folder), rendering.
 """

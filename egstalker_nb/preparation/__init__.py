@@ -1,15 +1,21 @@
-"""From a talking-head video to a dataset folder (see `prepare`)."""
-from __future__ import annotations
+"""From a talking-head video to a dataset folder. `egs.prepare` is `pipeline.prepare`.
 
-from typing import Any
+- `pipeline`: `prepare`: its arguments, and the state of the folder that it writes to.
+- `build`: the steps in order, from the video to `dataset.json`.
+- `steps`: steps that run once, keep their partial results and continue after an interruption.
+- `parallel`: chunks of frames in worker processes.
+- `scan`: first pass over the video: face detections, thumbnails, damage.
+- `shots`: cuts, and the shot that becomes the dataset.
+- `people`, `speaking`: the persons in view, the one to use, and which of them speaks.
+- `source`: the frames of that shot.
+- `landmark_tracking`: second pass: 478 landmarks in every frame.
+- `crop`: the square around the head.
+- `pose`, `bundle`: head shape and camera poses, by bundle adjustment.
+- `extract`, `masks`: third pass: cropped frames, with masks of head, torso and background.
+- `plate`: the clean background.
+- `offset`: the offset between audio and lips.
+- `quality`, `account`, `overlay`: the report: measurements and warnings, frame accounting, images.
 
-__all__ = ["prepare"]
-
-
-def __getattr__(name: str) -> Any:
-    # on first use: the processes that work on chunks need neither torch nor what else `prepare` brings
-    if name != "prepare":
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from .pipeline import prepare
-
-    return prepare
+May import: core, media, face, speech, metrics, data. Nothing is imported here, since worker processes import some of
+these modules and need no torch.
+"""

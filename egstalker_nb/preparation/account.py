@@ -1,4 +1,4 @@
-"""What became of every frame of the video. An account that does not add up is an error."""
+"""Frame accounting: which frames of the video were kept, and why each of the others is missing."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,31 +8,40 @@ from ..core.errors import DatasetError, InputError
 from ..media.video_reader import VideoInfo
 from .scan import Scan
 
-#: frames (1 s) by which a file may fall short of its packets without a word from the decoder: pictures before the
-#: first key frame, or a last one that was cut
-SHORTFALL = 25
+#: frames (1 s) that a file may lack against its packets without a warning from the decoder: frames before the first
+#: key frame, or a truncated last one
+MAX_SHORTFALL = 25
 
 
 def check_read(video: Path, expected: int, scanned: Scan) -> None:
-    """Refuse a video of which much less was read than its packets promise, with no damage to explain it.
-
-    Raises:
-        InputError: as above.
-    """
-    if expected - scanned.num_frames > SHORTFALL and not scanned.notes:
-        raise InputError(f"{expected} frames at 25 fps, as the packets of {video} say", f"{scanned.num_frames} that "
-                         "can be decoded, and no damage", "Convert the file to MP4 (H.264) and prepare that.")
-
-
-def open_account(info: VideoInfo, scanned: Scan, shots: list[range], used: range) -> dict[str, Any]:
-    """The account: frames of the video, frames kept, and why each missing one is missing. JSON-able.
+    """Refuse a video with far fewer decodable frames than packets, if the decoder reported no damage.
 
     Args:
-        info: of the video. scanned: the whole video. shots: see `find_shots`. used: frames that became the dataset.
+        video: the file.
+        expected: number of frames by its packets, at 25 fps.
+        scanned: the first pass over the whole video.
+
+    Raises:
+        InputError: more than `MAX_SHORTFALL` frames are missing.
+    """
+    if expected - scanned.num_frames > MAX_SHORTFALL and not scanned.notes:
+        raise InputError(f"{expected} frames at 25 fps, according to the packets of {video}",
+                         f"{scanned.num_frames} that can be decoded, and no damage",
+                         "Convert the file to MP4 (H.264) and prepare that.")
+
+
+def make_account(info: VideoInfo, scanned: Scan, shots: list[range], used: range) -> dict[str, Any]:
+    """Count the frames of the video, those kept, and those missing by reason.
+
+    Args:
+        info: of the video.
+        scanned: the first pass over the whole video.
+        shots: see `find_shots`.
+        used: the frames that became the dataset.
 
     Returns:
-        video_frames and video_fps: as stored; frames: on the 25 fps timeline; kept; missing: reason -> frames;
-        used: first and last + 1 of the timeline; other_shots: the same of those left out.
+        JSON-able: video_frames and video_fps, as stored; frames, on the 25 fps timeline; kept; missing, reason ->
+        frames; used, first and last + 1 on the timeline; other_shots, the same for the shots left out.
     """
     frames = max(info.frames_at(), scanned.num_frames)
     return {"video_frames": info.num_frames, "video_fps": round(info.fps, 3), "frames": frames, "kept": len(used),
@@ -43,9 +52,11 @@ def open_account(info: VideoInfo, scanned: Scan, shots: list[range], used: range
 
 
 def check_account(account: dict[str, Any], root: Path, arrays: dict[str, float]) -> None:
-    """Compare the account with what lies in the dataset folder.
+    """Compare the account with the contents of the dataset folder.
 
     Args:
+        account: see `make_account`.
+        root: the dataset folder.
         arrays: name -> number of frames that it covers.
 
     Raises:
@@ -64,7 +75,7 @@ def check_account(account: dict[str, Any], root: Path, arrays: dict[str, float])
                            "Delete the folder and prepare the clip again.")
 
 
-def in_words(account: dict[str, Any]) -> str:
+def account_text(account: dict[str, Any]) -> str:
     """The account as one sentence."""
     missing = "; ".join(f"{count} {reason}" for reason, count in account["missing"].items() if count)
     resampled = (f" ({account['video_frames']} in the file at {account['video_fps']:g} fps)"

@@ -1,4 +1,4 @@
-"""Pictures of the report: a sheet of overlaid frames, and the plate with the clip's curves."""
+"""Images of the report: a sheet of annotated frames, and the background with curves over time."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,25 +11,33 @@ from ..face import pose_math
 from ..face.landmarks import JAW, LIPS, OVAL, RIGID
 from ..media.image_io import read_rgb, write_jpeg
 
-TINTS = np.float32([[255, 90, 60], [60, 120, 255], [40, 200, 90]])
-#: drawn at twice this picture's size at most, so that thin marks stay visible
-TILE = 512
-#: what the sheet shows: all that can be drawn but letters at the axes, and the landmarks that outline a face
-LAYERS = ("masks", "landmarks", "rigid", "axes")
+#: RGB of head, torso and background
+TINTS = np.array([[255, 90, 60], [60, 120, 255], [40, 200, 90]], np.float32)
+#: side of a frame on the sheet, px
+TILE_SIDE = 512
+#: layers on the sheet, and the landmarks that outline a face
+SHEET_LAYERS = ("masks", "landmarks", "rigid", "axes")
 OUTLINE = np.concatenate([OVAL, JAW, LIPS])
 
 
 def draw_frame(image: np.ndarray, mask: np.ndarray, landmarks: np.ndarray, w2c: np.ndarray, focal: float,
-               mean_face: np.ndarray, rects: dict[str, np.ndarray], label: str, layers: Collection[str] = LAYERS,
-               window: Optional[tuple[int, int, int]] = None, points: Sequence[int] = OUTLINE,
-               side: int = TILE) -> np.ndarray:
+               mean_face: np.ndarray, rects: dict[str, np.ndarray], caption: str,
+               layers: Collection[str] = SHEET_LAYERS, window: Optional[tuple[int, int, int]] = None,
+               points: Sequence[int] | np.ndarray = OUTLINE,
+               side: int = TILE_SIDE) -> np.ndarray:
     """One frame with mask colours, landmarks, the projected rigid shape, the head's axes and the rectangles.
 
     Args:
-        image, mask: [S, S, 3] uint8. landmarks: [478, 3] px. w2c: [4, 4]. focal: px. mean_face: [478, 3].
-        rects: colourless boxes (x0, y0, x1, y1). label: text.
+        image, mask: [S, S, 3] uint8.
+        landmarks: [478, 3] px.
+        w2c: [4, 4] world-to-camera.
+        focal: px.
+        mean_face: [478, 3], head frame.
+        rects: boxes (x0, y0, x1, y1) px, drawn white.
+        caption: text in the upper left corner.
         layers: what to draw, of `masks`, `landmarks`, `rigid`, `axes` and `letters` (at the ends of the axes).
-        window: the square x0, y0, edge (px) to show enlarged; None: all of it. points: which landmarks.
+        window: the square x0, y0, edge (px) to show enlarged; None: the whole frame.
+        points: which landmarks.
         side: of the result, px.
 
     Returns:
@@ -38,7 +46,7 @@ def draw_frame(image: np.ndarray, mask: np.ndarray, landmarks: np.ndarray, w2c: 
     x0, y0, edge = window or (0, 0, image.shape[0])
     zoom, corner, middle = side / edge, np.array([x0, y0]), image.shape[0] / 2
     radius = 1 if edge > image.shape[0] / 2 else 3
-    mixed, mask = (picture[y0:y0 + edge, x0:x0 + edge] for picture in (image, mask))
+    mixed, mask = (x[y0:y0 + edge, x0:x0 + edge] for x in (image, mask))
     if "masks" in layers:
         mixed = (0.65 * mixed + 0.35 * ((mask.astype(np.float32) / 255) @ TINTS)).astype(np.uint8)
     mixed = cv2.resize(mixed, (side, side), interpolation=cv2.INTER_CUBIC)
@@ -60,17 +68,17 @@ def draw_frame(image: np.ndarray, mask: np.ndarray, landmarks: np.ndarray, w2c: 
     if "letters" in layers:
         for end, letter in zip(ends[1:], "xyz"):
             _write(mixed, letter, (end[0] + 4, end[1] + 4))
-    _write(mixed, label, (8, 20))
+    _write(mixed, caption, (8, 20))
     return mixed
 
 
-def _write(image: np.ndarray, text: str, place: tuple[float, float]) -> None:
-    """White letters with a dark border, readable on any picture."""
+def _write(image: np.ndarray, text: str, position: tuple[float, float]) -> None:
+    """White letters with a dark border, readable on any image."""
     for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(image, text, _px(place), cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, width, cv2.LINE_AA)
+        cv2.putText(image, text, _px(position), cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, width, cv2.LINE_AA)
 
 
-def _px(point: np.ndarray) -> tuple[int, int]:
+def _px(point: Sequence[float] | np.ndarray) -> tuple[int, int]:
     return int(round(float(point[0]))), int(round(float(point[1])))
 
 
@@ -84,18 +92,21 @@ def write_sheet(root: Path, tracking: dict[str, np.ndarray], focal: float) -> No
     tiles = []
     for i in np.linspace(0, n - 1, 8).round().astype(int):
         rects = {"lips": tracking["lip_rect"][i], "eyes": tracking["eye_rect"][i]}
-        label = f"frame {i}  {tracking['reprojection'][i]:.2f} px" + ("" if tracking["found"][i] else "  no face")
+        caption = f"frame {i}  {tracking['reprojection'][i]:.2f} px" + ("" if tracking["found"][i] else "  no face")
         tiles.append(draw_frame(read_rgb(root / "frames" / f"{i:06d}.jpg"), read_rgb(root / "masks" / f"{i:06d}.png"),
                                 tracking["landmarks"][i], tracking["w2c"][i], focal, tracking["mean_face"], rects,
-                                label))
+                                caption))
     write_jpeg(root / "report" / "overlays.jpg", np.vstack([np.hstack(tiles[:4]), np.hstack(tiles[4:])]))
 
 
 def write_curves(root: Path, tracking: dict[str, np.ndarray], angles: np.ndarray, wave: np.ndarray) -> None:
-    """`report/curves.jpg`: the clean plate, and head angles, mouth, eyes, reprojection and loudness over time.
+    """`report/curves.jpg`: the background, and head angles, mouth, eyes, reprojection and audio level over time.
 
     Args:
-        root: dataset folder. tracking: arrays of `tracking.npz`. angles: [N, 3] degrees. wave: 16 kHz mono.
+        root: dataset folder.
+        tracking: arrays of `tracking.npz`.
+        angles: [N, 3] degrees.
+        wave: 16 kHz mono.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -106,21 +117,21 @@ def write_curves(root: Path, tracking: dict[str, np.ndarray], angles: np.ndarray
     figure = Figure(figsize=(14, 8), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     grid = figure.add_gridspec(4, 2, width_ratios=[1, 1.4])
-    picture = figure.add_subplot(grid[:, 0])
-    picture.imshow(read_rgb(root / "background.png"))
-    picture.set_title("clean background")
-    picture.axis("off")
+    background = figure.add_subplot(grid[:, 0])
+    background.imshow(read_rgb(root / "background.png"))
+    background.set_title("clean background")
+    background.axis("off")
     rows = [("head angle (degrees)", [("yaw", angles[:, 0]), ("pitch", angles[:, 1]), ("roll", angles[:, 2])]),
             ("share", [("blink", tracking["blink"])]),
             ("share of face height", [("mouth aperture", tracking["aperture"]),
-                                      ("sound level (scaled)", level / max(level.max(), 1e-6)
+                                      ("audio level (scaled)", level / max(level.max(), 1e-6)
                                        * max(float(tracking["aperture"].max()), 1e-6))]),
             ("error (px)", [("reprojection", tracking["reprojection"])])]
-    for k, (label, curves) in enumerate(rows):
+    for k, (quantity, curves) in enumerate(rows):
         axes = figure.add_subplot(grid[k, 1])
         for name, values in curves:
             axes.plot(time, values, label=name, linewidth=1)
-        axes.set_ylabel(label)
+        axes.set_ylabel(quantity)
         axes.legend(loc="upper right", fontsize=8)
     axes.set_xlabel("time (s)")
     canvas.draw()

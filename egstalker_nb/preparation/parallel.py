@@ -1,4 +1,4 @@
-"""Chunks of a clip worked on side by side, in processes of their own where there is enough to do."""
+"""Chunks of a clip in parallel: in worker processes if the clip is long enough."""
 from __future__ import annotations
 
 import os
@@ -13,67 +13,70 @@ from typing import Any, Callable, Optional, Sequence
 from ..core.errors import UnfinishedError
 from ..core.progress import Progress
 
-#: each process takes 0.3 to 0.4 GB
+#: each process uses 0.3 to 0.4 GB
 MAX_PROCESSES = 4
-#: frames below which starting processes costs more than they save
-MIN_FRAMES = 500
-#: of the processes: fewer pools of memory for their threads, 40 MB less each
+#: frames from which worker processes save more time than they take to start
+MIN_FRAMES_FOR_POOL = 500
+#: of the workers: fewer malloc arenas for their threads, 40 MB less each
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
 _POLL_SECONDS = 0.1
 
-#: in a worker process: the queue that counts finished frames, and the event that asks it to stop
+#: in a worker process: the queue that counts finished frames, and the event that stops it
 _done: Any = None
 _stopping: Any = None
 
 
 def processes_for(num_frames: int) -> int:
-    """How many processes work on a clip; 1 stands for this one."""
-    if num_frames < MIN_FRAMES:
+    """Number of processes for a clip; 1: this process only."""
+    if num_frames < MIN_FRAMES_FOR_POOL:
         return 1
     from loky import cpu_count
 
     return min(cpu_count(), MAX_PROCESSES)
 
 
-class Crew:
+class WorkerPool:
     """Runs a function on many chunks of a clip. Use it in a `with` block: its processes end with the block.
 
-    The processes are loky's: unlike those of the standard library they do not run the user's script again, so that
-    `egs.prepare` works at the top level of a script. They end at once when this program is killed.
+    The processes are loky's: unlike those of the standard library they do not execute the user's script again, so that
+    `egs.prepare` works at the top level of a script. They exit when this process is killed.
 
     Args:
-        num_frames: of the clip; a short one is worked on in this process.
+        num_frames: of the clip; a short one is processed in this process.
     """
 
     def __init__(self, num_frames: int):
         self.processes = processes_for(num_frames)
-        self._pool: Any = None
+        self._executor: Any = None
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "WorkerPool":
         return self
 
     def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException],
                  trace: Optional[TracebackType]) -> None:
-        if self._pool is not None:
+        if self._executor is not None:
             self._stop.set()
-            self._pool.shutdown(wait=True)
+            self._executor.shutdown(wait=True)
 
     def run(self, work: Callable[..., Any], tasks: Sequence[tuple], bar: Progress) -> list[Any]:
         """Call `work(*task, tick)` for each task; `tick()` counts one finished frame on the progress line.
 
         Args:
-            work: a function of a module. tasks: its arguments, which are sent to the processes.
+            work: a function of a module, so that it can be pickled.
+            tasks: arguments of each call, sent to the processes.
+            bar: the progress line.
 
         Returns:
             the results, in the order of the tasks.
 
         Raises:
-            what `work` raised first; other chunks that are being worked on are given up.
+            UnfinishedError: a process was killed.
+            Exception: the first one that `work` raised; the other chunks in progress are abandoned.
         """
         if self.processes == 1 or len(tasks) < 2:
             return [work(*task, bar.update) for task in tasks]
-        pool = self._started()
-        futures = [pool.submit(_work, work, task) for task in tasks]
+        executor = self._started()
+        futures = [executor.submit(_call, work, task) for task in tasks]
         try:
             while not all(future.done() for future in futures):
                 wait(futures, timeout=_POLL_SECONDS)
@@ -83,8 +86,8 @@ class Crew:
                         future.result()
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
-            raise UnfinishedError("processes that finish their work", "one that was ended from outside, as a system "
-                                  "does that runs out of memory",
+            raise UnfinishedError("worker processes that finish", "one that was killed, as systems do when they run "
+                                  "out of memory",
                                   "Free some memory and run it again: finished chunks are kept.") from error
         finally:
             for future in futures:
@@ -92,15 +95,15 @@ class Crew:
             self._count(bar)
 
     def _started(self) -> Any:
-        if self._pool is None:
+        if self._executor is None:
             from loky import ProcessPoolExecutor
             from loky.backend import get_context
 
             context = get_context("loky")
             self._queue, self._stop = context.SimpleQueue(), context.Event()
-            self._pool = ProcessPoolExecutor(self.processes, context=context, initializer=_begin,
+            self._executor = ProcessPoolExecutor(self.processes, context=context, initializer=_init_worker,
                                              initargs=(self._queue, self._stop, os.getpid()), env=ENVIRONMENT)
-        return self._pool
+        return self._executor
 
     def _count(self, bar: Progress) -> None:
         count = 0
@@ -110,8 +113,8 @@ class Crew:
         bar.update(count)
 
 
-def _begin(done: Any, stopping: Any, parent: int) -> None:
-    """Prepare a worker process: Ctrl-C is the parent's business, and without a parent there is nothing to do."""
+def _init_worker(done: Any, stopping: Any, parent: int) -> None:
+    """Set up a worker process: it leaves Ctrl-C to its parent, and exits when the parent does."""
     global _done, _stopping
     import cv2
 
@@ -119,19 +122,19 @@ def _begin(done: Any, stopping: Any, parent: int) -> None:
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def watch() -> None:
+    def exit_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(0.2)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
-def _work(work: Callable[..., Any], task: tuple) -> Any:
+def _call(work: Callable[..., Any], task: tuple) -> Any:
     return work(*task, _tick)
 
 
 def _tick() -> None:
     if _stopping.is_set():
-        raise KeyboardInterrupt("stopped by the program that started this process")
+        raise KeyboardInterrupt("stopped by the parent process")
     _done.put(None)

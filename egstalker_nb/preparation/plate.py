@@ -1,4 +1,4 @@
-"""The clean background: the mean of each pixel's uncovered moments, the never-seen rest filled in."""
+"""The clean background: the mean of each pixel over the frames in which it is visible, the rest inpainted."""
 from __future__ import annotations
 
 from typing import Iterable
@@ -6,21 +6,22 @@ from typing import Iterable
 import cv2
 import numpy as np
 
-#: at 512 px: how far from the person a pixel must be to count as clean (hair tips, motion blur)
+#: at 512 px: minimum distance of clean pixels from the person (hair tips, motion blur)
 CLEAN_GAP = 9
-#: a pixel counts as seen when it was uncovered in at least this share of the frames: fewer may be mask errors
+#: minimum share of frames in which a pixel is uncovered, for clean pixels and for those nearer to the person: fewer may
+#: be mask errors
 MIN_SHARE, MIN_SHARE_NEAR = 0.01, 0.05
 
 
 class PlateSum:
-    """Sums of uncovered pixels; memory does not grow with the number of frames, and sums of parts can be joined.
+    """Sums of uncovered pixels; memory does not grow with the number of frames, and the sums of chunks can be added.
 
     Args:
-        size: picture size S.
+        size: image size S.
     """
 
     def __init__(self, size: int):
-        # pixels well away from the person, and those nearer: used only where nothing better was seen
+        # clean pixels, and those near the person, which are used only where no clean ones exist
         self.totals = np.zeros((2, size, size, 3), np.float32)
         self.counts = np.zeros((2, size, size), np.uint32)
         self.frames = 0
@@ -28,23 +29,36 @@ class PlateSum:
         self._reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
 
     def add(self, image: np.ndarray, mask: np.ndarray) -> None:
-        """image [S, S, 3] uint8, mask [S, S, 3] uint8 (head, torso, background); at most 65,000 frames, so that the
-        sums stay exact."""
+        """Add a frame; at most 65,000, so that the float32 sums stay exact.
+
+        Args:
+            image: [S, S, 3] uint8.
+            mask: [S, S, 3] uint8, head, torso, background.
+        """
         near = (mask[..., 2] >= 250).astype(np.uint8)
-        clean = cv2.erode(near, self._reach, borderType=cv2.BORDER_CONSTANT, borderValue=1)
+        clean = cv2.erode(near, self._reach, borderType=cv2.BORDER_CONSTANT, borderValue=(1,))
         for k, use in enumerate((clean, near)):
             cv2.accumulate(image, self.totals[k], use)
             self.counts[k] += use
         self.frames += 1
 
     def sums(self) -> dict[str, np.ndarray]:
-        """What `clean_plate` joins: totals [2, S, S, 3] and counts [2, S, S], uint32."""
-        return {"totals": self.totals.astype(np.uint32), "counts": self.counts, "frames": np.int64(self.frames)}
+        """What `clean_plate` adds up: totals [2, S, S, 3] and counts [2, S, S], uint32."""
+        return {"totals": self.totals.astype(np.uint32), "counts": self.counts, "frames": np.array(self.frames)}
 
 
 def clean_plate(parts: Iterable[dict[str, np.ndarray]]) -> tuple[np.ndarray, float]:
-    """The plate [S, S, 3] uint8 and the share of it that was seen, 0..1, from the sums of some `PlateSum`s."""
-    totals = counts = frames = 0
+    """The background, from the sums of all chunks.
+
+    Args:
+        parts: of each chunk, see `PlateSum.sums`.
+
+    Returns:
+        image [S, S, 3] uint8, and the share of its pixels that were visible, 0..1.
+    """
+    parts = iter(parts)
+    first = next(parts)
+    totals, counts, frames = first["totals"].astype(np.uint64), first["counts"].astype(np.uint64), int(first["frames"])
     for part in parts:
         totals, counts = totals + part["totals"].astype(np.uint64), counts + part["counts"].astype(np.uint64)
         frames += int(part["frames"])
@@ -58,33 +72,34 @@ def clean_plate(parts: Iterable[dict[str, np.ndarray]]) -> tuple[np.ndarray, flo
 
 
 def fill_unseen(plate: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Fill the pixels that were never seen, smoothly from their surroundings (averages over ever wider rings).
+    """Inpaint the pixels that were never visible from their surroundings (push-pull over an image pyramid).
 
     Args:
-        plate: [S, S, 3] uint8. seen: [S, S] bool with at least one True.
+        plate: [S, S, 3] uint8.
+        seen: [S, S] bool with at least one True.
 
     Returns:
         [S, S, 3] uint8; seen pixels are unchanged.
     """
     if seen.all():
         return plate
-    weight = seen.astype(np.float32)
-    colour = plate.astype(np.float32) * weight[..., None]
+    weight: np.ndarray = seen.astype(np.float32)
+    colour: np.ndarray = plate.astype(np.float32) * weight[..., None]
     levels = []
     while True:
         levels.append((colour, weight))
         if min(weight.shape) <= 2:
             break
-        half = tuple((n + 1) // 2 for n in weight.shape[::-1])
+        half = (weight.shape[1] + 1) // 2, (weight.shape[0] + 1) // 2
         colour = cv2.resize(colour, half, interpolation=cv2.INTER_AREA)
         weight = cv2.resize(weight, half, interpolation=cv2.INTER_AREA)
-        # a partly seen square counts as seen: its surroundings' colours reach far inwards
+        # a partly visible cell counts as visible, so that colours extend inwards
         full = np.minimum(1, 3 * weight)
         colour, weight = colour * (full / np.maximum(weight, 1e-6))[..., None], full
     filled = colour.sum(axis=(0, 1)) / max(float(weight.sum()), 1e-6) + np.zeros_like(colour)
     for colour, weight in reversed(levels):
         above = cv2.resize(filled, weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        # softened, so that the squares of the coarser level do not show
+        # blurred, so that the cells of the coarser level are not visible
         above = cv2.GaussianBlur(above, (0, 0), 1.0)
         share = np.minimum(weight, 1)[..., None]
         filled = colour + (1 - share) * above

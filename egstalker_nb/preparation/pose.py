@@ -1,8 +1,8 @@
 """Head pose: one rigid head shape, one focal length and a camera for every frame, from the tracked landmarks.
 
-Start: generalised Procrustes over the rigid landmarks gives a mean shape and weak-perspective poses. Then shape
-and poses are refined together on up to 300 frames, and the poses of all frames for that shape with a smoothness
-term. Only landmarks on the skull take part (see `face.RIGID`).
+Generalised Procrustes analysis of the rigid landmarks gives an initial mean shape and weak-perspective poses. Shape and
+poses are then refined together on up to 300 keyframes, and the poses of all frames for that shape with a smoothness
+term. Only landmarks on the skull are used (see `RIGID`).
 """
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from ..face import pose_math
 from ..face.landmarks import CHIN, FOREHEAD, RIGID, RIGID_PAIRS
 from . import bundle
 
-KEYFRAMES = 300
-#: focal length in picture widths. Face landmarks alone hardly fix it (see `solve_pose`), so a usual one is taken:
-#: a head crop of a camera that stands some two metres away
+MAX_KEYFRAMES = 300
+#: focal length in image widths. Face landmarks hardly constrain it, so it is that of a typical head crop from a camera
+#: about two metres away
 FOCAL_WIDTHS = 2.5
-#: at 512 px: residual where the robust loss bends
-BEND = 2.0
-#: landmark errors of one frame are alike, so that about this share of them counts as independent
-INDEPENDENT = 0.15
+#: scale of the robust loss, px at 512 px
+ROBUST_SCALE = 2.0
+#: landmark errors within a frame are correlated: about this share of them counts as independent
+INDEPENDENT_SHARE = 0.15
 #: expected acceleration of a speaking head per frame^2: rotation in rad, translation in head units (x, y, depth)
 ACCELERATION = np.array([0.003, 0.003, 0.003, 0.006, 0.006, 0.015])
 
 
 @dataclass
-class Poses:
+class PoseSolution:
     """Result of `solve_pose`.
 
     Attributes:
-        w2c: [N, 4, 4] float32 world-to-camera, OpenCV axes, head frame. focal: px at the picture size.
-        mean_face: [478, 3] float32 head frame. reprojection: [N] float32, rms px on the rigid landmarks.
+        w2c: [N, 4, 4] float32 world-to-camera, OpenCV axes; the world is the head frame.
+        focal: px at the image size.
+        mean_face: [478, 3] float32, head frame.
+        reprojection: [N] float32, rms px over the rigid landmarks.
     """
 
     w2c: np.ndarray
@@ -43,10 +45,12 @@ class Poses:
 
 
 def procrustes(shapes: np.ndarray, used: np.ndarray, rounds: int = 5) -> tuple[np.ndarray, ...]:
-    """Generalised Procrustes: a mean shape and each frame's rotation, scale and place.
+    """Generalised Procrustes analysis: a mean shape, and each frame's rotation, scale and centre.
 
     Args:
-        shapes: [N, P, 3] px. used: indices of the landmarks that decide the alignment.
+        shapes: [N, P, 3] px.
+        used: indices of the landmarks that are aligned.
+        rounds: iterations.
 
     Returns:
         mean [P, 3] (centred on the used landmarks, rms size 1 over them), rotation [N, 3, 3], scale [N] and centre
@@ -70,8 +74,8 @@ def procrustes(shapes: np.ndarray, used: np.ndarray, rounds: int = 5) -> tuple[n
 def frontal_frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Axes, origin and unit of the head frame for a mean face.
 
-    x runs to the image's right between left and right twins, y down from the top of the forehead to the chin, z away
-    from the camera; the origin is the centroid of the rigid landmarks.
+    x points to the right of the image, from left landmarks to their right counterparts; y down, from the top of the
+    forehead to the chin; z away from the camera. The origin is the centroid of the rigid landmarks.
 
     Args:
         points: [478, 3].
@@ -88,16 +92,17 @@ def frontal_frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     return np.stack([x, y, np.cross(x, y)]), points[RIGID].mean(axis=0), float(scale)
 
 
-def solve_pose(landmarks: np.ndarray, found: np.ndarray, size: int, focal: float | None = None) -> Poses:
+def solve_pose(landmarks: np.ndarray, found: np.ndarray, size: int, focal: float | None = None) -> PoseSolution:
     """Head shape, focal length and camera poses of a clip.
 
     Args:
-        landmarks: [N, 478, 3] px at picture size `size`, z in the same scale; frames without a face hold any finite
-            values. found: [N] bool.
-        focal: px; by default `FOCAL_WIDTHS` picture widths.
+        landmarks: [N, 478, 3] px at image size `size`, z in the same scale; any finite values in frames without a face.
+        found: [N] bool, a face was tracked.
+        size: image size S.
+        focal: px; by default `FOCAL_WIDTHS` image widths.
 
     Returns:
-        Poses, consistent: `mean_face` projected by `w2c` and `focal` lands on the landmarks.
+        the solution: `mean_face` projected by `w2c` and `focal` coincides with the landmarks.
 
     Raises:
         InputError: no frame has a face.
@@ -106,58 +111,63 @@ def solve_pose(landmarks: np.ndarray, found: np.ndarray, size: int, focal: float
     if len(seen) == 0:
         raise InputError("a face in the clip", "none in any frame", "Use a clip that shows one face from the front.")
     focal = float(focal or FOCAL_WIDTHS * size)
-    bend = BEND * size / 512
-    keys = seen[np.unique(np.linspace(0, len(seen) - 1, min(KEYFRAMES, len(seen))).round().astype(int))]
+    robust = ROBUST_SCALE * size / 512
+    keys = seen[np.unique(np.linspace(0, len(seen) - 1, min(MAX_KEYFRAMES, len(seen))).round().astype(int))]
     mean, rotation, scale, centre = procrustes(landmarks[keys].astype(np.float64), RIGID)
     observed = landmarks[..., :2].astype(np.float64) - size / 2
-    translation = _lift(scale, centre, size, focal)
+    translation = _perspective_translation(scale, centre, size, focal)
     rotation, translation, rigid, _ = bundle.adjust(rotation, translation, mean[RIGID], observed[keys][:, RIGID],
-                                                    focal, bend)
-    # the moving landmarks follow the rigid ones by the similarity that aligns the two rigid shapes
+                                                    focal, robust)
+    # the similarity that aligns the two rigid shapes is applied to the non-rigid landmarks as well
     shape = _align(mean, mean[RIGID], rigid)
     shape[RIGID] = rigid
 
     nearest = keys[np.abs(np.arange(len(found))[:, None] - keys).argmin(axis=1)] if len(keys) < len(found) else keys
-    place = np.searchsorted(keys, nearest)
-    rotation, translation = _all_poses(rotation[place], translation[place], rigid, observed[:, RIGID], found, focal,
-                                       bend, size)
-    # before the first and after the last face there is nothing to interpolate: the head rests
+    row = np.searchsorted(keys, nearest)
+    rotation, translation = _all_poses(rotation[row], translation[row], rigid, observed[:, RIGID], found, focal, robust,
+                                       size)
+    # before the first and after the last face the pose is held: there is nothing to interpolate
     held = np.clip(np.arange(len(found)), seen[0], seen[-1])
     rotation, translation = rotation[held], translation[held]
     shape = bundle.locate_points(rotation[keys], translation[keys], shape, observed[keys], focal)
     shape[RIGID] = rigid
-    return _finish(rotation, translation, shape, observed, focal)
+    return _in_head_frame(rotation, translation, shape, observed, focal)
 
 
-def _lift(scale: np.ndarray, centre: np.ndarray, size: int, focal: float) -> np.ndarray:
+def _perspective_translation(scale: np.ndarray, centre: np.ndarray, size: int, focal: float) -> np.ndarray:
     """Weak-perspective scale and centre (px) -> translations [N, 3] of a perspective camera."""
     return np.concatenate([(centre[:, :2] - size / 2) / scale[:, None], (focal / scale)[:, None]], axis=1)
 
 
 def _align(points: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Move points by the similarity that takes `source` to `target` best."""
+    """Apply the similarity that best maps `source` to `target` to `points`, all [P, 3]."""
     a, b = source.mean(axis=0), target.mean(axis=0)
     u, s, vt = np.linalg.svd((target - b).T @ (source - a))
     d = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
     return (s * d).sum() / ((source - a) ** 2).sum() * (points - a) @ (u * d @ vt).T + b
 
 
-def _all_poses(rotation, translation, rigid, observed, found, focal, bend, size):
+def _all_poses(rotation: np.ndarray, translation: np.ndarray, rigid: np.ndarray, observed: np.ndarray,
+               found: np.ndarray, focal: float, robust: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth poses of all frames, from initial ones: see `bundle.smooth_poses`."""
     unit = np.sqrt((rigid**2).sum() / len(rigid))
-    # the expected error is one px at 512, whatever the picture size
-    trust = found * (INDEPENDENT * (512 / size) ** 2)
+    # the expected error is one px at 512 px, whatever the image size
+    frame_weight = found * (INDEPENDENT_SHARE * (512 / size) ** 2)
     sigma = ACCELERATION * np.array([1, 1, 1, unit, unit, unit])
-    # two passes: the first, nearly free, brings every frame from its key frame's pose to its own
-    loose = bundle.smooth_poses(rotation, translation, rigid, observed, trust, focal, 10 * bend, 50 * sigma)
-    return bundle.smooth_poses(*loose, rigid, observed, trust, focal, bend, sigma)
+    # two passes: the first, hardly constrained, moves every frame from the pose of its keyframe to its own
+    rotation, translation = bundle.smooth_poses(rotation, translation, rigid, observed, frame_weight, focal,
+                                                10 * robust, 50 * sigma)
+    return bundle.smooth_poses(rotation, translation, rigid, observed, frame_weight, focal, robust, sigma)
 
 
-def _finish(rotation, translation, shape, observed, focal) -> Poses:
-    turn, origin, scale = frontal_frame(shape)
-    head = scale * (shape - origin) @ turn.T
+def _in_head_frame(rotation: np.ndarray, translation: np.ndarray, shape: np.ndarray, observed: np.ndarray, focal: float
+                   ) -> PoseSolution:
+    """The same shape and poses, with the head frame of `frontal_frame` as the world."""
+    axes, origin, scale = frontal_frame(shape)
+    head = scale * (shape - origin) @ axes.T
     w2c = np.tile(np.eye(4), (len(rotation), 1, 1))
-    w2c[:, :3, :3] = rotation @ turn.T
+    w2c[:, :3, :3] = rotation @ axes.T
     w2c[:, :3, 3] = scale * (translation + rotation @ origin)
     error = pose_math.project(w2c[:, :3, :3], w2c[:, :3, 3], head[RIGID], focal) - observed[:, RIGID]
-    return Poses(w2c.astype(np.float32), focal, head.astype(np.float32),
+    return PoseSolution(w2c.astype(np.float32), focal, head.astype(np.float32),
                  np.sqrt((error**2).sum(-1).mean(axis=1)).astype(np.float32))

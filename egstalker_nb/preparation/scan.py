@@ -1,4 +1,4 @@
-"""The first pass over a video: where faces are, what each frame looks like at a glance, what is damaged."""
+"""The first pass over a video: face detections, a thumbnail of each frame, damage."""
 from __future__ import annotations
 
 import warnings
@@ -15,30 +15,33 @@ from ..core.progress import Progress
 from ..face.nets import QuietNet, require_mediapipe
 from ..media.video_reader import read_frames
 from . import steps
-from .parallel import Crew
+from .parallel import WorkerPool
+from .people import iou
 from .steps import Step, chunks, read_chunks, write_npz
 
-#: a face detector looks at every fifth frame
+#: the face detector runs on every fifth frame
 STRIDE = 5
-#: longest picture side that the detector is given, px
+#: longest image side at which it runs, px
 DETECT_SIDE = 640
 MAX_FACES = 4
-#: side of the thumbnails on which cuts and black frames are seen
+#: side of the thumbnails from which cuts and black frames are found, px
 THUMB = 16
 
 
 @dataclass
 class Scan:
-    """What the first pass found.
+    """Results of the first pass.
 
     Attributes:
-        boxes: [M, MAX_FACES, 5] float32, faces in some frames: x0, y0, x1, y1 (source px), score; NaN where none.
-        at: [N] int, the row of `boxes` that stands for each frame.
-        thumbs: [N, THUMB, THUMB, 3] uint8. width, height: source px. notes: what the reader said about damage.
+        boxes: [M, MAX_FACES, 5] float32, faces in every fifth frame: x0, y0, x1, y1 (source px), score; NaN where none.
+        rows: [N] int, the row of `boxes` for each frame.
+        thumbs: [N, THUMB, THUMB, 3] uint8.
+        width, height: of the source, px.
+        notes: the reader's warnings about damage.
     """
 
     boxes: np.ndarray
-    at: np.ndarray
+    rows: np.ndarray
     thumbs: np.ndarray
     width: int
     height: int
@@ -56,47 +59,52 @@ class Scan:
     @property
     def face_seen(self) -> np.ndarray:
         """[N] bool, a face was detected in or near each frame."""
-        return ~np.isnan(self.boxes[self.at, 0, 0])
+        return ~np.isnan(self.boxes[self.rows, 0, 0])
 
     def part(self, first: int, last: int) -> "Scan":
-        """What was found in frames [first, last), from detections in this part; where it is too short to have one, from
-        the one before it."""
+        """The results for frames [first, last), from detections inside this part; if it is too short to contain one,
+        from the last one before it."""
         low, high = -(-first // STRIDE), (last - 1) // STRIDE
         if low > high:  # a part without a detection of its own
             low = high
-        at = np.clip(self.at[first:last], low, high) - low
-        return Scan(self.boxes[low:high + 1], at, self.thumbs[first:last], self.width, self.height, self.notes)
+        rows = np.clip(self.rows[first:last], low, high) - low
+        return Scan(self.boxes[low:high + 1], rows, self.thumbs[first:last], self.width, self.height, self.notes)
 
 
-def scan(step: Step, video: Path, expected: int, crew: Crew) -> None:
-    """Write the chunks that `load_scan` reads. The last one goes on to the end of the file, wherever that is.
+def scan(step: Step, video: Path, expected: int, pool: WorkerPool) -> None:
+    """Write the chunks that `load_scan` reads. The last one continues to the end of the file, wherever that is.
 
     Args:
-        step: where to write. video: the clip. expected: how many frames it has by its packets.
+        step: holds the partial results.
+        video: the file.
+        expected: number of frames by its packets.
+        pool: runs the chunks.
     """
     parts = chunks(expected)
     tasks = [(step.chunk(k), video, ids.start, None if k == len(parts) - 1 else ids.stop)
              for k, ids in enumerate(parts) if not step.chunk(k).is_file()]
     done = sum(len(ids) for k, ids in enumerate(parts) if step.chunk(k).is_file())
     with Progress(expected, "find face", "frame", initial=done) as bar:
-        crew.run(scan_chunk, tasks, bar)
+        pool.run(scan_chunk, tasks, bar)
 
 
 def scan_chunk(path: Path, video: Path, start: int, stop: int | None, tick: Callable[[], None]) -> None:
-    """Look at frames start ... stop - 1 (None: to the end) and write what was found."""
-    finder, boxes, thumbs = face_finder(), [], []
+    """Scan frames start ... stop - 1 (None: to the end) and write the results."""
+    detector = face_detector()
+    boxes: list[np.ndarray] = []
+    thumbs: list[np.ndarray] = []
     height, width = 0, 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         for i, image in enumerate(read_frames(video, start=start, stop=stop), start):
             thumbs.append(cv2.resize(image, (THUMB, THUMB), interpolation=cv2.INTER_AREA))
             if i % STRIDE == 0:
-                boxes.append(finder(image))
+                boxes.append(detector(image))
             height, width = image.shape[:2]
             tick()
     notes = sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)})
-    write_npz(path, boxes=np.float32(boxes).reshape(-1, MAX_FACES, 5),
-              thumbs=np.uint8(thumbs).reshape(-1, THUMB, THUMB, 3), shape=np.int32([height, width]),
+    write_npz(path, boxes=np.array(boxes, np.float32).reshape(-1, MAX_FACES, 5),
+              thumbs=np.array(thumbs, np.uint8).reshape(-1, THUMB, THUMB, 3), shape=np.array([height, width], np.int32),
               notes=np.array(notes, dtype=str))
 
 
@@ -110,16 +118,16 @@ def load_scan(step: Step) -> Scan:
     lengths = [len(part["thumbs"]) for part in parts]
     last = max((k for k, length in enumerate(lengths) if length), default=-1)
     if last < 0 or any(length != steps.CHUNK for length in lengths[:last]):
-        raise InputError("a video whose frames can be read one after the other", f"{lengths} frames in its parts of "
-                         f"{steps.CHUNK}", "The file is damaged: copy or record it again, or convert it to MP4.")
+        raise InputError("a video whose frames can be read in sequence", f"{lengths} frames in chunks of {steps.CHUNK}",
+                         "The file is damaged: copy or record it again, or convert it to MP4.")
     boxes, thumbs = (np.concatenate([part[name] for part in parts]) for name in ("boxes", "thumbs"))
     height, width = parts[0]["shape"]
     notes = sorted({str(note) for part in parts for note in part["notes"]})
     return Scan(boxes, np.arange(len(thumbs)) // STRIDE, thumbs, int(width), int(height), notes)
 
 
-class FaceFinder:
-    """Boxes of all faces in one picture, from the near and the far detector together."""
+class FaceDetector:
+    """Boxes of all faces in one image, from the short-range and the full-range detector together."""
 
     def __init__(self) -> None:
         detection = require_mediapipe().solutions.face_detection
@@ -127,7 +135,7 @@ class FaceFinder:
                         for m in (0, 1)]
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """[H, W, 3] uint8 -> [MAX_FACES, 5] float32, best first, NaN where there is none."""
+        """[H, W, 3] uint8 -> [MAX_FACES, 5] float32, by descending score, NaN where there is none."""
         height, width = image.shape[:2]
         scale = min(1.0, DETECT_SIDE / max(height, width))
         if scale < 1:
@@ -141,23 +149,13 @@ class FaceFinder:
         result = np.full((MAX_FACES, 5), np.nan, np.float32)
         kept: list[tuple] = []
         for row in sorted(rows, key=lambda r: -r[4]):
-            if all(overlap(row, other) < 0.3 for other in kept):
+            if all(iou(row, other) < 0.3 for other in kept):
                 kept.append(row)
         result[:len(kept[:MAX_FACES])] = kept[:MAX_FACES] or np.zeros((0, 5))
         return result
 
 
 @lru_cache(1)
-def face_finder() -> FaceFinder:
+def face_detector() -> FaceDetector:
     """One for each process."""
-    return FaceFinder()
-
-
-def overlap(a, b) -> float:
-    """Intersection over union of two boxes (x0, y0, x1, y1, ...)."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+    return FaceDetector()

@@ -1,4 +1,4 @@
-"""The part of a video that becomes a dataset, frame by frame."""
+"""The frames of the part of a video that becomes the dataset."""
 from __future__ import annotations
 
 import warnings
@@ -17,8 +17,10 @@ class Source:
     """Frames of a video on its 25 fps timeline.
 
     Attributes:
-        video: the file. first: the timeline's frame that is frame 0 here. num_frames: N.
-        alpha: the video has a transparent background.
+        video: the file.
+        first: number on the timeline of frame 0 here.
+        num_frames: N.
+        alpha: the video has an alpha channel.
     """
 
     video: Path
@@ -32,7 +34,7 @@ class Source:
         Without the reader's warnings about damage, which the first pass has already reported.
 
         Raises:
-            UnfinishedError: the file ends before; the first pass has seen more of it.
+            UnfinishedError: the file has fewer frames than in the first pass.
         """
         images = read_frames(self.video, start=self.first + start, stop=self.first + stop, alpha=alpha)
         for i in range(start, stop):
@@ -40,6 +42,6 @@ class Source:
                 warnings.simplefilter("ignore", UserWarning)
                 image = next(images, None)
             if image is None:
-                raise UnfinishedError(f"frame {self.first + i} of {self.video}, which was there when it was first read",
+                raise UnfinishedError(f"frame {self.first + i} of {self.video}, which the first pass could read",
                                       "none", "Do not change the file while it is prepared; run it again.")
             yield image

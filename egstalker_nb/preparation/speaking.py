@@ -1,4 +1,4 @@
-"""Which of several people speaks: the one whose mouth moves with the sound."""
+"""Which of several persons in view speaks: the one whose mouth movement correlates with the audio."""
 from __future__ import annotations
 
 from typing import Callable, Sequence
@@ -9,58 +9,63 @@ from ..core.progress import Progress
 from ..face.landmarks import CHIN, LIPS
 from ..media.rates import SAMPLES_PER_FRAME
 from ..metrics.landmark_metrics import aperture
+from .landmark_tracking import track_landmarks, tracking_inputs
 from .masks import face_axes
 from .offset import audio_offset
-from .parallel import Crew
+from .parallel import WorkerPool
 from .scan import Scan
 from .source import Source
 from .steps import Step, write_npz
-from .track import looked_at, track_landmarks
 
-#: frames that are looked at, at most: 20 s in which all of them are in view
-LOOKED_AT = 500
-#: frames in which a face must be tracked for its mouth to be judged
-MIN_TRACKED = 50
+#: frames that are analysed at most: 20 s with all persons in view
+MAX_ANALYSED_FRAMES = 500
+#: frames in which a face must be tracked for its mouth to be analysed
+MIN_TRACKED_FRAMES = 50
 
 
 def find_speaker(step: Step, source: Source, seen: Scan, people: Sequence[np.ndarray], wave: np.ndarray,
-                 crew: Crew) -> None:
-    """Write which of them speaks (`speaker.npz`: its number, and how well each mouth follows the sound).
+                 pool: WorkerPool) -> None:
+    """Write `speaker.npz`: the index of the person who speaks, and each mouth's correlation with the audio (`follows`).
 
     Args:
-        people: boxes [M, 4] of each, see `people.find_people`. wave: the sound of the whole video, 16 kHz.
+        step: holds the result.
+        source: the frames.
+        seen: first pass over these frames.
+        people: boxes [M, 4] of each person, see `people.find_people`.
+        wave: audio of the whole video, 16 kHz.
+        pool: runs one task for each person.
     """
-    ids = _all_in_view(seen, people)
-    sound = wave[(source.first + ids.start) * SAMPLES_PER_FRAME:(source.first + ids.stop) * SAMPLES_PER_FRAME]
+    ids = _frames_to_analyse(seen, people)
+    audio = wave[(source.first + ids.start) * SAMPLES_PER_FRAME:(source.first + ids.stop) * SAMPLES_PER_FRAME]
     others = np.full(len(seen.boxes), len(people) - 1)
-    tasks = [(source, ids, *looked_at(seen, person, others, ids), sound) for person in people]
-    with Progress(len(ids) * len(people), "who speaks", "frame") as bar:
-        follows = np.float32(crew.run(_follows, tasks, bar))
-    write_npz(step.folder / "speaker.npz", speaker=np.int64(follows.argmax()), follows=follows)
+    tasks = [(source, ids, *tracking_inputs(seen, person, others, ids), audio) for person in people]
+    with Progress(len(ids) * len(people), "find speaker", "frame") as bar:
+        correlations = np.array(pool.run(_audio_correlation, tasks, bar), np.float32)
+    write_npz(step.folder / "speaker.npz", speaker=np.array(correlations.argmax()), follows=correlations)
 
 
-def _all_in_view(seen: Scan, people: Sequence[np.ndarray]) -> range:
-    """The stretch of at most `LOOKED_AT` frames that shows most of them most of the time."""
-    count = np.sum([~np.isnan(person[seen.at, 0]) for person in people], axis=0)
-    length = min(LOOKED_AT, seen.num_frames)
+def _frames_to_analyse(seen: Scan, people: Sequence[np.ndarray]) -> range:
+    """At most `MAX_ANALYSED_FRAMES` consecutive frames: those with most faces in view."""
+    count = np.sum([~np.isnan(person[seen.rows, 0]) for person in people], axis=0)
+    length = min(MAX_ANALYSED_FRAMES, seen.num_frames)
     sums = np.convolve(count, np.ones(length), "valid")
     first = int(sums.argmax())
     return range(first, first + length)
 
 
-def _follows(source: Source, ids: range, boxes: np.ndarray, region: tuple[int, int, int, int], faces: int,
-             sound: np.ndarray, tick: Callable[[], None]) -> float:
-    """How well one mouth follows the sound: correlation with what phones predict of it, frames left out."""
+def _audio_correlation(source: Source, ids: range, boxes: np.ndarray, region: tuple[int, int, int, int], faces: int,
+                       audio: np.ndarray, tick: Callable[[], None]) -> float:
+    """Correlation of one mouth with its cross-validated prediction from phones, see `audio_offset`."""
     landmarks, found = track_landmarks(source, ids, boxes, region, faces, tick)
-    if found.sum() < MIN_TRACKED:
+    if found.sum() < MIN_TRACKED_FRAMES:
         return 0.0
-    # where the face is not seen, sound and mouth are both left out
-    frames = np.pad(sound, (0, len(ids) * SAMPLES_PER_FRAME - len(sound))).reshape(len(ids), SAMPLES_PER_FRAME)
+    # audio and mouth are both left out of frames without the face
+    frames = np.pad(audio, (0, len(ids) * SAMPLES_PER_FRAME - len(audio))).reshape(len(ids), SAMPLES_PER_FRAME)
     return audio_offset(frames[found].ravel(), mouth_shapes(landmarks[found]), aperture(landmarks[found]))[1]
 
 
 def mouth_shapes(landmarks: np.ndarray) -> np.ndarray:
-    """Lips and chin against the middle of the lips, in heights of the face and along its axes.
+    """Lips and chin relative to the centre of the lips, along the axes of the face, in face heights.
 
     Args:
         landmarks: [N, 478, 3] px.

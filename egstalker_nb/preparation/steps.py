@@ -1,8 +1,8 @@
-"""Steps that are done once: each one is keyed by its settings, keeps its partial work, and can be continued.
+"""Steps that run once: each has a key made from its settings, keeps partial results, and continues when interrupted.
 
-A dataset in the making has a hidden folder `.work` with one folder per step. A step's folder holds its key (a hash of
-the settings it depends on and of the steps before it), its partial results (one file per chunk of frames, each
-written to a temporary name and renamed), and `done.json` once it is finished.
+An unfinished dataset has a hidden folder `.work` with one folder per step. A step's folder holds its key (a hash of the
+settings and of the earlier steps that it depends on), its partial results (one file per chunk of frames, each written
+to a temporary name and renamed), and `done.json` once it is finished.
 """
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ import numpy as np
 from ..core.progress import listener
 
 WORK = ".work"
-#: frames per chunk: what an interruption costs at most. The face tracker starts afresh in each chunk, so that the
-#: result does not depend on where a preparation was interrupted
+#: frames per chunk: the most that an interruption costs. The face tracker is reset at the start of each chunk, so that
+#: the result does not depend on where preparation was interrupted
 CHUNK = 250
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and rename it, so that it is complete or absent."""
+    """Write a file to a temporary name and rename it, so that it is complete or absent."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)
@@ -37,7 +37,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Compressed arrays, written to a temporary name and renamed."""
+    """Write compressed arrays to a temporary name and rename the file."""
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
@@ -68,24 +68,24 @@ class Step:
         return self.folder / f"{number:05d}.npz"
 
     def begin(self) -> bool:
-        """Open the folder; True where partial work for the same key is there, False where the step starts afresh."""
-        if self._mark.is_file():
+        """Create the folder; True if it has partial results for the same key, False if the step is new."""
+        if self._marker.is_file():
             return True
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         return False
 
-    def opened(self) -> None:
-        """All is cleared: what is there from now on belongs to this key."""
-        self._mark.touch()
+    def mark(self) -> None:
+        """Mark the folder: everything in it belongs to this key."""
+        self._marker.touch()
 
     @property
-    def _mark(self) -> Path:
+    def _marker(self) -> Path:
         return self.folder / f"key-{self.key}"
 
 
 class Workspace:
-    """The `.work` folder of a dataset in the making."""
+    """The `.work` folder of an unfinished dataset."""
 
     def __init__(self, root: Path):
         self.root, self.folder = root, root / WORK
@@ -94,12 +94,14 @@ class Workspace:
 
     def run(self, name: str, make: Callable[[Step], None], settings: dict | None = None, needs: Iterable[str] = (),
             clears: Iterable[str] = ()) -> Step:
-        """Do a step unless it is done with these very settings.
+        """Run a step unless it is done with the same settings.
 
         Args:
-            name: the step's folder. make: does the work; called with the Step. settings: JSON-able, what the result
-                depends on. needs: earlier steps that it depends on.
-            clears: folders of the dataset that the step fills; emptied where the step starts afresh.
+            name: of the step and of its folder.
+            make: does the work; called with the Step.
+            settings: JSON-able, everything that the result depends on.
+            needs: earlier steps that it depends on.
+            clears: folders of the dataset that the step fills; emptied when the step starts from the beginning.
 
         Returns:
             the Step.
@@ -114,7 +116,7 @@ class Workspace:
             if not continued:
                 shutil.rmtree(self.root / filled, ignore_errors=True)
             (self.root / filled).mkdir(exist_ok=True)
-        step.opened()
+        step.mark()
         _announce(f"{name} ...", 0.0)
         start = time.perf_counter()
         make(step)
@@ -127,10 +129,11 @@ class Workspace:
 
 
 def _announce(line: str, share: float) -> None:
-    """Tell a panel that a step begins or ends, as some show no progress of their own; here a stop takes effect too."""
-    if panel := listener():
-        panel.show(line, share)
-        if panel.stopping.is_set():
+    """Report to a progress listener that a step begins or ends, since some have no progress line; a stop request takes
+    effect here too."""
+    if target := listener():
+        target.show(line, share)
+        if target.stopping.is_set():
             raise KeyboardInterrupt(f"stopped at '{line}'")
 
 
@@ -140,30 +143,30 @@ def chunks(num_frames: int) -> list[range]:
 
 
 def missing_chunks(step: Step, num_frames: int) -> list[tuple[int, range]]:
-    """Number and frames of the chunks that a step has still to do."""
+    """Number and frames of the chunks that are not done yet."""
     return [(k, ids) for k, ids in enumerate(chunks(num_frames)) if not step.chunk(k).is_file()]
 
 
 def read_chunks(step: Step) -> Iterator[dict[str, np.ndarray]]:
-    """The chunks of a step in their order, one in memory at a time."""
+    """The chunks of a step in order, one in memory at a time."""
     for path in sorted(step.folder.glob("*.npz")):
         yield read_npz(path)
 
 
-def joined_chunks(step: Step) -> dict[str, np.ndarray]:
-    """All chunks of a step, joined along their first axis."""
+def load_chunks(step: Step) -> dict[str, np.ndarray]:
+    """All chunks of a step, concatenated along their first axis."""
     parts = list(read_chunks(step))
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 
-class Writers:
-    """Two threads that encode and write images; at most eight images wait, so that memory stays flat."""
+class WriterThreads:
+    """Two threads that encode and write images; at most eight images wait, so that memory use is bounded."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(2)
         self._waiting: list = []
 
-    def __enter__(self) -> "Writers":
+    def __enter__(self) -> "WriterThreads":
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -175,7 +178,7 @@ class Writers:
         self._waiting.append(self._pool.submit(work, *args))
 
     def finish(self) -> None:
-        """Wait until everything is written; raises what a writer raised."""
+        """Wait until everything is written; raises the first exception of a writer."""
         for future in self._waiting:
             future.result()
         self._waiting.clear()

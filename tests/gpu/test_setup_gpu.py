@@ -11,10 +11,10 @@ from egstalker_nb.core.device import rendering_device
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 DRAW = """
-from egstalker_nb.cuda_setup import check_drawing
-from egstalker_nb.device import drawing_device
-drawing_device("cuda")
-assert check_drawing() < 1e-3
+from egstalker_nb.cuda_setup import check_rendering
+from egstalker_nb.core.device import rendering_device
+rendering_device("cuda")
+assert check_rendering() < 1e-3
 """
 
 

@@ -11,49 +11,58 @@ from ..core.progress import Progress
 from ..face.landmarks import NUM_LANDMARKS, fill_gaps
 from ..face.tracker import WARM_UP, FaceTracker, Region
 from ..media.image_io import write_jpeg
-from .parallel import Crew
+from .parallel import WorkerPool
 from .scan import Scan
 from .source import Source
 from .steps import Step, missing_chunks, write_npz
 
-#: frames that are kept as they are, to learn the colours of hair, skin and clothes from
-NUM_SAMPLES = 24
+#: source frames that are kept, to learn the colours of hair, skin and clothes from them
+NUM_REFERENCE_FRAMES = 24
 
 
-def track(step: Step, source: Source, seen: Scan, main: np.ndarray, others: np.ndarray, crew: Crew) -> None:
-    """Landmarks of one face in source px, in chunks that start the tracker afresh.
+def track_face(step: Step, source: Source, seen: Scan, main: np.ndarray, others: np.ndarray, pool: WorkerPool) -> None:
+    """Landmarks of one face in source px, in chunks at whose start the tracker is reset.
 
     Each chunk holds landmarks [n, 478, 3] float32 (z in the same scale) and found [n] bool. Some frames are kept as
-    JPEG, see `samples`.
+    JPEG, see `reference_frames`.
 
     Args:
-        seen: what the first pass found in these frames. main: [M, 4] boxes of the face, see `people.choose`.
-        others: [M] how many other faces there are.
+        step: holds the partial results.
+        source: the frames.
+        seen: first pass over these frames.
+        main: [M, 4] boxes of the face, see `people.choose_person`.
+        others: [M] number of other faces.
+        pool: runs the chunks.
     """
-    todo, kept = missing_chunks(step, source.num_frames), sample_ids(source.num_frames)
-    tasks = [(step.chunk(number), source, ids, *looked_at(seen, main, others, ids),
+    todo, kept = missing_chunks(step, source.num_frames), reference_frame_ids(source.num_frames)
+    tasks = [(step.chunk(number), source, ids, *tracking_inputs(seen, main, others, ids),
               {i: step.folder / f"{i:06d}.jpg" for i in kept if i in ids}) for number, ids in todo]
     done = source.num_frames - sum(len(ids) for _, ids in todo)
     with Progress(source.num_frames, "track face", "frame", initial=done) as bar:
-        crew.run(track_chunk, tasks, bar)
+        pool.run(track_chunk, tasks, bar)
 
 
 def track_chunk(path: Path, source: Source, ids: range, boxes: np.ndarray, region: Region, faces: int,
-                samples: dict[int, Path], tick: Callable[[], None]) -> None:
+                keep: dict[int, Path], tick: Callable[[], None]) -> None:
     """Track one chunk and write it, see `track_landmarks`."""
-    landmarks, found = track_landmarks(source, ids, boxes, region, faces, tick, samples)
+    landmarks, found = track_landmarks(source, ids, boxes, region, faces, tick, keep)
     write_npz(path, landmarks=landmarks, found=found)
 
 
 def track_landmarks(source: Source, ids: range, boxes: np.ndarray, region: Region, faces: int,
-                    tick: Callable[[], None], samples: Mapping[int, Path] = MappingProxyType({})
+                    tick: Callable[[], None], keep: Mapping[int, Path] = MappingProxyType({})
                     ) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks of one face in some frames.
 
     Args:
-        boxes: [n, 4] of the face in these frames, and before them in up to `WARM_UP` frames that the tracker warms up
-            on. region: the part to look at. faces: how many may be in it. tick: called for each frame.
-        samples: frames to keep, and where.
+        source: the frames.
+        ids: frame numbers.
+        boxes: [n, 4] of the face in these frames, and before them in up to `WARM_UP` frames for the tracker to warm
+            up on.
+        region: part of the frame in which the tracker searches.
+        faces: number of faces that may be in it.
+        tick: called for each frame.
+        keep: numbers of frames to save as JPEG, and their paths.
 
     Returns:
         landmarks [n, 478, 3] float32 source px, z in the same scale, and found [n] bool.
@@ -63,7 +72,7 @@ def track_landmarks(source: Source, ids: range, boxes: np.ndarray, region: Regio
     found = np.zeros(len(ids), bool)
     mesh = FaceTracker(faces=faces)
     for i, image, box in zip(range(start, ids.stop), source.frames(start, ids.stop), boxes):
-        # before the first frame there are none to warm up with: it is shown a few times
+        # the first frame has none before it: the tracker warms up on the frame itself
         for _ in range(WARM_UP if i == 0 else 0):
             mesh(image, region, box)
         points = mesh(image, region, box)
@@ -71,36 +80,36 @@ def track_landmarks(source: Source, ids: range, boxes: np.ndarray, region: Regio
             continue
         if points is not None:
             landmarks[i - ids.start], found[i - ids.start] = points, True
-        if i in samples:
-            write_jpeg(samples[i], image)
+        if i in keep:
+            write_jpeg(keep[i], image)
         tick()
     mesh.close()
     return landmarks, found
 
 
-def sample_ids(num_frames: int) -> list[int]:
-    """Frames spread over the clip."""
-    return np.unique(np.linspace(0, num_frames - 1, NUM_SAMPLES).astype(int)).tolist()
+def reference_frame_ids(num_frames: int) -> list[int]:
+    """Frame numbers, evenly spaced over the clip."""
+    return np.unique(np.linspace(0, num_frames - 1, NUM_REFERENCE_FRAMES).astype(int)).tolist()
 
 
-def samples(step: Step, num_frames: int) -> Iterator[tuple[int, Path]]:
-    """Number and file of some source frames spread over the clip."""
-    for i in sample_ids(num_frames):
+def reference_frames(step: Step, num_frames: int) -> Iterator[tuple[int, Path]]:
+    """Number and file of the source frames that `track_face` kept."""
+    for i in reference_frame_ids(num_frames):
         yield i, step.folder / f"{i:06d}.jpg"
 
 
-def looked_at(seen: Scan, main: np.ndarray, others: np.ndarray, ids: range) -> tuple[np.ndarray, Region, int]:
+def tracking_inputs(seen: Scan, main: np.ndarray, others: np.ndarray, ids: range) -> tuple[np.ndarray, Region, int]:
     """Boxes, region and number of faces for `track_landmarks`, in frames `ids`."""
-    rows = np.unique(seen.at[ids.start:ids.stop])
+    rows = np.unique(seen.rows[ids.start:ids.stop])
     alone = not others[rows].any()
-    # with others in view, a face is looked for where it was last seen: elsewhere it would be somebody else's
+    # with others in view, the tracker searches at the last known position: elsewhere it would find another person
     boxes = main if alone else fill_gaps(np.nan_to_num(main), ~np.isnan(main[:, 0]))
-    return (boxes[seen.at[max(ids.start - WARM_UP, 0):ids.stop]], _region(main[rows], (seen.width, seen.height)),
+    return (boxes[seen.rows[max(ids.start - WARM_UP, 0):ids.stop]], _region(main[rows], (seen.width, seen.height)),
             1 if alone else 2)
 
 
 def _region(main: np.ndarray, size: tuple[int, int]) -> Region:
-    """Part of the source that the landmark network looks at during a chunk."""
+    """The part of the source frames that the landmark network sees during a chunk."""
     width, height = size
     main = main[~np.isnan(main[:, 0])]
     if len(main) == 0:

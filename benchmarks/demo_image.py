@@ -1,6 +1,6 @@
-"""The README's picture: frames of a clip above, the trained head below; the right half are validation frames.
+"""The README's demo image: frames of a clip above, the trained head below; the right half are validation frames.
 
-    python benchmarks/picture.py outputs/demo/runs/quick_test docs/images/demo.jpg
+    python benchmarks/demo_image.py outputs/demo/runs/quick_test docs/images/demo.jpg
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from egstalker_nb.data.frame_loader import Frames
 from egstalker_nb.media.image_io import write_jpeg
 from egstalker_nb.rendering.renderer import Renderer
 
-COLUMNS = 3  # of each split
+FRAMES_PER_SPLIT = 3
 
 
 def main() -> None:
@@ -25,7 +25,8 @@ def main() -> None:
     args = parser.parse_args()
     run = egs.load_run(args.run)
     ds = run.dataset
-    ids = [int(i) for split in (ds.train_ids, ds.val_ids) for i in np.linspace(split[0], split[-1], COLUMNS + 2)[1:-1]]
+    ids = [int(i) for split in (ds.train_ids, ds.val_ids)
+           for i in np.linspace(split[0], split[-1], FRAMES_PER_SPLIT + 2)[1:-1]]
     renderer = Renderer.from_run(run)
     frames = Frames(ds, ids, renderer.device).for_head(renderer.head)
     given = frames.batch(ids)
