@@ -1,7 +1,4 @@
-"""Protects: what notebook 04 says about growth is what happened, and it says why a run does not grow."""
-import json
-import shutil
-
+"""Protects: what notebook 04 reports about densification is what happened, and why a run does not grow."""
 import numpy as np
 import pytest
 import torch
@@ -14,14 +11,14 @@ from egstalker_nb.core.files import exclusive_lock
 from egstalker_nb.face.regions import REGIONS
 from egstalker_nb.notebook import collapse_figure, growth_figures, growth_moments, plots
 from egstalker_nb.training import snapshots
-from egstalker_nb.training.trainer import COLLAPSE
+from egstalker_nb.training.health import COLLAPSE
 
 LESSON = 60
 
 
 @pytest.fixture(scope="module")
 def still(tiny_dataset, tmp_path_factory):
-    """A run that ends before its first growth round."""
+    """A run that ends before its first densification step."""
     cfg = egs.load_config("quick_test", iterations=20, coarse_iterations=10, batch_size=1, plane_resolution=[8, 16])
     return egs.train(tiny_dataset, cfg, tmp_path_factory.mktemp("analysis") / "still", device="cpu")
 
@@ -36,13 +33,13 @@ def column(table, name):
 
 
 @pytest.mark.parametrize("name, number", [("quick_test", 0), ("extended_test", 59), ("production", 144)])
-def test_rounds_of_the_presets(name, number):
+def test_densification_steps_of_the_presets(name, number):
     """The presets table and the explanation count with these."""
     assert len(growth.densification_steps(egs.load_config(name))) == number
 
 
-def test_rounds_are_those_of_the_trainer(lesson):
-    """gsplat's window is open at both ends; an off-by-one here would be told to every reader."""
+def test_planned_steps_are_those_of_the_trainer(lesson):
+    """gsplat's window excludes both ends: an off-by-one here would be in every table."""
     planned = growth.densification_steps(lesson.config)
     assert len(planned) > 3
     assert [r["iteration"] for r in lesson.metrics("densify")] == list(planned)
@@ -57,10 +54,10 @@ def test_explains_with_the_runs_own_numbers(still, lesson):
 
 
 def test_explains_a_threshold_that_nothing_reaches(tiny_dataset, tmp_path):
-    """Rounds without births must not read as growth, nor as a closed window."""
+    """Steps that clone and split nothing must not read as growth, nor as a closed window."""
     cfg = growth.lesson_config(40, densify_grad_threshold_coarse=1.0, densify_grad_threshold_fine=1.0,
                                  plane_resolution=[8, 16], coarse_iterations=40)
-    run = egs.train(tiny_dataset, cfg, tmp_path / "deaf", until=20, device="cpu")
+    run = egs.train(tiny_dataset, cfg, tmp_path / "high", until=20, device="cpu")
     assert len(run.metrics("densify")) > 0 and not growth.grew(run)
     assert "threshold" in growth.explain(run)
 
@@ -69,7 +66,7 @@ def test_explains_a_run_that_is_not_there_yet(tiny_dataset, tmp_path):
     cfg = growth.lesson_config(40, plane_resolution=[8, 16])
     run = egs.train(tiny_dataset, cfg, tmp_path / "young", until=5, device="cpu")
     first = growth.densification_steps(cfg)[0]
-    assert f"iteration {first}" in growth.explain(run) and "Train on" in growth.explain(run)
+    assert f"iteration {first}" in growth.explain(run) and "Continue training" in growth.explain(run)
 
 
 def test_lesson_is_made_once_and_grows(still, lesson):
@@ -80,36 +77,36 @@ def test_lesson_is_made_once_and_grows(still, lesson):
     assert {p: p.stat().st_mtime_ns for p in lesson.root.rglob("*") if p.is_file()} == before
 
 
-def test_lesson_needs_room_for_rounds():
+def test_lesson_needs_iterations_for_densification():
     with pytest.raises(InputError, match="40"):
         growth.lesson_config(39)
     assert len(growth.densification_steps(growth.lesson_config(40))) > 3
 
 
-def test_books_balance(still, lesson):
-    """Births of splits counted once instead of twice, or rounds left out, would show here."""
+def test_added_and_removed_sum_to_the_checkpoint(still, lesson):
+    """Splits counted once instead of twice, or steps left out, would show here."""
     for run, pruned in ((still, 0), (lesson, None)):
         number = column(growth.ledger(run), "number")
         assert number["sum"] == number["in the checkpoint"] == len(run.load_head(device="cpu"))
         assert pruned is None or number["pruned"] == pruned
-    assert number["born by splitting"] == -2 * number["gone by splitting"] > 0
+    assert number["added by splitting"] == -2 * number["replaced by splitting"] > 0
 
 
-def test_history_ends_where_the_checkpoint_is(lesson):
-    iterations, points = growth.history(lesson)
+def test_gaussian_counts_end_where_the_checkpoint_is(lesson):
+    iterations, points = growth.gaussian_counts(lesson)
     assert (iterations[0], points[0]) == (0, 478)
     assert (iterations[-1], points[-1]) == (LESSON, len(lesson.added_at()))
     assert iterations == sorted(iterations)
 
 
-def test_census_counts_everyone_once(lesson):
-    census = growth.census(lesson)
-    assert [row[0] for row in census.rows] == list(REGIONS)
-    assert sum(column(census, "at the start").values()) == 478
-    assert sum(column(census, "alive").values()) == len(lesson.added_at())
-    # clones and children that are pruned in the round of their birth are not counted as born
-    births = sum(r["cloned"] + 2 * r["split"] for r in lesson.metrics("densify"))
-    assert 0 < sum(column(census, "born").values()) <= births
+def test_regions_hold_every_gaussian_once(lesson):
+    found = growth.census(lesson)
+    assert [row[0] for row in found.rows] == list(REGIONS)
+    assert sum(column(found, "at the start").values()) == 478
+    assert sum(column(found, "now").values()) == len(lesson.added_at())
+    # copies that are pruned in the step that made them are not counted as added
+    added = sum(r["cloned"] + 2 * r["split"] for r in lesson.metrics("densify"))
+    assert 0 < sum(column(found, "added").values()) <= added
 
 
 def test_size_is_in_pixels(tiny_dataset):
@@ -141,8 +138,8 @@ def test_figures_are_labelled_and_closed(lesson, tmp_path, draw):
     assert pyplot.get_fignums() == before
 
 
-def test_born_on_frame_shows_all_and_only_the_living(lesson, still):
-    """Dots: [old, new]; a run that never grew has only old ones."""
+def test_added_gaussians_are_shown_apart_from_the_initial_ones(lesson, still):
+    """Dots: [initial, added]; a run that never grew has initial ones only."""
     for run in (lesson, still):
         added_at = run.added_at().numpy()
         axes = growth_figures.born_on_frame(run, 0).axes
@@ -153,36 +150,36 @@ def test_born_on_frame_shows_all_and_only_the_living(lesson, still):
     assert np.abs(np.median(np.asarray(old), 0) - np.median(face, 0)).max() < 4, "px of 64: the dots lie on the face"
 
 
-def test_births_of_a_run_without_rounds_say_what_to_do(still):
+def test_counts_of_a_run_without_densification_say_what_to_do(still):
     with pytest.raises(DatasetError, match="lesson_run"):
         growth_figures.births_figure(still)
 
 
 # ---- the schedule ----
 
-def test_phases_of_production_are_those_of_the_issue():
+def test_phases_of_production():
     assert growth_figures.phases(egs.load_config("production")) == {
         "coarse": (0, 3000), "densification": (500, 15000), "refinement": (15000, 30000)}
 
 
-def test_timeline_says_that_quick_test_has_no_round():
+def test_schedule_figure_says_that_quick_test_has_no_step():
     texts = " ".join(t.get_text() for axis in growth_figures.timeline().axes for t in axis.texts)
-    for words in ("the first would be at 1100, the run ends at 1000", "59 rounds", "144 rounds: 600 ... 14900",
-                  "first round 1100, too late"):
+    for words in ("the first would be at 1100, the run ends at 1000", "59 steps", "144 steps: 600 ... 14900",
+                  "first step 1100, too late"):
         assert words in texts
-    assert column(growth.presets(), "rounds") == {"quick_test": 0, "extended_test": 59, "production": 144}
+    assert column(growth.presets(), "steps") == {"quick_test": 0, "extended_test": 59, "production": 144}
 
 
 # ---- thresholds ----
 
-def test_a_round_counts_as_the_strategy_does(lesson):
-    """At the run's own settings, and nothing else, the count is what the run noted."""
+def test_a_step_is_counted_as_the_strategy_does(lesson):
+    """At the run's own settings the counts are those that were logged."""
     rows = growth.recount(lesson).rows
     assert len(rows) == len(lesson.metrics("densify")) and all(row[-1] is True for row in rows)
 
 
-def test_threshold_and_cap_decide_who_grows():
-    """Four Gaussians: one tiny (cloned), three large (split); the strongest two under a cap of six; the faint goes."""
+def test_threshold_and_cap_select_gaussians():
+    """Four Gaussians: one small (cloned), three large (split); two grow under a cap of six; one is pruned."""
     now = snapshots.Snapshot(100, np.zeros((4, 3), np.float32), np.log(np.float32([[0.01] * 3] + [[0.3] * 3] * 3)),
                              np.float32([0.5, 0.5, 0.5, 0.001]), np.zeros((4, 3), np.uint8), np.zeros(4, np.int32),
                              np.float32([0.004, 0.003, 0.002, 0.001]), None, -1)
@@ -212,74 +209,53 @@ def test_histogram_holds_every_gaussian_once(lesson):
     assert sum(map(np.sum, both)) == len(now)
 
 
-# ---- regions, and runs of older versions ----
+# ---- regions ----
 
-def test_regions_add_up_to_the_rounds(lesson):
-    placed, whole = growth.by_region(lesson), growth_figures.counts(lesson)
+def test_regions_add_up_to_the_steps(lesson):
+    by_region, whole = growth.by_region(lesson), growth_figures.counts(lesson)
     for kind, sign in (("cloned", 1), ("split", 1), ("pruned", -1)):
-        np.testing.assert_array_equal(placed[kind].sum(1), sign * whole[kind])
-    assert placed["split"].sum() > 0
+        np.testing.assert_array_equal(by_region[kind].sum(1), sign * whole[kind])
+    assert by_region["split"].sum() > 0
 
 
-@pytest.fixture
-def old(lesson, tmp_path):
-    """The lesson as a version without snapshots left it."""
-    root = tmp_path / "parent" / f"lesson_{LESSON}"
-    shutil.copytree(lesson.root, root, ignore=shutil.ignore_patterns("snapshots"))
-    rows = [{k: v for k, v in row.items() if k != "by_region"} for row in lesson.metrics()]
-    (root / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return egs.load_run(root, lesson.dataset.root)
-
-
-def test_runs_of_older_versions_say_what_they_lack(old, lesson):
-    with pytest.raises(DatasetError, match="an older version"):
-        growth.with_snapshots(old)
-    assert "older version" in growth.recount(old).caption and growth.counted_rounds(old) == []
-    births = [sum(row["births"].values()) for row in old.metrics("densify")]
-    assert list(growth.by_region(old)) == ["born"] and growth.by_region(old)["born"].sum(1).tolist() == births
-    assert len(growth_figures.births_figure(old).axes) == 2
-
-
-def test_to_show_prefers_the_run_itself_but_needs_its_snapshots(still, lesson, old, monkeypatch):
-    assert growth.to_show(lesson) is lesson
+def test_a_run_that_grew_is_shown_itself(still, lesson, monkeypatch):
+    """Otherwise a lesson run of the given length in its folder is."""
     made = []
-    monkeypatch.setattr(growth, "train", lambda ds, cfg, folder: made.append(folder))
+    monkeypatch.setattr(growth, "train", lambda ds, cfg, folder: made.append((folder, cfg.iterations)))
+    assert growth.to_show(lesson, 99) is lesson and not made
     growth.to_show(still, 99)
-    growth.to_show(old, 99)
-    keep = shutil.ignore_patterns("lesson_*", "collapse_*")
-    parent = egs.load_run(shutil.copytree(still.root, old.root.parent, dirs_exist_ok=True, ignore=keep),
-                          still.dataset.root)
-    growth.to_show(parent, LESSON)
-    assert [p.name for p in made] == ["lesson_99", "lesson_99", f"lesson_{LESSON}_again"]
+    assert made == [(still.root / "lesson_99", 99)]
 
 
-# ---- the lost head ----
+# ---- opacity collapse ----
 
 @pytest.mark.slow
-def test_a_head_is_lost_and_caught(still):
-    """It really collapses, the guard really stops it, and what was there before can be loaded; twice."""
+def test_a_collapse_is_induced_and_stopped(still):
+    """It really collapses, the guard really stops it, and the last good checkpoint can be loaded; twice."""
     for _ in range(2):
-        lost = collapse.provoke(still)
-        assert isinstance(lost.error, TrainingError) and "collapse" in str(lost.error)
-        assert lost.run.iterations == [collapse.COARSE] and f"iteration {collapse.COARSE}" in str(lost.error)
-        assert lost.rows[-1]["iteration"] > collapse.COARSE
-        peak = max(row["coverage"] for row in lost.rows)
-        assert lost.rows[-1]["coverage"] < COLLAPSE["coverage"] * peak <= lost.rows[-2]["coverage"]
-    truth, kept, gone = (p.astype(int) for p in lost.pictures)
+        collapsed = collapse.provoke(still)
+        assert isinstance(collapsed.error, TrainingError) and "collapse" in str(collapsed.error)
+        assert collapsed.run.iterations == [collapse.COARSE_ITERATIONS]
+        assert f"iteration {collapse.COARSE_ITERATIONS}" in str(collapsed.error)
+        assert collapsed.rows[-1]["iteration"] > collapse.COARSE_ITERATIONS
+        peak = max(row["coverage"] for row in collapsed.rows)
+        assert collapsed.rows[-1]["coverage"] < COLLAPSE["coverage"] * peak <= collapsed.rows[-2]["coverage"]
+    truth, kept, gone = (p.astype(int) for p in collapsed.images)
     assert np.abs(gone - truth).mean() > 1.5 * np.abs(kept - truth).mean()
-    assert lost.run.load_head(device="cpu").gaussians["opacities"].sigmoid().mean() == pytest.approx(lost.opacity[0])
-    plots.finish(collapse_figure.collapse_figure(lost), still.root, "collapse")
+    opacity = collapsed.run.load_head(device="cpu").gaussians["opacities"].sigmoid()
+    assert opacity.mean() == pytest.approx(collapsed.opacity[0])
+    plots.finish(collapse_figure.collapse_figure(collapsed), still.root, "collapse")
 
 
-def test_two_cannot_lose_the_same_head_at_once(still):
+def test_a_second_collapse_run_at_once_is_refused(still):
     """Both would write into one folder."""
-    folder = still.root / f"collapse_{collapse.TOO_FAST:g}"
+    folder = still.root / f"collapse_{collapse.COLLAPSE_LR:g}"
     folder.mkdir(exist_ok=True)
     with exclusive_lock(folder, "training"), pytest.raises(InputError, match="nobody else"):
         collapse.provoke(still)
 
 
 @pytest.mark.slow
-def test_a_head_that_stays_is_told(still):
+def test_no_collapse_is_an_error(still):
     with pytest.raises(InputError, match="0.0001"):
         collapse.provoke(still, rate=0.0001)

@@ -1,4 +1,4 @@
-"""Protects: only comparable runs are compared, and the tables and curves of notebook 05 say what the runs did."""
+"""Protects: only comparable runs are compared, and the tables and curves of notebook 05 match the runs."""
 import json
 import shutil
 
@@ -7,8 +7,7 @@ import pytest
 from matplotlib import pyplot
 
 import egstalker_nb as egs
-from egstalker_nb.analysis import comparison, frame_cache, run_index, setting_effects
-from egstalker_nb.analysis import cost as economy
+from egstalker_nb.analysis import comparison, cost, frame_cache, run_index, setting_effects
 from egstalker_nb.config import FIELDS
 from egstalker_nb.core.errors import DatasetError, InputError
 from egstalker_nb.evaluation.evaluate import saved_scores
@@ -65,15 +64,15 @@ def scored(monkeypatch):
     return calls
 
 
-def test_every_setting_says_what_it_does():
-    """A new setting without a sentence would break the table of a user who changed it."""
+def test_every_setting_has_an_effect():
+    """A new setting without a sentence would be missing in the table of differences."""
     assert set(setting_effects.EFFECTS) == set(FIELDS) - {"preset"}
     assert all(text.endswith(".") and len(text.split()) >= 4 for text in setting_effects.EFFECTS.values())
 
 
 def test_parameters_show_differences_only(result):
     table = result.parameters()
-    assert list(table.columns) == ["matters", "setting", "one", "two", "what it does"]
+    assert list(table.columns) == ["matters", "setting", "one", "two", "effect"]
     assert [row[:4] for row in table.rows] == [("lesson 4 batch", "batch_size", 1, 2),
                                                ("quality", "lambda_mask", 0.1, 0.0)]
     assert [row[4] for row in table.rows] == [setting_effects.EFFECTS[row[1]] for row in table.rows]
@@ -110,7 +109,7 @@ def test_run_without_a_checkpoint_is_refused(pair, tmp_path):
 
 
 def test_select_names_what_it_leaves_out(pair, tiny_dataset, other_data, tmp_path):
-    """Notebook 05 gets whatever lies in the folder of runs; one stranger must not stop it, nor vanish silently."""
+    """Notebook 05 takes all folders it finds; a run on another dataset must not stop it, nor be dropped silently."""
     paths = [pair[1].root, other_data, tmp_path / "nowhere", pair[0].root, pair[1].root]
     chosen, left_out = comparison.select(paths, tiny_dataset)
     assert [r.root.name for r in chosen] == ["two", "one"]
@@ -119,7 +118,7 @@ def test_select_names_what_it_leaves_out(pair, tiny_dataset, other_data, tmp_pat
         comparison.select([tmp_path / "nowhere"], tiny_dataset)
 
 
-def test_equal_folder_names_are_told_apart(pair, tmp_path):
+def test_equal_folder_names_are_made_unique(pair, tmp_path):
     for parent in ("a", "b"):
         shutil.copytree(pair[0].root, tmp_path / parent / "run")
         manifest = {**pair[0].manifest, "dataset": str(pair[0].dataset.root)}
@@ -128,13 +127,13 @@ def test_equal_folder_names_are_told_apart(pair, tmp_path):
 
 
 def test_costs_are_those_of_the_newest_checkpoint(result, pair):
-    cost = {row[0]: row[1:] for row in result.costs().rows}
-    assert cost["iterations done"] == (24, 24) and cost["Gaussians"] == (478, 478)
-    assert cost["frames seen (iterations x batch)"] == (24, 48)
+    found = {row[0]: row[1:] for row in result.costs().rows}
+    assert found["iterations"] == (24, 24) and found["Gaussians"] == (478, 478)
+    assert found["frames seen (iterations x batch size)"] == (24, 48)
     folder = pair[0].root / "checkpoints" / "iteration_24"
     whole = sum(p.stat().st_size for p in folder.iterdir()) / 2**20
-    assert cost["checkpoint (MiB)"][0] == pytest.approx(whole, abs=0.01)
-    assert 0 < cost["of which needed to render (MiB)"][0] < whole
+    assert found["checkpoint (MiB)"][0] == pytest.approx(whole, abs=0.01)
+    assert 0 < found["of which needed to render (MiB)"][0] < whole
 
 
 def test_seconds_add_up(pair, tmp_path):
@@ -144,8 +143,8 @@ def test_seconds_add_up(pair, tmp_path):
             {"kind": "train", "iteration": 24, "it_per_s": 2.0}]
     (tmp_path / "timed" / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     run = egs.load_run(tmp_path / "timed")
-    assert economy.seconds_at(run) == pytest.approx({20: 2.0, 24: 4.0})
-    assert economy.series(run, "eval", "val_psnr", "time") == ([pytest.approx(3.0)], [20.0])
+    assert cost.seconds_at(run) == pytest.approx({20: 2.0, 24: 4.0})
+    assert cost.series(run, "eval", "val_psnr", "time") == ([pytest.approx(3.0)], [20.0])
 
 
 @pytest.mark.parametrize("by", ["iteration", "time"])
@@ -158,7 +157,7 @@ def test_curves_hold_every_run_and_term(result, tmp_path, by):
     assert lines["loss term: mask"] == 1 and lines["loss term: l1"] == lines["validation frames"] == 2
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["one", "two"]
     last = max(line.get_xdata()[-1] for line in axes["training batches"].lines if len(line.get_xdata()))
-    assert last == (24 if by == "iteration" else pytest.approx(max(max(economy.seconds_at(r).values())
+    assert last == (24 if by == "iteration" else pytest.approx(max(max(cost.seconds_at(r).values())
                                                                    for r in result.runs)))
     plots.finish(figure, tmp_path, "curves")
 
@@ -218,7 +217,7 @@ def test_shows_itself_with_known_scores_only(result, scored):
 
 
 def test_real_scores_of_two_runs(result):
-    """The one test without the stand-in: the column of each run holds its own scores."""
+    """Without the mock: the column of each run has its own scores."""
     row = {r[0]: r[1:3] for r in result.scores().rows}["psnr_composite"]
     values = [float(v.rstrip(" *")) for v in row]
     count = len(result.dataset.val_ids)
@@ -227,7 +226,7 @@ def test_real_scores_of_two_runs(result):
     assert values[0] != values[1]
 
 
-def test_presets_that_do_not_load_say_so():
+def test_presets_that_do_not_load_are_marked():
     rows = {row[0]: row for row in setting_effects.preset_table().rows}
     assert set(rows) == set(egs.presets()) and rows["args_default"][1] == "does not load"
     assert rows["quick_test"][4] == 0 and rows["production"][1:4] == (30000, 3000, "500 - 15000")
@@ -244,7 +243,7 @@ def test_the_four_lessons_come_first():
     assert shown.count("<tr>") == 1 + len(table.rows) and setting_effects.EFFECTS["batch_size"] in shown
 
 
-def test_presets_that_were_not_trained_stand_beside_the_runs(result):
+def test_presets_that_were_not_trained_are_listed_beside_the_runs(result):
     columns = result.parameters(presets=True).columns
     assert columns[2:4] == ("one", "two") and "production (not trained)" in columns
     same = {"mine": egs.load_config("quick_test")}
@@ -258,7 +257,7 @@ def test_settings_that_let_quick_test_grow():
     assert set(setting_effects.makes_grow(quick, production, keep=())) == {"iterations", "densify_from_iter"}
 
 
-def test_timeline_shows_every_preset_that_loads():
+def test_schedule_figure_has_every_preset_that_loads():
     axis = growth_figures.timeline().axes[0]
     assert [t.get_text() for t in axis.get_yticklabels()] == ["quick_test", "extended_test", "production"]
     assert axis.get_xlabel() and axis.get_ylabel()
@@ -278,13 +277,13 @@ def test_runs_are_found_at_any_depth(pair, other_data, tmp_path):
     assert set(found) == {"lesson_9", "stranger", "broken"}
     one = found["lesson_9"]
     assert (one.iterations, one.planned, one.points, one.preset) == (24, 24, 478, "quick_test") and not one.problem
-    assert one.psnr == pytest.approx(pair[0].metrics("eval")[-1]["val_psnr"]) and "while training" in one.source
+    assert one.psnr == pytest.approx(pair[0].metrics("eval")[-1]["val_psnr"]) and "during training" in one.source
     assert "cannot be read" in found["broken"].problem and not found["broken"].points
     assert found["stranger"].against(one.hash) and not one.against(one.hash)
     assert set(run_index.datasets(found.values())) == {one.hash, "0123456789ab"}
 
 
-def test_scored_psnr_stands_before_that_of_training(pair, tmp_path):
+def test_scored_psnr_takes_precedence_over_that_of_training(pair, tmp_path):
     shutil.copytree(pair[0].root, tmp_path / "run")
     (tmp_path / "run" / "scores").mkdir()
     (tmp_path / "run" / "scores" / "val_24_first1.json").write_text(json.dumps({"frames": 1, "psnr_composite": 33.5}))
@@ -319,72 +318,47 @@ def timed(folder, rows, evals=(), source=None, **manifest):
 
 def test_pareto_front():
     costs, quality = [1, 2, 3, 2, 1], [20, 25, 24, 22, 20]
-    assert economy.pareto(costs, quality) == [True, True, False, False, True], "equals do not beat each other"
+    assert cost.pareto(costs, quality) == [True, True, False, False, True], "equals do not beat each other"
 
 
 def test_time_to_a_psnr(pair, tmp_path):
     """10 it/s for the first, 1 it/s for the second: it needs fewer iterations, and more time."""
     slow = timed(tmp_path / "slow", [(12, 1.0, 478, "fine")], [(4, 21.0), (8, 24.0)], pair[0])
     fast = timed(tmp_path / "fast", [(24, 10.0, 478, "fine")], [(10, 20.0), (20, 24.5)], pair[0])
-    table = economy.time_to([slow, fast], ["slow", "fast"], [24, 26])
+    table = cost.time_to([slow, fast], ["slow", "fast"], [24, 26])
     assert table.rows == [("24 dB", "0:08 (iteration 8)", "0:02 (iteration 20) *"), ("26 dB", None, None)]
     assert "validation" in table.caption
-    assert economy.levels([[20, 24.5], [21, 24]]) == [21, 22, 23, 24] and economy.levels([[]]) == []
+    assert cost.levels([[20, 24.5], [21, 24]]) == [21, 22, 23, 24] and cost.levels([[]]) == []
 
 
 def test_without_evaluations_training_batches_count(pair, tmp_path):
     run = timed(tmp_path / "never", [(4, 1.0, 478, "fine")], (), pair[0])
-    assert economy.psnr_source([pair[0], run]) == "train"
-    assert "training batches" in economy.time_to([pair[0], run], ["one", "never"]).caption
+    assert cost.psnr_source([pair[0], run]) == "train"
+    assert "training batches" in cost.time_to([pair[0], run], ["one", "never"]).caption
 
 
-def test_speed_gives_back_what_was_measured(pair, tmp_path):
-    """Two runs at 10 ms + 0.01 ms x Gaussians a frame; batches of other sizes come out as measured."""
-    rows = [(i, 1 / (0.010 + 1e-5 * n), n, "fine") for i, n in ((4, 500), (8, 1000), (12, 2000))]
-    (speed,) = economy.speeds([timed(tmp_path / "grown", rows, (), pair[0], device="CPU, 9")])
-    assert speed.step("fine", 1, 4000) == pytest.approx(0.05, rel=1e-3)
-    assert speed.most == 2000 and speed.step("coarse", 1, 1000) == pytest.approx(0.02, rel=1e-3)
-    assert speed.step("fine", 1, 100) == pytest.approx(0.015, rel=1e-3), "nothing is promised below what was measured"
-    cfg = egs.load_config("quick_test")
-    assert speed.seconds(cfg, 478) == pytest.approx(1000 * 8 * (0.010 + 1e-5 * 500), rel=1e-3)
-    assert economy.expected(egs.load_config("production"), speed).endswith("(extrapolated)")
-    assert economy.expected(cfg, None) is None
-
-
-def test_speeds_do_not_mix_devices(pair, tmp_path):
+def test_advice_divides_frames_by_the_measured_speed(pair, tmp_path):
+    """A step of two frames at 4 it/s is 8 frames/s; devices have columns of their own, and no run adds none."""
+    cpu = timed(tmp_path / "cpu", [(4, 4.0, 478, "fine"), (8, 4.0, 478, "fine")], (), pair[1], device="CPU")
     gpu = timed(tmp_path / "gpu", [(4, 400.0, 478, "fine")], (), pair[0], device="A card")
-    cpu = timed(tmp_path / "cpu", [(4, 4.0, 478, "fine")], (), pair[0], device="CPU, 2 thread(s)")
-    assert [round(1 / s.step("fine", 1, 478)) for s in economy.speeds([gpu, cpu])] == [400, 4]
+    table = cost.advice([cpu, gpu])
+    assert list(table.columns[3:]) == ["time on CPU, 64 px", "time on A card, 64 px"]
+    rows = {row[1]: row for row in table.rows}
+    assert set(rows) == {"quick_test", "production", "extended_test"}
+    assert rows["quick_test"][2:] == (8000, "16:40", "0:20") and rows["production"][2:] == (30000, "1:02:30", "1:15")
+    assert len(cost.advice([]).columns) == 3
 
 
-def test_advice_says_what_it_is_estimated_from(pair, result):
-    table = economy.advice(pair, ["one", "two"], [20.0, 21.0], result.dataset)
-    rows = {row[0]: row for row in table.rows}
-    assert "'one'" in table.caption and "64 px" in table.caption and len(rows) == 6
-    assert rows["try the pipeline"][1] == "quick_test" and rows["try the pipeline"][3]
-    assert rows["good quality, on a GPU"][3].startswith("no GPU run at hand")
-    assert "5.3 times" in rows["nothing"][2]
-    with pytest.raises(InputError, match="at least one run"):
-        economy.advice([], [], [], result.dataset)
-
-
-def test_advice_quotes_only_what_was_measured_with_these_settings(pair, result, tmp_path):
-    egs.load_config("quick_test").save(tmp_path / "config.yaml")
-    quick = timed(tmp_path / "run", [(4, 4.0, 478, "fine")], (), pair[0])
-    quick.config = egs.load_config(tmp_path / "config.yaml", seed=7)
-    rows = economy.advice([quick, pair[1]], ["q", "two"], [27.25, 21.0], result.dataset).rows
-    assert [row[1] for row in rows if "measured here" in row[5]] == ["quick_test"] and "27.2" in rows[0][5]
-
-
-def test_look_keeps_the_proportions():
-    c, whole = economy.look_config(), egs.load_config("production")
-    assert c.iterations / whole.iterations == c.coarse_iterations / whole.coarse_iterations == 0.1
+def test_advice_of_a_comparison_uses_other_runs_too(result, pair, tmp_path):
+    gpu = timed(tmp_path / "gpu", [(4, 400.0, 478, "fine")], (), pair[0], device="A card")
+    assert "time on A card, 64 px" not in result.advice().columns
+    assert "time on A card, 64 px" in result.advice([gpu]).columns
 
 
 # ---- the same frame ----
 
-def test_renders_are_made_once_and_forgotten_in_time(result, monkeypatch):
-    renders, ds = frame_cache.Renders(result.runs, kept=3 * 64 * 64 * 3), result.dataset
+def test_renderings_are_cached_up_to_a_limit(result, monkeypatch):
+    renders, ds = frame_cache.Renders(result.runs, max_bytes=3 * 64 * 64 * 3), result.dataset
     first = renders.picture(0, 3)
     assert renders.picture(0, 3) is first and renders.rendered == 1
     np.testing.assert_array_equal(renders.picture(-1, 3), ds.frame(3))
@@ -392,7 +366,7 @@ def test_renders_are_made_once_and_forgotten_in_time(result, monkeypatch):
     assert (renders.picture(1, 3) != first).any()
     for i in (4, 5):
         renders.picture(0, i)
-    assert renders.picture(0, 3) is not first, "the oldest goes when there is no room"
+    assert renders.picture(0, 3) is not first, "the least recently used one is dropped first"
 
 
 def test_renders_use_each_runs_own_poses(result):
@@ -414,8 +388,8 @@ def test_renders_use_each_runs_own_poses(result):
 def test_difference_has_one_scale():
     a, b = np.full((4, 4, 3), 100, np.uint8), np.full((4, 4, 3), 132, np.uint8)
     assert frame_cache.difference(a, b) == pytest.approx(np.full((4, 4), 32))
-    ramp = frame_cache.heat(np.linspace(0, frame_cache.HIGHEST, 32)[None]).astype(float) @ [0.299, 0.587, 0.114]
-    assert (np.diff(ramp[0]) > 0).all(), "readable in greyscale: lighter is always more"
+    ramp = frame_cache.heat(np.linspace(0, frame_cache.HIGHEST, 32)[None]).astype(float)
+    assert (np.diff(ramp[0] @ [0.299, 0.587, 0.114]) > 0).all(), "readable in greyscale: lighter is always more"
     np.testing.assert_array_equal(frame_cache.heat(np.float32([[200]])), frame_cache.heat(np.float32([[64]])))
 
 

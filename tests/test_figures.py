@@ -1,4 +1,4 @@
-"""Figures, diagrams, tables and the final check of the notebooks: what they show must be what the data says."""
+"""Protects: figures, diagrams and tables match the data, and the final check of a notebook fails when it should."""
 import copy
 
 import matplotlib.pyplot as plt
@@ -35,13 +35,13 @@ def head(tiny_dataset, config):
 
 @pytest.fixture
 def still(head, tiny_dataset):
-    """Draws the canonical head."""
+    """Renders the canonical head."""
     return Renderer(head, tiny_dataset, deform=False)
 
 
 @pytest.fixture
 def moving(head, tiny_dataset):
-    """Draws a head whose network does something."""
+    """Renders a head whose network has non-zero offsets."""
     for layer in head.deformation.heads.values():
         torch.nn.init.normal_(layer.weight, std=0.02)
     return Renderer(head, tiny_dataset)
@@ -67,7 +67,7 @@ def test_head_figures(moving, tmp_path):
     saved(figures.mouth_modes(moving), tmp_path)
 
 
-def test_picture_rows(tiny_dataset, tmp_path):
+def test_image_rows(tiny_dataset, tmp_path):
     ids = [1, 5, 9]
     truth = inspection.ground_truth(tiny_dataset, ids)
     saved(figures.against_truth(truth, 255 - truth, ["a", "b", "c"]), tmp_path)
@@ -76,14 +76,14 @@ def test_picture_rows(tiny_dataset, tmp_path):
     saved(figure, tmp_path)
 
 
-def test_sound_figures(tiny_dataset, tmp_path):
-    """Frames without a face leave gaps, and silence no error."""
+def test_mouth_opening_figure(tmp_path):
+    """Frames without a face leave gaps; a rendering without any face is no error."""
     saved(figures.speech_and_mouth(np.zeros(12), np.where(np.arange(12) % 3, 0.05, np.nan), np.zeros(12)), tmp_path)
     saved(figures.speech_and_mouth(np.zeros(12), np.full(12, np.nan), np.full(12, np.nan)), tmp_path)
 
 
 def test_channels_are_named_where_the_encoder_has_names(tiny_dataset):
-    """A row under the wrong phone would teach nonsense; features from a file have numbers only."""
+    """The rows must be labelled with the right phones; features from a file have numbers only."""
     def rows(encoder):
         ds = copy.copy(tiny_dataset)
         ds.encoder = encoder
@@ -115,7 +115,7 @@ def test_feature_windows_become_the_strip_they_were_cut_from():
 
 
 def test_loudness_is_in_decibels_of_full_scale():
-    """A full-scale sine is 3 dB below full scale; half of it 6 dB less; silence and missing sound are the floor."""
+    """A full-scale sine is 3 dB below full scale; half of it 6 dB less; silence and missing audio are the floor."""
     sine = np.sin(2 * np.pi * 100 * np.arange(640) / 16000).astype(np.float32)
     level = loudness(np.concatenate([sine, sine / 2, 0 * sine]), 4)
     np.testing.assert_allclose(level, [-3.01, -9.03, -60, -60], atol=0.02)
@@ -141,7 +141,7 @@ def test_mouth_is_found_in_any_pose(tiny_dataset):
 
 
 def test_faces_of_codes_open_as_the_tracked_mouth_does(sample_dataset, config):
-    """The curve that is called for is compared with tracked openings: of tracked codes both must be the same."""
+    """Predicted and tracked openings are compared: for tracked coefficients both must agree."""
     ds = sample_dataset
     renderer = Renderer(new_head(ds, config), ds)
     shown = landmark_metrics.aperture(inspection.mean_faces(renderer, renderer.head.mouth.coefficients[:ds.num_train]))
@@ -164,7 +164,7 @@ def test_modes_are_drawn_two_standard_deviations_around_the_mean(sample_dataset,
 
 
 def test_mouth_is_centred_and_enlarged():
-    """Also at the border of the picture, where the crop reaches outside."""
+    """Also at the border of the image, where the crop reaches outside."""
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[50:60, 4:16] = (255, 0, 0)
     crop = inspection.crop_mouth(picture, np.array([4, 50, 16, 60]), edge=96)
@@ -229,12 +229,10 @@ def test_unknown_diagram_is_refused():
 # ---- tables ----
 
 def test_every_setting_is_explained(config):
-    """The settings table is the reference that notebook 2 shows: no field without a meaning, changes marked."""
-    docs = tables.setting_docs()
-    assert set(docs) == set(FIELDS)
-    assert docs["batch_size"] == "Frames per step."
+    """The table is the reference of the settings: every field has a help text, and changes are marked."""
     rows = {row[1]: row for row in tables.settings(config).rows}
     assert set(rows) == set(FIELDS) - {"preset"}
+    assert rows["batch_size"][5] == FIELDS["batch_size"].metadata["help"]
     assert all(len(row[5]) > 10 for row in rows.values())
     assert rows["coarse_iterations"][2:5] == (100, "*", 3000) and rows["sh_degree"][3] == ""
 
@@ -269,7 +267,7 @@ def test_check_passes_within_the_range_ends_included():
 
 @pytest.mark.parametrize("value", [0.89, 1.01, float("nan")])
 def test_check_names_what_failed_and_what_to_do(value):
-    """A notebook whose result is wrong must not end quietly, least of all with NaN."""
+    """A notebook with a wrong result must fail, also with NaN."""
     with pytest.raises(EgsError, match=r"faces in 0.9 ... 1; found .*\. Look at it\.") as caught:
         tables.check(("fine", 1, 0, 1, "Never shown."), ("faces", value, 0.9, 1, "Look at it."))
     assert "Never shown" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Protects: snapshots are what the run was at that moment, leave training as it is, and survive stops and resumes."""
+"""Protects: snapshots match the run at their iteration, do not change training, and survive stops and resumes."""
 import numpy as np
 import pytest
 import torch
@@ -27,14 +27,14 @@ def same(a, b):
 
 @pytest.mark.parametrize("name", ["quick_test", "extended_test", "production"])
 def test_moments_of_the_presets(name):
-    """The start, the stages' ends, rounds; few enough for the disk, many enough for a slider."""
+    """The start, the ends of the stages, densification steps; few enough for the disk, many enough for a slider."""
     cfg = egs.load_config(name)
-    found, densification_steps = snapshots.moments(cfg), set(growth.densification_steps(cfg))
+    found, steps = snapshots.moments(cfg), set(growth.densification_steps(cfg))
     assert {0, cfg.coarse_iterations, cfg.iterations} <= set(found) <= set(range(cfg.iterations + 1))
     assert found == sorted(set(found)) and 20 <= len(found) <= 44
-    assert len(densification_steps & set(found)) >= min(len(densification_steps), 20)
-    if densification_steps:
-        assert {min(densification_steps), max(densification_steps)} <= set(found)
+    assert len(steps & set(found)) >= min(len(steps), 20)
+    if steps:
+        assert {min(steps), max(steps)} <= set(found)
 
 
 def test_moments_of_a_tiny_run():
@@ -42,7 +42,7 @@ def test_moments_of_a_tiny_run():
 
 
 def test_a_production_run_stays_small(tmp_path):
-    """10,000 Gaussians at 40 moments: 15 MB without pictures."""
+    """10,000 Gaussians in 40 snapshots: 15 MB without images."""
     n = 10_000
     gaussians = {"means": torch.zeros(n, 3), "scales": torch.zeros(n, 3), "opacities": torch.zeros(n),
                  "sh0": torch.zeros(n, 1, 3)}
@@ -51,7 +51,7 @@ def test_a_production_run_stays_small(tmp_path):
     assert size * len(snapshots.moments(egs.load_config("production"))) < 15e6
 
 
-def test_all_moments_are_left_and_the_last_is_the_checkpoint(run, tiny_dataset):
+def test_all_snapshots_exist_and_the_last_is_the_checkpoint(run, tiny_dataset):
     assert run.snapshots == snapshots.moments(run.config)
     start, end = run.snapshot(0), run.snapshot(STEPS)
     head = run.load_head(device="cpu").gaussians
@@ -65,24 +65,24 @@ def test_all_moments_are_left_and_the_last_is_the_checkpoint(run, tiny_dataset):
         assert getattr(end, name).dtype == np.float32 and np.isfinite(getattr(end, name)).all()
 
 
-def test_gaussians_are_those_that_entered_the_round(run):
-    """A snapshot taken after a round would have other numbers, and its gradients would be gone."""
-    before, densification_steps = len(run.snapshot(0)), run.metrics("densify")
-    assert densification_steps
-    for row in densification_steps:
+def test_gaussians_are_those_before_the_densification_step(run):
+    """A snapshot taken after a step would have other counts, and no gradients."""
+    before, steps = len(run.snapshot(0)), run.metrics("densify")
+    assert steps
+    for row in steps:
         now = run.snapshot(row["iteration"])
         assert len(now) == before and (now.added_at < row["iteration"]).all() and now.gradient.max() > 0
         before = row["points"]
 
 
-def test_rounds_counted_from_snapshots_are_those_of_the_run(run):
-    """Half precision would put Gaussians on the other side of the size that tells clones from splits."""
+def test_steps_counted_from_snapshots_are_those_of_the_run(run):
+    """With half precision, scales near the limit would be on the wrong side of it: cloned instead of split."""
     table = growth.recount(run)
     assert len(table.rows) == len(run.metrics("densify")) and all(row[-1] is True for row in table.rows), str(table)
 
 
-def test_no_gradients_are_left_over_when_growth_has_ended(run):
-    """Those collected after the last round would look measured for the rest of the run."""
+def test_no_gradients_are_left_over_after_densification(run):
+    """Those collected after the last step would look like measured ones for the rest of the run."""
     until = run.config.densify_until_iter
     after = [i for i in run.snapshots if i >= until]
     assert after and all(not run.snapshot(i).gradient.any() for i in after)
@@ -99,8 +99,8 @@ def test_snapshots_do_not_change_training(run, tiny_dataset, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_killed_run_takes_up_its_snapshots_again(run, tiny_dataset, tmp_path):
-    """Steps after the last checkpoint are done again: nothing of them stays, and all snapshots come out the same."""
+def test_a_killed_run_writes_its_snapshots_again(run, tiny_dataset, tmp_path):
+    """Steps after the last checkpoint are repeated: their snapshots are removed, and the new ones are identical."""
     root = tmp_path / "run"
     egs.train(tiny_dataset, config(), root, until=20, device="cpu")
     snapshots.save(root, 31, dict(run.load_head(device="cpu").gaussians), run.added_at(), run.added_at(),

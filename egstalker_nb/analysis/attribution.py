@@ -1,12 +1,13 @@
-"""What training looks at: where each loss term lies in a frame, how it pulls on the Gaussians, who sees what."""
+"""What the loss and the network attend to: loss terms per pixel, their gradients, attention of Gaussians to tokens."""
 from __future__ import annotations
 
-import copy
+import threading
 from typing import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from ..data.frame_loader import Frames
 from ..metrics.image_metrics import ssim_map
@@ -16,12 +17,13 @@ from ..rendering.renderer import Renderer
 from ..training.losses import Losses
 from .audio_curves import PARTS, attention_of_parts
 
-#: parameters of the Gaussians whose gradients `term_gradients` gives, and what a reader calls them
-PARAMETERS = {"means": "place", "scales": "size", "opacities": "opacity", "sh0": "colour"}
+#: parameters of the Gaussians whose gradients `term_gradients` gives -> their names for readers
+PARAMETERS = {"means": "position", "scales": "scale", "opacities": "opacity", "sh0": "colour"}
+_lock = threading.Lock()  # `functional_call` replaces the parameters of a module in place while it runs
 
 
 def _seen(renderer: Renderer, ids: Sequence[int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Frames `ids` as training sees them: rgb [B, S, S, 3], alpha [B, S, S, 1], and the batch (see `Frames`)."""
+    """Frames `ids` as in a training step: rgb [B, S, S, 3], alpha [B, S, S, 1], and the batch (see `Frames`)."""
     head, ds = renderer.head, renderer.ds
     frames = Frames(ds, list(ids), renderer.device, place="disk").for_head(head)
     b = frames.batch(list(ids))
@@ -36,18 +38,19 @@ def _losses(renderer: Renderer) -> Losses:
 
 @torch.no_grad()
 def term_maps(renderer: Renderer, i: int) -> dict[str, np.ndarray]:
-    """Where each weighted loss term lies in frame i.
+    """Each weighted loss term per pixel of frame i.
 
     Args:
-        renderer: its `deform` says whose terms and picture, the fine stage's or the coarse stage's.
+        renderer: its `deform` selects the terms and the rendering of the fine or of the coarse stage.
+        i: frame number.
 
     Returns:
-        term -> [S, S] float32, at least 0 but for rounding; the mean over the picture is the term's value.
+        term -> [S, S] float32, non-negative up to rounding; the mean over the image is the value of the term.
     """
     losses = _losses(renderer)
     rgb, alpha, b = _seen(renderer, [i])
     near = (rgb - b["frame"]).abs().mean(-1)                                    # [1, S, S]
-    x0, y0, x1, y1 = losses.box
+    x0, y0, x1, y1 = losses.box or (0, 0, rgb.shape[2], rgb.shape[1])
     dissimilar = torch.zeros_like(near)
     dissimilar[:, y0:y1, x0:x1] = (1 - ssim_map(rgb[:, y0:y1, x0:x1], b["frame"][:, y0:y1, x0:x1])).mean(-1)
     lips = b["lips"][..., 0]
@@ -56,27 +59,40 @@ def term_maps(renderer: Renderer, i: int) -> dict[str, np.ndarray]:
     return {name: weight * maps[name][0].cpu().numpy() for name, weight in losses.weights.items()}
 
 
+class _FrameLoss(nn.Module):
+    """Some weighted loss terms of frames as a function of the parameters of the head, for `functional_call`."""
+
+    def __init__(self, renderer: Renderer, weights: dict[str, float]):
+        super().__init__()
+        self.head, self.renderer, self.losses = renderer.head, renderer, _losses(renderer)
+        self.losses.weights = weights
+
+    def forward(self, ids: Sequence[int]) -> Tensor:
+        rgb, alpha, b = _seen(self.renderer, ids)
+        return self.losses(rgb, alpha, b["frame"], b["head"], b["lips"])[0]
+
+
 def term_gradients(renderer: Renderer, ids: Sequence[int]) -> dict[str, dict[str, Tensor]]:
-    """How each weighted loss term alone, and the whole loss, would move the Gaussians: gradients over frames `ids`.
+    """Gradients of each weighted loss term, and of the whole loss, over frames `ids` with respect to the Gaussians.
+
+    Args:
+        renderer: its `deform` selects the terms and the rendering of the fine or of the coarse stage.
+        ids: frame numbers.
 
     Returns:
-        term or "loss" -> parameter (see `PARAMETERS`) -> gradient, [N, ...] as the parameter. The terms' gradients
-        sum to that of the loss. Of the loss per head unit (means), per e-fold (scales), per logit (opacities) and per
-        degree-0 coefficient (sh0).
+        term or "loss" -> parameter (see `PARAMETERS`) -> gradient, [N, ...] as the parameter. The gradients of the
+        terms sum to that of the loss. Units: loss per head unit (means), per e-fold (scales), per logit (opacities) and
+        per degree-0 coefficient (sh0).
     """
-    head = renderer.head
-    own = copy.copy(head)  # gradients must not stick to the head that was given
-    free = torch.nn.ParameterDict({k: v.detach().clone().requires_grad_(True) for k, v in head.gaussians.items()})
-    own._modules = {**head._modules, "gaussians": free}
-    losses, parameters = _losses(renderer), [free[name] for name in PARAMETERS]
-    found, free_renderer = {}, Renderer(own, renderer.ds, renderer.deform)
-    for name, weights in {**{k: {k: v} for k, v in losses.weights.items()}, "loss": losses.weights}.items():
-        rgb, alpha, b = _seen(free_renderer, ids)  # anew for each term: a rasteriser's backward pass runs once
-        part = _losses(renderer)
-        part.weights = weights
-        value, _ = part(rgb, alpha, b["frame"], b["head"], b["lips"])
-        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-        found[name] = {p: torch.zeros_like(free[p]) if g is None else g for p, g in zip(PARAMETERS, gradients)}
+    parameters = {f"head.gaussians.{name}": renderer.head.gaussians[name].detach().clone().requires_grad_(True)
+                  for name in PARAMETERS}
+    weights, found = _losses(renderer).weights, {}
+    for name, terms in {**{k: {k: v} for k, v in weights.items()}, "loss": weights}.items():
+        with _lock:  # one forward pass for each term: the rasteriser cannot run its backward pass twice
+            value = functional_call(_FrameLoss(renderer, terms), parameters, (ids,))
+        gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+        found[name] = {p: torch.zeros_like(x) if g is None else g
+                       for p, x, g in zip(PARAMETERS, parameters.values(), gradients)}
     return found
 
 
@@ -86,8 +102,7 @@ def gradient_norms(found: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, f
 
 
 def attention_maps(renderer: Renderer, i: int) -> np.ndarray:
-    """How much each place of the face looks at each token in frame i: [S, S, 4] 0...1 in the order of `TOKENS`, NaN
-    where there is no head."""
+    """Attention to each token per pixel of frame i: [S, S, 4] 0...1 in the order of `TOKENS`, NaN outside the head."""
     return paint_values(renderer, i, renderer.head.attention(renderer.conditions([i]))[0])
 
 
@@ -101,5 +116,5 @@ def attention_by_part(renderer: Renderer, ids: Sequence[int]) -> np.ndarray:
 
 
 def favourite(renderer: Renderer, i: int, part: str = "mouth") -> str:
-    """The token that a part of the face (see `PARTS`) looks at most in frame i."""
+    """The token with the highest mean attention of a part of the face (see `PARTS`) in frame i."""
     return TOKENS[int(attention_by_part(renderer, [i])[0, PARTS.index(part)].argmax())]

@@ -1,4 +1,4 @@
-"""What a sound does to a head, over time: the mouth it calls for, and what each part of the face attends to."""
+"""Curves of a driving audio over time: predicted mouth opening, and the attention of each part of the face."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.errors import InputError
 from ..data.conditions import Conditions
 from ..face import regions
 from ..media.audio import steps_of
@@ -19,20 +20,23 @@ from ..rendering.renderer import Renderer, Script
 from ..speech.encoders import channel_names
 
 PARTS = tuple(VIEWS)      # columns of `regions.share_of_parts`
-#: the parts as charts show them, with the tokens that a Gaussian wholly inside may see; edges are soft
-ABOUT = {part: f"{part}: may see {', '.join(VIEWS[part])}" for part in ("mouth", "eyes", "rest")}
-SHOWN_STEPS = 1500        # columns of features, and
-SHOWN_SAMPLES = 3000      # points of a waveform that a chart draws: a screen has no more
+#: part -> label with the tokens that a Gaussian wholly inside it can attend to; the parts have soft edges
+ABOUT = {part: f"{part}: attends to {', '.join(VIEWS[part])}" for part in ("mouth", "eyes", "rest")}
+MAX_STEPS = 1500          # columns of features in a chart
+MAX_SAMPLES = 3000        # points of a waveform in a chart
 
 
 @dataclass
 class Timeline:
-    """A script's curves, one value for each of F frames.
+    """Curves of a script, one value for each of F frames.
 
     Attributes:
-        wave: float32 [640 F] the sound. features: [F, 16, 29]; channels: their 29 names. silent: [F] 0...1, how far the
-            mouth is shut for silence. opening: [F] called for by the sound, lip gap over face height.
-        attention: [F, 3, 4] mean attention of the parts rest, mouth, eyes on the tokens audio, eye, camera, null; rows
+        wave: [640 F] float32, the audio.
+        features: [F, 16, 29] audio features.
+        channels: names of their 29 channels.
+        silent: [F] 0...1, how far the mouth is closed because of silence.
+        opening: [F] predicted from the audio, lip gap over face height.
+        attention: [F, 3, 4] mean attention of the parts rest, mouth, eyes to the tokens audio, eye, camera, null; rows
             sum to 1.
     """
 
@@ -48,28 +52,34 @@ class Timeline:
 
     @property
     def time(self) -> np.ndarray:
-        """Seconds of the frames, [F]."""
+        """Time of each frame, [F] s."""
         return np.arange(len(self)) / FPS
 
     def outline(self) -> tuple[np.ndarray, np.ndarray]:
-        """The waveform for a chart: seconds [P] and amplitudes [P], lowest and highest of each stretch in turn."""
-        stretch = max(1, 2 * len(self.wave) // SHOWN_SAMPLES)
-        rows = self.wave[:len(self.wave) // stretch * stretch].reshape(-1, stretch)
-        seconds = np.repeat(np.arange(len(rows)) * stretch / (FPS * SAMPLES_PER_FRAME), 2)
+        """The waveform for a chart: time [P] in s and amplitude [P], minimum and maximum of each interval in turn."""
+        length = max(1, 2 * len(self.wave) // MAX_SAMPLES)
+        rows = self.wave[:len(self.wave) // length * length].reshape(-1, length)
+        seconds = np.repeat(np.arange(len(rows)) * length / (FPS * SAMPLES_PER_FRAME), 2)
         return seconds, np.stack([rows.min(1), rows.max(1)], 1).ravel()
 
     def strip(self) -> tuple[np.ndarray, np.ndarray]:
-        """The features for a chart: seconds [P] and strengths 0...1 [29, P], the strongest of each stretch."""
+        """The features for a chart: time [P] in s and values 0...1 [29, P], the maximum of each interval."""
         steps = steps_of(self.features)
-        stretch = -(-len(steps) // SHOWN_STEPS)
-        steps = steps[:len(steps) // stretch * stretch].reshape(-1, stretch, steps.shape[1]).max(1)
+        length = -(-len(steps) // MAX_STEPS)
+        steps = steps[:len(steps) // length * length].reshape(-1, length, steps.shape[1]).max(1)
         low, high = np.percentile(steps, (1, 99))
         shown = np.clip((steps.T - low) / max(high - low, 1e-6), 0, 1)
-        return np.arange(len(steps)) * stretch / (2 * FPS), shown
+        return np.arange(len(steps)) * length / (2 * FPS), shown
 
 
 def timeline(renderer: Renderer, script: Script) -> Timeline:
-    """The curves of a script with sound."""
+    """The curves of a script with driving audio.
+
+    Raises:
+        InputError: a script without audio features (a replay).
+    """
+    if script.features is None or script.silent is None or script.wave is None:
+        raise InputError("a script with driving audio", "a replay of the clip", "Make one with `audio_script`.")
     given = renderer.conditions_of(script)
     names = channel_names(renderer.ds.encoder, script.features.shape[2])
     return Timeline(script.wave, script.features, tuple(names), script.silent,
@@ -79,10 +89,10 @@ def timeline(renderer: Renderer, script: Script) -> Timeline:
 
 @torch.no_grad()
 def attention_of_parts(head: Head, given: Conditions) -> Tensor:
-    """Mean attention of the Gaussians of each part of the face on each token, [F, 3, 4] float32, see `Timeline`.
+    """Mean attention of the Gaussians of each part of the face to each token, [F, 3, 4] float32, see `Timeline`.
 
-    The mean is taken before the tokens are looked at, which gives the same (attention is linear in the weights over
-    agents) and costs nothing for each frame.
+    The mean over the Gaussians is taken of their weights over the agents, which is the same (attention is linear in
+    them) and needs no [N, 4] array per frame.
     """
     net = head.deformation
     spatial = head.spatial()[1]                                                           # [N, heads * 3M]
@@ -90,5 +100,3 @@ def attention_of_parts(head: Head, given: Conditions) -> Tensor:
     mean = share.t() @ spatial / share.sum(0)[:, None].clamp_min(1e-6)                    # [3, heads * 3M]
     weights, _ = net.attention.token_weights(net.tokens(given))              # [F, heads, 3M, T]
     return mean @ weights.flatten(1, 2) / net.attention.heads
-
-

@@ -1,4 +1,4 @@
-"""Two or more runs side by side: settings and what they do, scores, cost."""
+"""Comparison of two or more runs: settings and their effects, scores, cost."""
 from __future__ import annotations
 
 from functools import cached_property
@@ -23,14 +23,14 @@ SCORED_FRAMES = 8   # validation frames behind the scores table, unless a run wa
 
 
 def compare(runs: Sequence[Run | str | Path], dataset: Optional[Dataset] = None) -> Comparison:
-    """Put runs that were trained on one dataset side by side.
+    """Compare runs that were trained on one dataset.
 
     Args:
-        runs: two or more runs or run folders, each with a checkpoint; the newest of each is compared.
+        runs: two or more runs or run folders, each with a checkpoint; the newest checkpoints are compared.
         dataset: the dataset they must have been trained on; default: the first run's.
 
     Raises:
-        InputError: fewer than two runs, one twice, or different datasets.
+        InputError: fewer than two runs, the same run twice, or different datasets.
         DatasetError: not a run folder, or one without a checkpoint.
     """
     runs = [runs] if isinstance(runs, (Run, str, Path)) else runs
@@ -51,7 +51,7 @@ def compare(runs: Sequence[Run | str | Path], dataset: Optional[Dataset] = None)
 
 
 def select(paths: Sequence[str | Path], dataset: Dataset) -> tuple[list[Run], dict[str, str]]:
-    """Open those runs that can be compared on a dataset: trained on it, with a checkpoint, each once.
+    """Open the runs that can be compared on a dataset: trained on it, with a checkpoint, each once.
 
     Returns:
         the runs in the given order, and path -> reason of those left out.
@@ -59,7 +59,8 @@ def select(paths: Sequence[str | Path], dataset: Dataset) -> tuple[list[Run], di
     Raises:
         InputError: none can.
     """
-    chosen, left_out = {}, {}
+    chosen: dict[Path, Run] = {}
+    left_out: dict[str, str] = {}
     for path in map(str, paths):
         try:
             run = load_run(path)
@@ -75,16 +76,18 @@ def select(paths: Sequence[str | Path], dataset: Dataset) -> tuple[list[Run], di
             left_out[path] = str(error)
     if not chosen:
         raise InputError(f"a trained run on the dataset in '{dataset.root}'",
-                         "; ".join(f"{path}: {why}" for path, why in left_out.items()) or "no run at all",
-                         "Train one with notebooks 2 and 3, or name its folder.")
+                         "; ".join(f"{path}: {why}" for path, why in left_out.items()) or "no run folders",
+                         "Train one with notebooks 2 and 3, or give its folder.")
     return list(chosen.values()), left_out
 
 
 class Comparison:
-    """Runs side by side; made by `compare`. Shows settings, cost and scores that are known in a notebook.
+    """Compared runs; made by `compare`. Displays their settings, cost and saved scores in a notebook.
 
     Attributes:
-        runs: in the given order. names: their folders' names, with the parents' where they would be the same.
+        runs: in the given order.
+        names: names of their folders, with the parent's name where those are equal.
+        dataset: that they were trained on.
     """
 
     def __init__(self, runs: list[Run]):
@@ -92,7 +95,7 @@ class Comparison:
         names = [r.root.resolve().name for r in runs]
         if len(set(names)) < len(names):
             names = [f"{r.root.resolve().parent.name}/{r.root.resolve().name}" for r in runs]
-        # still the same (deeper folders): number them
+        # still equal (deeper folders): numbered
         self.names = names if len(set(names)) == len(names) else [f"{n} ({i})" for i, n in enumerate(names, 1)]
 
     def __repr__(self) -> str:
@@ -112,20 +115,20 @@ class Comparison:
 
     @cached_property
     def renders(self) -> Renders:
-        """Their pictures, each rendered once and kept."""
+        """Their renderings, each made once and cached."""
         return Renders(self.runs)
 
     def parameters(self, presets: bool = False) -> Differences:
-        """The settings in which the runs differ, and what each difference does.
+        """The settings in which the runs differ, and the effect of each.
 
         Args:
-            presets: also of the presets that none of the runs was trained with.
+            presets: include the presets that none of the runs was trained with.
         """
         configs = {name: r.config for name, r in zip(self.names, self.runs)}
         return differences(with_presets(configs) if presets else configs)
 
     def costs(self) -> Table:
-        """What each run took: steps, frames, time, Gaussians, checkpoint size."""
+        """Cost of each run: iterations, frames, time, Gaussians, size of the checkpoint."""
         columns = []
         for r in self.runs:
             number = r.pick()
@@ -135,24 +138,25 @@ class Comparison:
             columns.append((number, number * r.config.batch_size, clock(seconds[-1]) if seconds else None,
                             len(r.added_at(number)), round(sum(sizes.values()), 2), round(sizes[checkpoint.HEAD], 2),
                             r.manifest["device"]))
-        about = ("iterations done", "frames seen (iterations x batch)", "time of training (min:s)", "Gaussians",
+        about = ("iterations", "frames seen (iterations x batch size)", "training time (min:s)", "Gaussians",
                  "checkpoint (MiB)", "of which needed to render (MiB)", "device")
-        return Table(("cost", *self.names), list(zip(about, *columns)), "What it took")
+        return Table(("cost", *self.names), list(zip(about, *columns)), "Cost of training")
 
     def scores(self, split: Literal["train", "val", "all"] = "val", max_frames: Optional[int] = SCORED_FRAMES) -> Table:
-        """Scores of all runs on the same frames; what was scored before is read, the rest is measured now.
+        """Scores of all runs on the same frames; saved scores are read, missing ones are evaluated.
 
-        All are scored on as many frames as the run that was scored on the most: means over different frames cannot be
-        compared.
+        All runs are scored on as many frames as the one that was scored on the most: means over different frames cannot
+        be compared.
 
         Args:
-            split: which frames. max_frames: at least the first so many; None: all of them.
+            split: of the frames.
+            max_frames: at least the first so many of them; None: all.
         """
         return _score_table(self.names, self.measure(split, max_frames))
 
     def measure(self, split: Literal["train", "val", "all"] = "val", max_frames: Optional[int] = SCORED_FRAMES
                 ) -> list[Scores]:
-        """The numbers behind `scores`, one `Scores` for each run."""
+        """The values of the table `scores`, one `Scores` for each run."""
         total = len(self.dataset.split(split))
         saved = [saved_scores(r, split) for r in self.runs]
         count = max([min(max_frames or total, total), *[n for known in saved for n in known]])
@@ -161,21 +165,20 @@ class Comparison:
 
     def outcomes(self, max_frames: Optional[int] = SCORED_FRAMES) -> list[Outcome]:
         """Quality and cost of each run; PSNR on the same validation frames (see `scores`)."""
-        measured = self.measure("val", max_frames)
-        return [cost.outcome(r, name, s["psnr_composite"]) for r, name, s in zip(self.runs, self.names, measured)]
+        scores = self.measure("val", max_frames)
+        return [cost.summarize(r, name, s["psnr_composite"]) for r, name, s in zip(self.runs, self.names, scores)]
 
     def time_to(self, wanted: Optional[Sequence[float]] = None) -> Table:
-        """When each run first reached a PSNR (dB), see `economy.time_to`."""
+        """When each run first reached a PSNR (dB), see `cost.time_to`."""
         return cost.time_to(self.runs, self.names, wanted)
 
     def advice(self, more: Sequence[Run] = ()) -> Table:
-        """Which settings to use for which purpose; `more` runs count for the speed only, see `economy.advice`."""
-        psnrs = [o.psnr for o in self.outcomes()]
-        return cost.advice(self.runs, self.names, psnrs, self.dataset, more)
+        """Which preset to use for which purpose, by the speed of these and `more` runs, see `cost.advice`."""
+        return cost.advice([*self.runs, *more])
 
 
 def _score_table(names: Sequence[str], done: Sequence[Scores]) -> Table:
-    """Scores by run, the better one marked; lag and counts have no better."""
+    """Scores by run, the best one marked; a lag and a number of frames have no best."""
     rows = []
     for key, (unit, what) in SCORES.items():
         values = [s.get(key) for s in done]

@@ -1,4 +1,4 @@
-"""The same frame from several runs: renders that are kept, their differences, and crops of mouth and eyes."""
+"""The same frame of several runs: a cache of renderings, their differences, and crops of mouth and eyes."""
 from __future__ import annotations
 
 import threading
@@ -8,44 +8,48 @@ from typing import Sequence
 import matplotlib
 import numpy as np
 
-from ..rendering.renderer import Renderer, replay_script
+from ..rendering.renderer import Renderer, Script, replay_script
 from ..training.run import Run
 
-KEPT_BYTES = 256 << 20  # of renders; the oldest go first
-HIGHEST = 64            # of 255: where the scale of differences ends
-MAP = "inferno"         # its lightness rises from end to end: it stays readable in greyscale
-UNIT = "mean absolute difference of the colours (of 255)"
+MAX_BYTES = 256 << 20   # of cached images; the least recently used are dropped first
+HIGHEST = 64            # of 255: end of the colour scale of differences
+MAP = "inferno"         # its lightness increases monotonically: readable in greyscale
+UNIT = "mean absolute difference over the colour channels (of 255)"
 TRUTH = "ground truth"
-#: part of the face -> (dataset's rectangle, width over height of the crop)
+#: part of the face -> (the dataset's rectangle, width over height of the crop)
 CROPS = {"mouth": ("lip_rect", 1.5), "eyes": ("eye_rect", 2.0)}
 
 
 class Renders:
-    """Frames of a dataset as several runs show them, each rendered once and kept.
+    """Frames of a dataset as rendered by several runs; each is rendered once and cached.
 
     Args:
-        runs: trained on one dataset, each with a checkpoint. kept: bytes of pictures to keep.
+        runs: trained on one dataset, each with a checkpoint.
+        max_bytes: of cached images.
+
+    Attributes:
+        rendered: number of frames rendered so far.
     """
 
-    def __init__(self, runs: Sequence[Run], kept: int = KEPT_BYTES):
-        self.runs, self.kept = list(runs), kept
-        self.rendered = 0  # pictures that were not at hand
-        self._pictures: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-        self._renderers: dict[int, tuple[Renderer, object]] = {}
-        self._lock = threading.RLock()  # callbacks and cells come from different threads
+    def __init__(self, runs: Sequence[Run], max_bytes: int = MAX_BYTES):
+        self.runs, self.max_bytes = list(runs), max_bytes
+        self.rendered = 0
+        self._images: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._renderers: dict[int, tuple[Renderer, Script]] = {}
+        self._lock = threading.RLock()  # widget callbacks and cells run in different threads
 
     def picture(self, run: int, i: int) -> np.ndarray:
-        """Frame i as the run of this number shows it; -1: as the camera did. [S, S, 3] uint8."""
+        """Frame i as rendered by the run of this number, or the clip's own frame (-1): [S, S, 3] uint8."""
         with self._lock:
             key = run, i
-            if key not in self._pictures:
-                self._pictures[key] = self._draw(run, i)
-                while len(self._pictures) > 1 and sum(p.nbytes for p in self._pictures.values()) > self.kept:
-                    self._pictures.popitem(last=False)
-            self._pictures.move_to_end(key)
-            return self._pictures[key]
+            if key not in self._images:
+                self._images[key] = self._render(run, i)
+                while len(self._images) > 1 and sum(p.nbytes for p in self._images.values()) > self.max_bytes:
+                    self._images.popitem(last=False)
+            self._images.move_to_end(key)
+            return self._images[key]
 
-    def _draw(self, run: int, i: int) -> np.ndarray:
+    def _render(self, run: int, i: int) -> np.ndarray:
         if run < 0:
             return self.runs[0].dataset.frame(i)
         if run not in self._renderers:
@@ -57,21 +61,28 @@ class Renders:
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Mean absolute difference of the colours of two pictures [S, S, 3] uint8: [S, S] float32, 0...255."""
+    """Mean absolute difference over the colour channels of two images [S, S, 3] uint8: [S, S] float32, 0...255."""
     return np.abs(a.astype(np.float32) - b).mean(-1)
 
 
 def heat(values: np.ndarray) -> np.ndarray:
-    """Differences [S, S] on the fixed scale 0...`HIGHEST` in the colours of `MAP`: [S, S, 3] uint8."""
+    """Differences [S, S] as colours of `MAP` on the fixed scale 0...`HIGHEST`: [S, S, 3] uint8."""
     colours = matplotlib.colormaps[MAP](np.clip(values / HIGHEST, 0, 1))
     return (255 * colours[..., :3]).round().astype(np.uint8)
 
 
 def crops(rects: np.ndarray, aspect: float, margin: float = 1.0) -> np.ndarray:
-    """Windows of one size around rectangles [N, 4] (x0, y0, x1, y1 px) of every frame: centre and width, [N, 3] px."""
+    """Crop windows of one size around a rectangle in every frame.
+
+    Args:
+        rects: [N, 4] x0, y0, x1, y1 in px.
+        aspect: width over height of the crop.
+        margin: width of the crop over that of the median rectangle.
+
+    Returns:
+        [N, 3] centre x, y and width in px.
+    """
     corners = np.asarray(rects, float).reshape(-1, 2, 2)
     sides = np.median(corners[:, 1] - corners[:, 0], 0)
     width = margin * max(sides[0], sides[1] * aspect, 4)
     return np.concatenate([corners.mean(1), np.full((len(corners), 1), width)], 1)
-
-

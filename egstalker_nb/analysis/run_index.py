@@ -1,4 +1,4 @@
-"""The runs that lie in a folder at any depth, and which of them can be compared."""
+"""The run folders below some folders, and which of them can be compared."""
 from __future__ import annotations
 
 import os
@@ -10,20 +10,29 @@ from ..core.errors import EgsError
 from ..evaluation.evaluate import saved_scores
 from ..training.run import CONFIG, MANIFEST, Run, load_run
 
-#: what lies in runs and datasets, and never holds a run
+#: folders of runs and datasets that never contain a run
 SKIPPED = {"checkpoints", "snapshots", "renders", "figures", "scores", "frames", "masks", "notebooks"}
-LOST = "collapse_"  # heads that notebook 04 loses on purpose
+COLLAPSED = "collapse_"  # prefix of the runs of `collapse.py`
 
 
 @dataclass
 class Found:
-    """A run folder with what is known about it without rendering anything.
+    """A run folder and what is known about it without rendering.
 
     Attributes:
-        path: the folder. name: as short as tells it apart. dataset: its dataset's folder. hash: of the dataset.
-        size: px of its pictures. preset: it was made from. iterations: of the newest checkpoint; planned: of the whole.
-        psnr: dB on validation frames, None if unknown; source: where that is from. points: Gaussians, None if unknown.
-        device: it was trained on. problem: why it cannot be used, or "".
+        path: the folder.
+        name: shortest unique end of the path.
+        dataset: folder of its dataset.
+        hash: of the dataset.
+        size: edge of its frames in px.
+        preset: that its configuration was loaded from.
+        iterations: of the newest checkpoint.
+        planned: length of the whole run, iterations.
+        psnr: dB on validation frames; None if unknown.
+        source: where `psnr` is from.
+        points: number of Gaussians; None if unknown.
+        device: it was trained on.
+        problem: why it cannot be used, or "".
     """
 
     path: Path
@@ -41,21 +50,21 @@ class Found:
     problem: str = ""
 
     def against(self, hash: str) -> str:
-        """Why it cannot be compared on the dataset of this hash; "" if it can."""
+        """Why it cannot be compared on the dataset with this hash; "" if it can."""
         if self.problem or not hash or self.hash == hash:
             return self.problem
         return f"other dataset ({self.hash[:4]}, {self.size} px)"
 
 
 def find(*places: str | Path) -> list[Found]:
-    """All run folders (`config.yaml` and `manifest.json`) in some folders, at any depth, sorted by dataset and path.
+    """All run folders (`config.yaml` and `manifest.json`) in `places`, at any depth, sorted by dataset and path.
 
-    A folder that is none or holds none is no error; a damaged run is listed with its problem.
+    Folders that do not exist or contain no run are ignored; a damaged run is listed with its problem.
     """
     folders: dict[Path, None] = {}
     for place in places:
         for folder, below, files in os.walk(Path(place)):
-            below[:] = sorted(b for b in below if b not in SKIPPED and not b.startswith((".", LOST)))
+            below[:] = sorted(b for b in below if b not in SKIPPED and not b.startswith((".", COLLAPSED)))
             if CONFIG in files and MANIFEST in files:
                 folders.setdefault(Path(folder).resolve())
     found = [describe(folder) for folder in folders]
@@ -87,16 +96,16 @@ def describe(path: Path) -> Found:
 
 
 def known_psnr(run: Run) -> tuple[Optional[float], str]:
-    """PSNR (dB) of the newest checkpoint on validation frames, and where it is from; None before any evaluation."""
+    """PSNR (dB) of the newest checkpoint on validation frames, or None, and where it is from."""
     saved = saved_scores(run, "val")
     if saved:
         return saved[max(saved)]["psnr_composite"], f"{max(saved)} frames scored"
     rows = [r for r in run.metrics("eval") if r["iteration"] <= run.pick()]
-    return (rows[-1]["val_psnr"], f"while training, at {rows[-1]['iteration']}") if rows else (None, "")
+    return (rows[-1]["val_psnr"], f"during training, at {rows[-1]['iteration']}") if rows else (None, "")
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as many as it takes to tell all apart."""
+    """The last components of each path, as many as make all names unique."""
     for count in range(1, 1 + max((len(p.parts) for p in paths), default=0)):
         names = ["/".join(p.parts[-count:]) for p in paths]
         if len(set(names)) == len(names):

@@ -1,4 +1,4 @@
-"""What settings do: the presets, and the differences between configurations with their effects."""
+"""The presets as a table, and the differences between configurations with the effect of each setting."""
 from __future__ import annotations
 
 from html import escape
@@ -8,51 +8,51 @@ from ..config import FIELDS, Config, densification_steps, describe, load_config,
 from ..core.errors import ConfigError
 from ..core.table import Table, text
 
-#: setting -> what a difference in it does, in a sentence; the most important first
+#: setting -> effect of a difference in it, in a sentence; the most important first
 EFFECTS = {
-    "coarse_iterations": "The static stage builds the face's structure; with too few steps a blur is set in motion.",
-    "densify_from_iter": "A later start leaves fewer steps to train what is born; beyond the end nothing grows.",
-    "densify_until_iter": "A longer window lets more Gaussians appear; what follows it only refines those that exist.",
-    "densify_grad_threshold_coarse": "A lower one lets more Gaussians grow in the coarse stage: detail, and cost.",
+    "coarse_iterations": "The coarse stage builds the structure of the face; if too short, a blurred head is animated.",
+    "densify_from_iter": "A later start leaves fewer steps to train new Gaussians; beyond the end there are none.",
+    "densify_until_iter": "A longer window adds more Gaussians; the steps after it only refine the existing ones.",
+    "densify_grad_threshold_coarse": "Lower: more Gaussians in the coarse stage, so more detail and a higher cost.",
     "densify_grad_threshold_fine": "The same in the fine stage.",
-    "batch_size": "More frames a step: smoother gradients, but each step costs more.",
-    "iterations": "Longer training sharpens the picture while something still grows or moves; short clips overfit.",
-    "max_points": "Caps memory and time; growth then goes where gradients are largest.",
-    "densification_interval": "Shorter intervals grow faster, on gradients that were averaged over fewer frames.",
-    "pose_steps": "How carefully head poses are fitted to the pictures: sharper heads for some seconds more.",
-    "opacity_threshold": "A higher one removes more faint Gaussians in each round.",
-    "position_lr_init": "How fast Gaussians travel at first; too fast scatters them, too slow leaves holes.",
-    "position_lr_final": "How much they still travel at the end.",
-    "opacity_lr": "How fast they fade in and out; too fast is the usual way to lose a head.",
-    "scaling_lr": "How fast they change size.",
-    "rotation_lr": "How fast they turn.",
+    "batch_size": "More frames per step: smoother gradients, but each step costs more.",
+    "iterations": "Longer training sharpens the image as long as Gaussians are added or move; short clips overfit.",
+    "max_points": "Limits memory and time; the Gaussians with the largest gradients are cloned or split first.",
+    "densification_interval": "Shorter: Gaussians are added faster, from gradients averaged over fewer frames.",
+    "pose_steps": "More steps: head poses fit the frames better, for sharper heads and some seconds more.",
+    "opacity_threshold": "Higher: more transparent Gaussians are pruned in each densification step.",
+    "position_lr_init": "Speed of the Gaussians at first; too high scatters them, too low leaves holes.",
+    "position_lr_final": "Speed of the Gaussians at the end.",
+    "opacity_lr": "How fast opacities change; too high is the most common cause of an opacity collapse.",
+    "scaling_lr": "How fast scales change.",
+    "rotation_lr": "How fast rotations change.",
     "feature_lr": "How fast colours are learned.",
-    "lambda_lip": "Weight of the mouth: more of it, better lips at the cost of the rest.",
-    "lambda_dssim": "Weight of structural error: more of it, crisper edges and texture.",
-    "lambda_l1": "Weight of plain colour error: more of it, softer but truer colours.",
-    "lambda_mask": "Keeps Gaussians on the head; without it they also paint torso and background.",
-    "deformation_lr_init": "How fast audio, eyes and camera learn to move the face at first.",
-    "deformation_lr_final": "How much they still learn at the end.",
-    "grid_lr_init": "How fast the tri-plane learns what each place on the face does, at first.",
-    "grid_lr_final": "How much it still learns at the end.",
-    "weight_average": "A longer average renders steadier motion but lags behind training.",
-    "weight_decay": "Pulls the network towards zero motion: less overfitting, and weaker expressions if too strong.",
-    "mouth_noise": "Blurs the mouth's shape in training: kinder to what is only heard, and too much blurs the lips.",
-    "token_dropout": "Forces the network to manage without eyes or camera at times: less overfitting.",
+    "lambda_lip": "Weight of the error inside the lips: higher favours the mouth over the rest.",
+    "lambda_dssim": "Weight of the structural error: higher gives crisper edges and texture.",
+    "lambda_l1": "Weight of the absolute error: higher gives softer images with more accurate colours.",
+    "lambda_mask": "Keeps Gaussians on the head; without it they also cover torso and background.",
+    "deformation_lr_init": "How fast the network learns the deformation by audio, eyes and camera at first.",
+    "deformation_lr_final": "The same at the end.",
+    "grid_lr_init": "How fast the tri-plane features are learned at first.",
+    "grid_lr_final": "The same at the end.",
+    "weight_average": "A longer average gives steadier motion but lags behind training.",
+    "weight_decay": "Pulls the weights towards zero: less overfitting; weaker expressions if too strong.",
+    "mouth_noise": "Noise on the mouth coefficients: robust to errors of predicted ones; too much blurs the lips.",
+    "token_dropout": "Replaces the eye or camera token at times: less overfitting.",
     "plane_resolution": "Finer planes separate neighbouring parts of the face, and overfit earlier.",
-    "output_coordinate_dim": "Channels of the tri-plane: what it can say about a place.",
-    "net_width": "Width of the network; must equal the tri-plane's features.",
-    "bounds": "Size of the tri-plane's cube: points outside share the border's features.",
-    "sh_degree": "Colour that changes with the view; a head that turns little does not need much.",
-    "num_heads": "Ways in which a Gaussian can look at the sound at once.",
-    "num_agents": "Groups of Gaussians that share their view of the sound.",
-    "input_coordinate_dim": "A tri-plane is sampled at 3-D points: only 3 works.",
-    "seed": "Another order of frames and other random starts: the spread between seeds is the noise of a comparison.",
-    "eval_interval": "How dense the validation curve is; no effect on quality.",
-    "checkpoint_interval": "How much work an interruption may cost; no effect on quality.",
+    "output_coordinate_dim": "Channels of the tri-plane: capacity of the features of each position.",
+    "net_width": "Width of the network; must equal the number of tri-plane features.",
+    "bounds": "Size of the tri-plane's cube: points outside share the features of its border.",
+    "sh_degree": "View-dependent colour; a head that turns little needs a low degree.",
+    "num_heads": "Number of attention heads over the tokens.",
+    "num_agents": "Number of agents: groups of Gaussians that share their attention to the tokens.",
+    "input_coordinate_dim": "A tri-plane is sampled at 3D points: only 3 works.",
+    "seed": "Another order of frames and initialisation: the spread between seeds is the noise of a comparison.",
+    "eval_interval": "Density of the validation curve; no effect on quality.",
+    "checkpoint_interval": "Work lost by an interruption; no effect on quality.",
 }
 
-#: setting -> the lesson that most poor heads come down to
+#: setting -> the lesson it belongs to: the four most common causes of poor quality
 LESSONS = {
     "coarse_iterations": "1 foundation", "densify_from_iter": "2 window", "densify_until_iter": "2 window",
     "densify_grad_threshold_coarse": "3 threshold", "densify_grad_threshold_fine": "3 threshold",
@@ -62,7 +62,7 @@ NO_EFFECT = ("eval_interval", "checkpoint_interval")  # on quality
 
 
 class Differences(Table):
-    """Settings that differ. Lessons stand out by a bar and bold names; values unlike the first column's are bold."""
+    """Settings that differ. Bars and bold names mark lessons; values that differ from the first column are bold."""
 
     def _repr_html_(self) -> str:
         lesson, name, *configs, _ = (f"<th style='text-align:left'>{escape(str(c))}</th>" for c in self.columns)
@@ -71,7 +71,7 @@ class Differences(Table):
                 f"{body}</table>")
 
     def _row(self, row: Sequence[Any]) -> str:
-        """One setting; what it does stands under its name, where there is room."""
+        """One setting, with its effect below its name."""
         lesson, name, *values, what = row
         taught = lesson.startswith("lesson")
         style = f"text-align:left;{'font-weight:bold;border-left:5px solid #c1440e' if taught else ''}"
@@ -91,8 +91,9 @@ def importance(name: str) -> str:
 
 
 def preset_table() -> Table:
-    """The presets with the numbers that decide quality; a preset that cannot be loaded says so."""
-    rows, usable = [], loadable()
+    """The presets with the settings that decide quality; a preset that cannot be loaded is marked."""
+    rows: list[tuple[Any, ...]] = []
+    usable = loadable()
     for name in [*usable, *[p for p in presets() if p not in usable]]:
         if name not in usable:
             rows.append((name, "does not load", *[None] * 6, describe(name)))
@@ -101,22 +102,22 @@ def preset_table() -> Table:
         window = f"{c.densify_from_iter} - {c.densify_until_iter}"
         rows.append((name, c.iterations, c.coarse_iterations, window, len(densification_steps(c)), c.batch_size,
                      c.densify_grad_threshold_coarse, c.iterations * c.batch_size, describe(name)))
-    return Table(("preset", "iterations", "coarse", "densify from - until", "growth rounds", "batch", "threshold",
-                  "frames seen", "what it is for"), rows, "Presets")
+    return Table(("preset", "iterations", "coarse", "densify from - until", "densification steps", "batch",
+                  "threshold", "frames seen", "purpose"), rows, "Presets")
 
 
 def differences(configs: dict[str, Config]) -> Differences:
-    """The settings in which named configurations differ, the most important first, and what each difference does."""
+    """The settings in which named configurations differ, the most important first, with the effect of each."""
     settings = [c.to_dict() for c in configs.values()]
     rows = [(importance(name), name, *[s[name] for s in settings], what) for name, what in EFFECTS.items()
             if any(s[name] != settings[0][name] for s in settings)]
     same = len(EFFECTS) - len(rows)
-    return Differences(("matters", "setting", *configs, "what it does"), rows,
-                       f"Settings that differ, the most important first ({same} are the same; bold: unlike the first)")
+    return Differences(("matters", "setting", *configs, "effect"), rows,
+                       f"Settings that differ, the most important first ({same} are equal; bold: unlike the first)")
 
 
 def with_presets(configs: dict[str, Config]) -> dict[str, Config]:
-    """Configurations of runs, and every preset that none of them has, as `NAME (not trained)`."""
+    """Configurations of runs, and every preset that equals none of them, as `NAME (not trained)`."""
     def key(config: Config) -> dict[str, Any]:
         return {k: v for k, v in config.to_dict().items() if k != "preset"}
 
@@ -125,7 +126,7 @@ def with_presets(configs: dict[str, Config]) -> dict[str, Config]:
 
 
 def makes_grow(config: Config, other: Config, keep: Sequence[str] = ("iterations",)) -> list[str]:
-    """The settings that, taken alone from `other`, give `config` growth rounds; those in `keep` stay as they are."""
+    """The settings that, each alone taken from `other`, give `config` densification steps; those in `keep` stay."""
     found = []
     for name in FIELDS:
         if name in (*keep, "preset") or getattr(config, name) == getattr(other, name):

@@ -1,4 +1,4 @@
-"""Figures of what a sound does to a head, over time."""
+"""Figures over time: driving audio, predicted mouth opening, attention, lip sync."""
 from __future__ import annotations
 
 import numpy as np
@@ -12,11 +12,11 @@ from . import plots
 
 
 def sound_figure(curves: Timeline, frame: int) -> Figure:
-    """Waveform, features and mouth on one time axis, a cursor at `frame`."""
+    """Waveform, audio features and predicted mouth opening over time, with a cursor at `frame`."""
     figure, axes = plots.subplots(3, height=2.4)
     end = len(curves) / FPS
     plots.curve(axes[0], *curves.outline(), linewidth=0.6)
-    plots.label(axes[0], "time (s)", "amplitude", "sound")
+    plots.label(axes[0], "time (s)", "amplitude", "audio")
     _, strip = curves.strip()
     axes[1].imshow(strip, aspect="auto", origin="lower", extent=(0, end, 0, len(strip)), cmap="magma", vmin=0, vmax=1,
                    interpolation="nearest")
@@ -25,7 +25,7 @@ def sound_figure(curves: Timeline, frame: int) -> Figure:
     plots.curve(axes[2], curves.time, curves.opening)
     axes[2].fill_between(curves.time, 0, 1, where=curves.silent > 0.5, transform=axes[2].get_xaxis_transform(),
                          color="#7f7f7f", alpha=0.25, linewidth=0, label="silence")
-    plots.label(axes[2], "time (s)", "lip gap /\nface height", "mouth opening that the sound calls for")
+    plots.label(axes[2], "time (s)", "lip gap /\nface height", "predicted mouth opening")
     axes[0].get_gridspec().set_height_ratios([1, 2.6, 1])
     for axis, colour in zip(axes, ("#222222", "white", "#222222")):
         axis.set_xlim(0, end)
@@ -34,7 +34,7 @@ def sound_figure(curves: Timeline, frame: int) -> Figure:
 
 
 def attention_figure(curves: Timeline, frame: int) -> Figure:
-    """What mouth, eyes and the rest of the head attend to, over time, a cursor at `frame`."""
+    """Attention of mouth, eyes and the rest of the head to the tokens over time, with a cursor at `frame`."""
     figure, axes = plots.subplots(len(PARTS), height=1.9)
     for axis, part in zip(axes, ABOUT):
         for style, token in enumerate(TOKENS):
@@ -47,19 +47,19 @@ def attention_figure(curves: Timeline, frame: int) -> Figure:
 
 
 def curves(score: SyncScore) -> Figure:
-    """The sound (silent passages shaded) over the mouth opening on the render and the speaker's own."""
+    """The audio (silence shaded), and the mouth opening of the rendering and of the speaker, over time."""
     figure, axes = plots.subplots(2, height=1.9)
     time, end = np.arange(score.frames) / FPS, score.frames / FPS
     stride = max(1, len(score.wave) // 20_000)
     plots.curve(axes[0], np.arange(0, len(score.wave), stride) / (FPS * SAMPLES_PER_FRAME), score.wave[::stride],
                 linewidth=0.5)
-    plots.label(axes[0], "time (s)", "amplitude", f"sound of {score.sound} (shaded: silent)")
-    plots.curve(axes[1], time, score.driven, f"render of {score.head}")
+    plots.label(axes[0], "time (s)", "amplitude", f"audio of {score.sound} (shaded: silence)")
+    plots.curve(axes[1], time, score.driven, f"rendering of {score.head}")
     plots.curve(axes[1], time, score.own, score.sound, 1)
     r = "not measured" if score.r is None else f"r = {score.r:.2f}"
     plots.label(axes[1], "time (s)", "lip gap /\nface height", f"mouth opening ({r})")
     axes[1].legend(frameon=False, ncols=2, loc="upper left")
-    axes[1].set_ylim(0, 1.35 * axes[1].dataLim.ymax)  # room for the names
+    axes[1].set_ylim(0, 1.35 * axes[1].dataLim.ymax)  # space for the legend
     for axis in axes:
         axis.set_xlim(0, end)
         for begin, stop in np.flatnonzero(np.diff(np.pad(score.silent, 1))).reshape(-1, 2) / FPS:

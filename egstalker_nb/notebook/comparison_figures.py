@@ -1,4 +1,4 @@
-"""Figures that compare runs."""
+"""Figures that compare runs: the same frame, training curves, a grid of frames."""
 from __future__ import annotations
 
 from typing import Literal, Optional, Sequence
@@ -19,13 +19,16 @@ SHOWN_FRAMES = 4    # columns of the grid of frames
 
 def figure(a: np.ndarray, b: np.ndarray, names: tuple[str, str], zoomed: dict[str, dict[str, np.ndarray]],
            position: float = 0.5) -> Figure:
-    """Two pictures, the wipe between them and their difference above crops of every source.
+    """Two images, the wipe between them and their difference, above crops of every source.
 
     Args:
-        a, b: [S, S, 3] uint8. names: of the two. zoomed: part of the face -> source -> crop. position: of the line.
+        a, b: [S, S, 3] uint8.
+        names: of the two.
+        zoomed: part of the face -> source -> crop.
+        position: of the line, 0...1 of the width.
     """
     columns = max(4, *[len(row) for row in zoomed.values()])
-    drawn, axes = plots.subplots(1 + len(zoomed), columns, width=2.9 * columns, height=2.3)
+    result, axes = plots.subplots(1 + len(zoomed), columns, width=2.9 * columns, height=2.3)
     axes[0].get_gridspec().set_height_ratios([3.1, *[1.9 if part == "mouth" else 1.5 for part in zoomed]])
     for axis in axes:
         axis.axis("off")
@@ -37,22 +40,26 @@ def figure(a: np.ndarray, b: np.ndarray, names: tuple[str, str], zoomed: dict[st
     axes[1].axvline(at - 0.5, color="white", linewidth=1.5)
     scale = axes[3].imshow(difference(a, b), vmin=0, vmax=HIGHEST, cmap=MAP)
     axes[3].set_title(f"|A - B|, PSNR {psnr(a, b):.1f} dB" if (a != b).any() else "|A - B|: the same", fontsize=11)
-    drawn.colorbar(scale, ax=axes[3], label="difference (of 255)", shrink=0.85, extend="max")
-    for row, (part, pictures) in enumerate(zoomed.items(), 1):
-        for axis, (name, picture) in zip(axes[row * columns:], pictures.items()):
-            axis.imshow(picture)
+    result.colorbar(scale, ax=axes[3], label="difference (of 255)", shrink=0.85, extend="max")
+    for row, (part, sources) in enumerate(zoomed.items(), 1):
+        for axis, (name, image) in zip(axes[row * columns:], sources.items()):
+            axis.imshow(image)
             axis.set_title(f"{part}: {name}", fontsize=10)
-    return drawn
+    return result
 
 
 def training_curves(result: Comparison, by: Literal["iteration", "time"] = "iteration") -> Figure:
-    """Loss terms, PSNR of training batches and validation frames, and Gaussians, over iterations or seconds.
+    """Loss terms, PSNR of training batches and validation frames, and number of Gaussians.
+
+    Args:
+        result: the runs.
+        by: x axis, iterations or seconds of training.
 
     Raises:
         InputError: another `by`.
     """
     if by not in ("iteration", "time"):
-        raise InputError("by='iteration' or by='time'", repr(by), "Choose one of the two.")
+        raise InputError("by='iteration' or by='time'", repr(by), "Use one of the two.")
     rows = [r.metrics("train") for r in result.runs]
     terms = list(dict.fromkeys(k for some in rows for row in some for k in row if k not in NOT_A_TERM))
     panels = [(t, "train", f"{t} (weighted)", f"loss term: {t}") for t in terms]
@@ -61,7 +68,7 @@ def training_curves(result: Comparison, by: Literal["iteration", "time"] = "iter
                ("points", "train", "number of Gaussians", "Gaussians")]
     columns = 4
     figure, axes = plots.subplots(-(-len(panels) // columns), columns, width=14, height=2.9)
-    x_name = "iteration" if by == "iteration" else "time of training (s)"
+    x_name = "iteration" if by == "iteration" else "training time (s)"
     for axis, (key, kind, y_name, title) in zip(axes, panels):
         for style, r in enumerate(result.runs):
             x, y = series(r, kind, key, by)
@@ -78,18 +85,19 @@ def training_curves(result: Comparison, by: Literal["iteration", "time"] = "iter
 
 
 def frame_grid(result: Comparison, ids: Optional[Sequence[int]] = None) -> Figure:
-    """The same frames in rows: ground truth first, then each run's render with its PSNR.
+    """The same frames in rows: ground truth first, then the rendering of each run with its PSNR.
 
     Args:
+        result: the runs.
         ids: frame numbers; default: a few spread over the validation frames.
     """
     ds = result.dataset
     if ids is None:
         ids = np.unique(np.linspace(ds.val_ids[0], ds.val_ids[-1], SHOWN_FRAMES).astype(int)).tolist()
     truth = [ds.frame(i) for i in ids]
-    pictures, names = list(truth), [f"{TRUTH}, frame {i}" for i in ids]
+    images, names = list(truth), [f"{TRUTH}, frame {i}" for i in ids]
     for k, name in enumerate(result.names):
         for i, real in zip(ids, truth):
-            pictures.append(result.renders.picture(k, i))
-            names.append(f"{name}: {psnr(pictures[-1], real):.1f} dB")
-    return plots.pictures(pictures, names, columns=len(ids))
+            images.append(result.renders.picture(k, i))
+            names.append(f"{name}: {psnr(images[-1], real):.1f} dB")
+    return plots.pictures(images, names, columns=len(ids))

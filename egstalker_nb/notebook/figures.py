@@ -1,12 +1,13 @@
-"""The figures of the data, training and rendering notebooks. Each returns a Figure; save it with `plots.finish`."""
+"""Figures of datasets, heads and renderings. Each function returns a Figure; save it with `plots.finish`."""
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Optional, Sequence
+from typing import Optional, Sequence, cast
 
 import cv2
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -23,54 +24,60 @@ from ..speech.encoders import channel_names
 from . import plots
 
 LIGHT = 0.92                # grey of a plain background
-MASK_COLOURS = np.float32([(230, 120, 60), (70, 120, 210), (90, 90, 90)])  # head, torso, background
+MASK_COLOURS = np.array([(230, 120, 60), (70, 120, 210), (90, 90, 90)], np.float32)  # head, torso, background
 INNER_LIPS = [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191]
 
 
-# ---- what the data looks like ----
+# ---- the dataset ----
 
 def anatomy(ds: Dataset, i: int) -> Figure:
-    """One frame and what preparation made of it: landmarks, masks, plate, and what head and torso layer must paint."""
+    """One frame with its landmarks, masks and background plate, and the targets of torso layer and head."""
     frame, mask = ds.frame(i), ds.mask(i)
     share = mask[..., None].astype(np.float32) / 255                                # [S, S, 3, 1]
     tinted = 0.45 * frame + 0.55 * (share * MASK_COLOURS).sum(2)
     head, torso = ((share[:, :, k] * frame + (1 - share[:, :, k]) * 255 * LIGHT).astype(np.uint8) for k in (0, 1))
-    pictures = [frame, frame, tinted.astype(np.uint8), ds.plate, torso, head]
+    images = [frame, frame, tinted.astype(np.uint8), ds.plate, torso, head]
     names = [f"frame {i}", "landmarks, mouth, eyes", "masks: head, torso, rest", "background plate",
-             "what the torso layer must paint", "what the head must paint"]
-    figure = plots.pictures(pictures, names, columns=3)
+             "target of the torso layer", "target of the head"]
+    figure = plots.pictures(images, names, columns=3)
     axis = figure.axes[1]
-    axis.scatter(*ds.landmarks[i, :, :2].T - 0.5, s=1.5, c="#00e0a0", linewidths=0)
+    x, y = ds.landmarks[i, :, :2].T - 0.5
+    axis.scatter(x, y, s=1.5, c="#00e0a0", linewidths=0)
     for x0, y0, x1, y1 in (ds.lip_rect[i], ds.eye_rect[i]):
         axis.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color="#ffd23f", linewidth=1)
     axis.set(xlim=(-0.5, ds.size - 0.5), ylim=(ds.size - 0.5, -0.5))
     return figure
 
 
-def _sound(axes: Sequence, wave: np.ndarray, features: np.ndarray, encoder: dict) -> None:
-    """Waveform and features on a time axis in seconds; features three times as high, so that channels can be named."""
+def _audio(axes: Sequence[Axes], wave: np.ndarray, features: np.ndarray, encoder: dict) -> None:
+    """Waveform and audio features over time; the features three times as high, for the names of the channels."""
     end, strip = len(features) / FPS, steps_of(features).T
     stride = max(1, len(wave) // 20_000)
     plots.curve(axes[0], np.arange(0, len(wave), stride) / (FPS * SAMPLES_PER_FRAME), wave[::stride], linewidth=0.5)
-    plots.label(axes[0], "time (s)", "amplitude", "sound")
+    plots.label(axes[0], "time (s)", "amplitude", "audio")
     low, high = np.percentile(strip, (1, 99))
     axes[1].imshow(strip, aspect="auto", origin="lower", extent=(0, end, 0, len(strip)), vmin=low,
                    vmax=max(high, low + 1e-6), cmap="magma", interpolation="nearest")
     axes[1].set(xlabel="time (s)", ylabel="channel", title="audio features (bright: strong)")
     names = channel_names(encoder, len(strip))
     axes[1].set_yticks(np.arange(len(names)) + 0.5, names, fontsize=6)
-    axes[1].get_gridspec().set_height_ratios([3 if axis is axes[1] else 1 for axis in axes[0].figure.axes])
+    grid = axes[1].get_gridspec()
+    if grid is not None:
+        grid.set_height_ratios([3 if axis is axes[1] else 1 for axis in axes[0].figure.axes])
     for axis in axes:
         axis.set_xlim(0, end)
 
 
-def signals(ds: Dataset, axes: Optional[Sequence] = None) -> Figure:
-    """Sound, features, mouth opening and blink of the whole clip on one time axis (into four axes that are given, or
-    a figure of their own); validation frames shaded."""
-    if axes is None:
-        _, axes = plots.subplots(4, height=2.3)
+def signals(ds: Dataset, axes: Optional[Sequence[Axes]] = None) -> Figure:
+    """Audio, features, mouth opening and blink of the whole clip over time; validation frames shaded.
+
+    Args:
+        ds: the dataset.
+        axes: four axes to draw into; default: those of a new figure.
+    """
+    axes = plots.subplots(4, height=2.3)[1].tolist() if axes is None else axes
     time = np.arange(len(ds)) / FPS
-    _sound(axes[:2], ds.audio(), ds.features, ds.encoder)
+    _audio(axes[:2], ds.audio(), ds.features, ds.encoder)
     plots.curve(axes[2], time, ds.aperture)
     plots.label(axes[2], "time (s)", "lip gap /\nface height", "mouth opening")
     plots.curve(axes[3], time, ds.blink, style=1)
@@ -78,49 +85,50 @@ def signals(ds: Dataset, axes: Optional[Sequence] = None) -> Figure:
     for axis in axes:
         axis.set_xlim(0, len(ds) / FPS)
         axis.axvspan(ds.num_train / FPS, len(ds) / FPS, color="#3d8f6e", alpha=0.2)
-    axes[0].set_title("sound (shaded: validation frames)")
-    return axes[0].figure
+    axes[0].set_title("audio (shaded: validation frames)")
+    return cast(Figure, axes[0].figure)
 
 
 def motion(ds: Dataset) -> Figure:
-    """Turn, nod and tilt of the head over time, and how well pose and landmarks agree."""
+    """Yaw, pitch and roll of the head over time, and the reprojection error of the rigid landmarks."""
     figure, axes = plots.subplots(2, height=2.0)
     time = np.arange(len(ds)) / FPS
-    for k, name in enumerate(("turn (to the right)", "nod (downwards)", "tilt (to the right)")):
+    for k, name in enumerate(("yaw (to the right)", "pitch (downwards)", "roll (to the right)")):
         plots.curve(axes[0], time, euler(ds.w2c)[:, k], name, k)
     plots.label(axes[0], "time (s)", "angle (degrees)", "head pose")
     axes[0].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     plots.curve(axes[1], time, ds.reprojection)
-    plots.label(axes[1], "time (s)", f"error (px of {ds.size})", "distance of projected and tracked rigid landmarks")
+    plots.label(axes[1], "time (s)", f"error (px of {ds.size})", "reprojection error of the rigid landmarks")
     axes[1].set_ylim(0)
     return figure
 
 
-# ---- pictures of a head ----
-
+# ---- a head ----
 
 def gaussians_on_frame(renderer: Renderer, i: int) -> Figure:
-    """Centres of the canonical Gaussians on frame i in their own colours, as large as they are, and the rendering."""
+    """Frame i, the centres of the canonical Gaussians on it, their scales and colours, and the rendering."""
     head, ds = renderer.head, renderer.ds
     pixels, depth = project_points(ds, renderer.w2c[i], head.gaussians["means"])
     colours = (0.5 + 0.2820948 * head.gaussians["sh0"][:, 0].detach().cpu().numpy()).clip(0, 1)
     radius = head.gaussians["scales"].detach().cpu().exp().mean(1).numpy() * ds.focal / depth
     shown = render_frames(renderer, [i])[0]
     figure = plots.pictures([ds.frame(i)] * 2 + [np.full_like(shown, 255), shown],
-                            [f"frame {i}", "centres", "one standard deviation", "rendered"], edge=2.8)
-    figure.axes[1].scatter(*pixels.T - 0.5, s=3, c="#00e0a0", linewidths=0)
+                            [f"frame {i}", "centres", "one standard deviation", "rendering"], edge=2.8)
+    x, y = pixels.T - 0.5
+    figure.axes[1].scatter(x, y, s=3, c="#00e0a0", linewidths=0)
     axis = figure.axes[2]
-    axis.scatter(*pixels.T - 0.5, s=(2.8 * 72 * 2 * radius / ds.size) ** 2, c=colours, alpha=0.6, linewidths=0)
+    axis.scatter(x, y, s=(2.8 * 72 * 2 * radius / ds.size) ** 2, c=colours, alpha=0.6, linewidths=0)
     for axis in figure.axes[1:3]:
         axis.set(xlim=(-0.5, ds.size - 0.5), ylim=(ds.size - 0.5, -0.5))
     return figure
 
 
 def against_truth(truth: np.ndarray, shown: np.ndarray, names: Sequence[str]) -> Figure:
-    """Rows of frame, render and error; the error is the mean over the colours, on one scale for all rows.
+    """Rows of ground truth, rendering and error: the mean over the colour channels, on one scale for all rows.
 
     Args:
-        truth, shown: [R, S, S, 3] uint8. names: one per row.
+        truth, shown: [R, S, S, 3] uint8, frames of the clip and renderings.
+        names: one per row.
     """
     error = np.abs(shown.astype(np.float32) - truth).mean(-1) / 255
     high = max(float(np.percentile(error, 99.5)), 1e-3)
@@ -129,16 +137,16 @@ def against_truth(truth: np.ndarray, shown: np.ndarray, names: Sequence[str]) ->
         cells = axes[3 * row:3 * row + 3]
         cells[0].imshow(truth[row])
         cells[1].imshow(shown[row])
-        drawn = cells[2].imshow(error[row], vmin=0, vmax=high, cmap="inferno")
-        for axis, title in zip(cells, (f"{name}: video", f"render, {psnr(shown[row], truth[row]):.1f} dB", "error")):
+        mappable = cells[2].imshow(error[row], vmin=0, vmax=high, cmap="inferno")
+        for axis, title in zip(cells, (f"{name}: video", f"rendering, {psnr(shown[row], truth[row]):.1f} dB", "error")):
             axis.set_title(title, fontsize=9)
             axis.axis("off")
-    figure.colorbar(drawn, ax=list(axes[2::3]), label="absolute error (0 ... 1)", shrink=0.8)
+    figure.colorbar(mappable, ax=list(axes[2::3]), label="absolute error (0 ... 1)", shrink=0.8)
     return figure
 
 
 def views(renderer: Renderer, degrees: Sequence[float] = (-40, -20, 0, 20, 40)) -> Figure:
-    """The canonical head, without sound and background, from several sides."""
+    """The canonical head on a plain background from several angles (degrees of yaw around the middle pose)."""
     ds, device, i = renderer.ds, renderer.device, middle_frame(renderer.ds)
     turns = np.stack([cv2.Rodrigues(np.array([0, np.radians(d), 0]))[0] for d in degrees])
     w2c = np.repeat(renderer.w2c[i:i + 1], len(degrees), 0)
@@ -150,11 +158,17 @@ def views(renderer: Renderer, degrees: Sequence[float] = (-40, -20, 0, 20, 40)) 
     return plots.pictures(list(rgb.cpu().numpy()), [f"{d:+g} degrees" if d else "front" for d in degrees], edge=2.1)
 
 
-# ---- what the deformation does ----
-
+# ---- the deformation ----
 
 def paintings(renderer: Renderer, i: int, named: dict[str, Tensor], unit: str) -> Figure:
-    """Frame i in grey under values per Gaussian ([N] each), one panel and colour scale each."""
+    """Values per Gaussian rendered over frame i in grey, one panel and colour scale each.
+
+    Args:
+        renderer: of the head.
+        i: frame number.
+        named: name -> [N] values.
+        unit: label of the colour scales.
+    """
     grey = cv2.cvtColor(renderer.ds.frame(i), cv2.COLOR_RGB2GRAY)
     images = paint_values(renderer, i, torch.stack(list(named.values()), 1))
     figure, axes = plots.subplots(1, len(named), width=3.1 * len(named), height=3.1)
@@ -162,32 +176,34 @@ def paintings(renderer: Renderer, i: int, named: dict[str, Tensor], unit: str) -
         seen = images[..., k][np.isfinite(images[..., k])]
         low, high = np.percentile(seen, (1, 99)) if len(seen) else (0, 1)
         axis.imshow(grey, cmap="gray", vmin=0, vmax=400)
-        drawn = axis.imshow(images[..., k], vmin=low, vmax=max(high, low + 1e-6), cmap="viridis", alpha=0.85)
+        mappable = axis.imshow(images[..., k], vmin=low, vmax=max(high, low + 1e-6), cmap="viridis", alpha=0.85)
         axis.set_title(f"{name}, mean {float(values.mean()):.3g}", fontsize=9)
         axis.axis("off")
-        figure.colorbar(drawn, ax=axis, label=unit, shrink=0.8, format="%.3g")
+        figure.colorbar(mappable, ax=axis, label=unit, shrink=0.8, format="%.3g")
     return figure
 
 
 def movement(renderer: Renderer, ids: Sequence[int], i: int) -> Figure:
-    """How far the network moves, and how strongly it fades, each Gaussian over frames `ids`, painted on frame i."""
+    """Standard deviation of the offsets of each Gaussian over frames `ids`, rendered on frame i."""
     moved = offsets(renderer, ids)
-    named = {"place": moved["means"].std(0).norm(dim=-1), "size": moved["scales"].std(0).mean(-1),
+    named = {"position": moved["means"].std(0).norm(dim=-1), "scale": moved["scales"].std(0).mean(-1),
              "opacity": moved["opacities"].std(0).mean(-1), "colour": moved["sh"].std(0).mean(-1)}
     return paintings(renderer, i, named, "standard deviation over frames")
 
 
-# ---- mouths and sound ----
+# ---- mouth and audio ----
 
 
 def faces_and_mouths(shown: dict[str, np.ndarray], rects: np.ndarray, names: Sequence[str]) -> Figure:
-    """A row of faces and a row of enlarged mouths for each kind of picture.
+    """A row of faces and a row of enlarged mouths for each kind of image.
 
     Args:
-        shown: kind -> [C, S, S, 3] uint8. rects: [C, 4] lip rectangles in px. names: one per column.
+        shown: kind -> [C, S, S, 3] uint8.
+        rects: [C, 4] lip rectangles, px.
+        names: one per column.
     """
     corners = np.asarray(rects).reshape(-1, 2, 2)
-    half = np.median((corners[:, 1] - corners[:, 0]).max(1)) / 2  # one scale for all, so that mouths can be compared
+    half = np.median((corners[:, 1] - corners[:, 0]).max(1)) / 2  # one scale for all mouths
     rects = np.concatenate([corners.mean(1) - half, corners.mean(1) + half], 1)
     faces = [list(images) for images in shown.values()]
     mouths = [[crop_mouth(image, rect) for image, rect in zip(images, rects)] for images in shown.values()]
@@ -196,34 +212,42 @@ def faces_and_mouths(shown: dict[str, np.ndarray], rects: np.ndarray, names: Seq
 
 
 def mouth_modes(renderer: Renderer, count: int = 4) -> Figure:
-    """The first shapes that a mouth is put together from: outlines of the mean lips and 2 standard deviations away."""
+    """The first principal components of the mouth: lip outlines of the mean and at +-2 standard deviations."""
     figure, axes = plots.subplots(1, count, width=3.1 * count, height=2.9)
-    mouth = renderer.head.mouth
-    share = mouth.spread.square() / mouth.spread.square().sum()
+    basis = renderer.head.mouth
+    share = basis.spread.square() / basis.spread.square().sum()
     for k, axis in enumerate(axes):
         codes = torch.outer(share.new_tensor((-2, 0, 2)), torch.eye(len(share)).to(share)[k])
         for style, face in enumerate(mean_faces(renderer, codes)):
             for outline in (LIPS, INNER_LIPS):
-                plots.curve(axis, *face[[*outline, outline[0]]].T, style=style)
+                x, y = face[[*outline, outline[0]]].T
+                plots.curve(axis, x, y, style=style)
+        r = basis.cross_validated_r[k]
         plots.label(axis, "right (head units)", "down (head units)",
-                    f"mode {k + 1}: {share[k]:.0%} of the motion,\nheard with r = {mouth.cross_validated_r[k]:.2f}")
+                    f"mode {k + 1}: {share[k]:.0%} of the variance,\npredicted with r = {r:.2f}")
         axis.invert_yaxis()
         axis.set_aspect("equal", "datalim")
     figure.legend(axes[0].lines[::2], ("- 2 std", "mean", "+ 2 std"), loc="outside lower center", ncols=3)
     return figure
 
 
-def speech_and_mouth(level: np.ndarray, opening: np.ndarray, called: np.ndarray) -> Figure:
-    """Loudness [F] in dB over mouth openings [F]: tracked on the render (NaN: no face found) and called for."""
+def speech_and_mouth(level: np.ndarray, opening: np.ndarray, predicted: np.ndarray) -> Figure:
+    """Loudness and mouth opening over time.
+
+    Args:
+        level: [F] loudness, dB.
+        opening: [F] tracked on the rendering, lip gap over face height; NaN where no face was found.
+        predicted: [F] predicted from the audio, lip gap over face height.
+    """
     figure, axes = plots.subplots(2, height=1.8)
     time = np.arange(len(level)) / FPS
     plots.curve(axes[0], time, level)
-    plots.label(axes[0], "time (s)", "level (dB)", "loudness of the sound")
-    plots.curve(axes[1], time, called, "called for by the sound")
-    plots.curve(axes[1], time, opening, "tracked on the render", 1, marker=".", markersize=3)
+    plots.label(axes[0], "time (s)", "level (dB)", "loudness of the audio")
+    plots.curve(axes[1], time, predicted, "predicted from the audio")
+    plots.curve(axes[1], time, opening, "tracked on the rendering", 1, marker=".", markersize=3)
     plots.label(axes[1], "time (s)", "lip gap /\nface height", "mouth opening")
     axes[1].legend(frameon=False, ncols=2, loc="upper left")
-    axes[1].set_ylim(0, 1.35 * np.nanmax([*opening, *called, 1e-3]))  # room for the names
+    axes[1].set_ylim(0, 1.35 * np.nanmax([*opening, *predicted, 1e-3]))  # space for the legend
     for axis in axes:
         axis.set_xlim(0, len(level) / FPS)
     return figure

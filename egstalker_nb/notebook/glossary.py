@@ -1,4 +1,4 @@
-"""Words of the notebooks, explained for this system; `glossary.md` is the one place where they stand."""
+"""Glossary of the notebooks: the terms in `glossary.md`, looked up by name or by text."""
 from __future__ import annotations
 
 import difflib
@@ -16,8 +16,14 @@ _ENTRY = re.compile(r"^- \*\*(.+?)\*\*(?: \((.+?)\))?: (.+) \[(\d)\]$")
 
 @lru_cache
 def entries() -> dict[str, tuple[str, str]]:
-    """Word -> its meaning, with unit or range in front where it has one, and the number of the notebook where it first
-    matters; in the order of the file."""
+    """All terms in the order of the file.
+
+    Returns:
+        term -> its meaning, preceded by unit or range if it has one, and the number of the notebook that introduces it.
+
+    Raises:
+        InputError: an entry that cannot be parsed.
+    """
     found = {}
     for block in re.split(r"\n(?=- )", SOURCE.read_text(encoding="utf-8"))[1:]:
         match = _ENTRY.match(" ".join(block.split()))
@@ -30,10 +36,10 @@ def entries() -> dict[str, tuple[str, str]]:
 
 
 def words(*asked: str) -> Table:
-    """What words mean, in the order they are asked for; all of them without arguments.
+    """The meanings of some terms, in the given order; of all terms without arguments.
 
     Raises:
-        InputError: a word that the glossary does not have, with the nearest ones.
+        InputError: a term that is not in the glossary; the message has the nearest ones.
     """
     known, folded = entries(), {word.lower(): word for word in entries()}
     rows = []
@@ -49,14 +55,14 @@ def words(*asked: str) -> Table:
 
 
 def search(text: str) -> Table:
-    """All entries that hold a text, upper and lower case alike: in the word first, then in the meaning.
+    """All entries that contain a text, ignoring case: in the term first, then in the meaning.
 
     Raises:
-        InputError: none does.
+        InputError: there is none.
     """
     part, known = text.strip().lower(), entries()
     hits = [word for word in known if part in word.lower()]
     hits += [word for word in known if part in known[word][0].lower() and word not in hits]
     if not part or not hits:
-        raise InputError("a text that the glossary holds", repr(text), "`glossary.words()` shows all.")
+        raise InputError("a text that occurs in the glossary", repr(text), "`glossary.words()` shows all.")
     return words(*hits)

@@ -1,4 +1,4 @@
-"""Moments of a growing head: Gaussians side by side in many colourings; their gradients, and what thresholds do."""
+"""Figures of snapshots: Gaussians over time in several colourings; gradients and the effect of thresholds."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,11 +18,17 @@ from ..training.snapshots import Snapshot
 from . import plots
 from .growth_figures import HATCH, REGION_COLOURS
 
-# ---- moments side by side ----
+# ---- snapshots side by side ----
 
 @dataclass(frozen=True)
 class Colouring:
-    """One way to colour Gaussians: a title with the unit, a colour map (matplotlib's and plotly's name), and values."""
+    """One way to colour Gaussians.
+
+    Attributes:
+        title: with the unit.
+        scale: names of the colour map in matplotlib and in plotly; empty for discrete colours.
+        values: function of a run and a snapshot, gives one value per Gaussian.
+    """
 
     title: str
     scale: tuple[str, str]
@@ -48,7 +54,7 @@ COLOURINGS = {
 
 
 def limits(run: Run, some: Sequence[Snapshot], name: str) -> tuple[float, float]:
-    """One range of a colouring for all the given moments: without the outermost 2 %, opacity 0 ... 1."""
+    """One range of a colouring for all the given snapshots: percentiles 2 and 98; opacity 0 ... 1."""
     if name in ("opacity", "face region"):
         return (0.0, 1.0) if name == "opacity" else (-0.5, len(REGIONS) - 0.5)
     values = np.concatenate([COLOURINGS[name].values(run, s) for s in some])
@@ -57,13 +63,18 @@ def limits(run: Run, some: Sequence[Snapshot], name: str) -> tuple[float, float]
 
 
 def spread(iterations: Sequence[int], count: int) -> list[int]:
-    """`count` of the iterations, evenly chosen in order, both ends included."""
+    """`count` of the iterations, evenly spaced by index, both ends included."""
     chosen = np.linspace(0, len(iterations) - 1, min(count, len(iterations))).round().astype(int)
     return [iterations[k] for k in chosen]
 
 
 def moments_figure(run: Run, iterations: Sequence[int], names: Sequence[str] = tuple(COLOURINGS)) -> Figure:
-    """Gaussians from the front: a row for each moment, a column for each colouring, one scale a column.
+    """Gaussians from the front: a row for each snapshot, a column for each colouring, one colour scale per column.
+
+    Args:
+        run: with snapshots.
+        iterations: of the snapshots.
+        names: of the colourings, see `COLOURINGS`.
 
     Raises:
         DatasetError: no snapshot of an iteration.
@@ -72,7 +83,7 @@ def moments_figure(run: Run, iterations: Sequence[int], names: Sequence[str] = t
     figure, axes = plots.subplots(len(some), len(names), width=2.15 * len(names) + 0.6, height=2.35)
     reach = np.percentile(np.abs(np.concatenate([s.means[:, :2] for s in some])), 99.5)
     for row, s in enumerate(some):
-        order = np.argsort(-s.means[:, 2])  # what is in front is drawn last
+        order = np.argsort(-s.means[:, 2])  # nearest last
         for column, name in enumerate(names):
             axis = axes[row * len(names) + column]
             axis.scatter(*s.means[order, :2].T, s=2.5, linewidths=0, **_paint(run, some, s, name, order))
@@ -98,7 +109,12 @@ def moments_figure(run: Run, iterations: Sequence[int], names: Sequence[str] = t
 
 
 def side_figure(run: Run, iterations: Sequence[int], name: str = "age") -> Figure:
-    """The same from the side, the face to the left: one picture for each moment.
+    """Gaussians from the side, the face to the left: one panel for each snapshot.
+
+    Args:
+        run: with snapshots.
+        iterations: of the snapshots.
+        name: of the colouring, see `COLOURINGS`.
 
     Raises:
         DatasetError: no snapshot of an iteration.
@@ -135,27 +151,40 @@ def _scale(run: Run, some: Sequence[Snapshot], name: str) -> ScalarMappable:
 # ---- gradients and thresholds ----
 
 def gradient_bins(snapshot: Snapshot, bins: int = 48) -> np.ndarray:
-    """Edges of the histogram [bins + 1], evenly spaced in the logarithm; whatever lies outside belongs to the ends."""
+    """Bin edges of the gradient histogram [bins + 1], evenly spaced in the logarithm; see `gradient_counts`."""
     some = snapshot.gradient[snapshot.gradient > 0]
     low, high = np.percentile(some, (1, 100)) if len(some) else (1e-5, 1e-2)
     return np.geomspace(min(low, 1e-4), max(high * 1.05, 2e-3), bins + 1)
 
 
 def gradient_counts(snapshot: Snapshot, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussians in each bin [bins]: those small enough to be cloned, and those that would be split."""
-    inside = np.clip(snapshot.gradient.astype(np.float64), edges[0], edges[-1])  # float32 would fall beside the ends
-    is_small = growth.small(snapshot)
-    return tuple(np.histogram(inside[chosen], edges)[0] for chosen in (is_small, ~is_small))
+    """Gaussians in each bin [bins]: those small enough to be cloned, and those that would be split.
+
+    Gradients outside the edges count in the first or last bin.
+    """
+    inside = np.clip(snapshot.gradient.astype(np.float64), edges[0], edges[-1])  # float64: as precise as the edges
+    clones = growth.is_small(snapshot)
+    return np.histogram(inside[clones], edges)[0], np.histogram(inside[~clones], edges)[0]
 
 
 def after_round(run: Run, snapshot: Snapshot, edges: np.ndarray, cap: int) -> tuple[np.ndarray, np.ndarray]:
-    """Number of Gaussians after the round, for a threshold at each edge: with the cap, and without any."""
-    return tuple(np.array([outcome(snapshot, run.config, t, c).points for t in edges]) for c in (cap, 10**9))
+    """Number of Gaussians after the densification step, for a threshold at each edge: with the cap, and without."""
+    def points(limit: int) -> np.ndarray:
+        return np.array([outcome(snapshot, run.config, t, limit).points for t in edges])
+
+    return points(cap), points(10**9)
 
 
 def threshold_figure(run: Run, iteration: int, threshold: float, cap: int) -> Figure:
-    """Histogram of the gradients with the thresholds of this run, of the presets and a chosen one, and the number of
-    Gaussians that each threshold would leave.
+    """Histogram of the gradients with several thresholds, and the number of Gaussians after the step for each.
+
+    The thresholds are those of the run, of two presets, and a chosen one.
+
+    Args:
+        run: with snapshots.
+        iteration: of the snapshot.
+        threshold: the chosen one, image-plane gradient per half image size.
+        cap: on the number of Gaussians.
 
     Raises:
         DatasetError: no snapshot of that iteration.
@@ -163,10 +192,10 @@ def threshold_figure(run: Run, iteration: int, threshold: float, cap: int) -> Fi
     now = run.snapshot(iteration)
     edges = gradient_bins(now)
     figure, axes = plots.subplots(2, 1, width=9.5, height=2.9)
-    is_small, large = gradient_counts(now, edges)
-    bars = {"width": np.diff(edges), "align": "edge", **HATCH}
+    small, large = gradient_counts(now, edges)
+    bars: dict[str, Any] = {"width": np.diff(edges), "align": "edge", **HATCH}
     axes[0].bar(edges[:-1], large, color="#1b3a6b", label="large: would be split", **bars)
-    axes[0].bar(edges[:-1], is_small, bottom=large, color="#8fc9b0", hatch="...",
+    axes[0].bar(edges[:-1], small, bottom=large, color="#8fc9b0", hatch="...",
                 label="small: would be cloned", **bars)
     capped, free = after_round(run, now, edges, cap)
     plots.curve(axes[1], edges, free, "without a cap", 1)
@@ -176,13 +205,13 @@ def threshold_figure(run: Run, iteration: int, threshold: float, cap: int) -> Fi
         o = outcome(now, run.config, value, cap)
         for axis in axes:
             axis.axvline(value, color="black", linestyle=("-", "--", ":", "-.")[style], linewidth=1.8,
-                         label=f"{name} {value:.2g}: {o.cloned} cloned, {o.split} split, {o.held} held back"
+                         label=f"{name} {value:.2g}: {o.cloned} cloned, {o.split} split, {o.held} excluded by the cap"
                          if axis is axes[0] else None)
     for axis in axes:
         axis.set(xscale="log", xlim=(edges[0], edges[-1]))
-    unit = "mean image-plane gradient since the last round (per half image size)"
+    unit = "mean image-plane gradient since the last step (per half image size)"
     plots.label(axes[0], unit, "Gaussians per bin", f"{len(now)} Gaussians at iteration {iteration}")
-    plots.label(axes[1], "threshold (same unit)", "Gaussians after\nthe round", "what each threshold would leave")
+    plots.label(axes[1], "threshold (same unit)", "Gaussians after\nthe step", "result of each threshold")
     axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
     axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
     return figure

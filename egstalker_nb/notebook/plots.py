@@ -1,8 +1,8 @@
-"""The one way figures are made: the same look everywhere, axes labelled, saved into the run folder."""
+"""Helpers of all figures: one style, labelled axes, saved into the run folder."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,21 +11,27 @@ from matplotlib.figure import Figure
 
 from ..core.errors import InputError
 
-#: told apart in greyscale too: colours of rising lightness, and line styles
+#: colours of increasing lightness and line styles, distinguishable in greyscale too
 STYLES = (("#1b3a6b", "-"), ("#c1440e", "--"), ("#3d8f6e", "-."), ("#a58bc4", ":"), ("#e0a526", (0, (5, 1))),
           ("#7f7f7f", (0, (1, 1))))
 
 
 def subplots(rows: int = 1, columns: int = 1, width: float = 9.0, height: float = 3.0) -> tuple[Figure, np.ndarray]:
-    """A figure of `rows` x `columns` axes (flat array), `width` x `height` inches a row, on white in any theme."""
+    """A figure and the flat array of its `rows` x `columns` axes, on white in any theme.
+
+    Args:
+        rows, columns: number of axes.
+        width: of the figure, inches.
+        height: of each row, inches.
+    """
     figure, axes = plt.subplots(rows, columns, figsize=(width, height * rows), squeeze=False, facecolor="white",
                                 layout="constrained")
-    plt.close(figure)  # out of pyplot's list: shown once, as the value of its cell, and not kept for ever
+    plt.close(figure)  # pyplot must not show it a second time, nor keep it in memory
     return figure, axes.ravel()
 
 
 def label(axis: Axes, x: str, y: str, title: str = "") -> Axes:
-    """Name both axes (with units) and the plot; adds a legend where lines have names."""
+    """Set axis labels (with units) and title; adds a grid, and a legend if lines have names."""
     axis.set(xlabel=x, ylabel=y, title=title)
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[0]:
@@ -33,15 +39,22 @@ def label(axis: Axes, x: str, y: str, title: str = "") -> Axes:
     return axis
 
 
-def curve(axis: Axes, x, y, name: str = "", style: int = 0, **more) -> None:
-    """One line in the `style`-th of `STYLES`."""
+def curve(axis: Axes, x: Any, y: Any, name: str = "", style: int = 0, **more: Any) -> None:
+    """Plot one line in the `style`-th of `STYLES`; `more` are arguments of `Axes.plot`."""
     colour, line = STYLES[style % len(STYLES)]
     axis.plot(x, y, color=colour, linestyle=line, label=name or None, **more)
 
 
 def pictures(images: Sequence[np.ndarray], names: Sequence[str], columns: Optional[int] = None,
              edge: float = 2.6) -> Figure:
-    """Pictures [H, W, 3] (uint8, or float 0...1) in rows, each named."""
+    """A grid of images with titles.
+
+    Args:
+        images: [H, W, 3] each, uint8 or float 0...1.
+        names: their titles.
+        columns: of the grid; default: all in one row.
+        edge: width of a column, inches.
+    """
     columns = columns or len(images)
     rows = -(-len(images) // columns)
     figure, axes = subplots(rows, columns, width=edge * columns, height=edge * 1.1)
@@ -54,16 +67,16 @@ def pictures(images: Sequence[np.ndarray], names: Sequence[str], columns: Option
 
 
 def finish(figure: Figure, folder: str | Path, name: str) -> Figure:
-    """Save a figure as `<folder>/figures/<name>.png` and return it for display; every plotted axis must be named.
+    """Save a figure as `<folder>/figures/<name>.png` and return it for display; axes with data must have labels.
 
     Raises:
         InputError: an axis that shows data has no label.
     """
     for axis in figure.axes:
         if axis.get_label() == "<colorbar>":
-            continue  # it has one axis only
+            continue  # has one axis only
         if axis.axison and axis.has_data() and not axis.images and not (axis.get_xlabel() and axis.get_ylabel()):
-            raise InputError("a name on both axes of every plot", f"none on '{axis.get_title()}'",
+            raise InputError("a label on both axes of every plot", f"none on '{axis.get_title()}'",
                              "Call plots.label(axis, x, y).")
     target = Path(folder) / "figures"
     target.mkdir(parents=True, exist_ok=True)
