@@ -151,7 +151,7 @@ def test_one_at_a_time(tmp_path):
 
 SCRIPT = """
 import sys, time, egstalker_nb as egs
-from egstalker_nb import widgets
+from egstalker_nb.notebook import widgets
 cfg = egs.load_config("production", iterations=5000, coarse_iterations=4000, plane_resolution=[8, 16])
 panel = widgets.TrainingPanel(egs.load_dataset(sys.argv[1]), cfg, sys.argv[2], device="cpu")
 panel.start()

@@ -1,4 +1,4 @@
-"""The chart inside panels: what is sent to the browser, and what comes back from it."""
+"""Protects: the chart inside panels sends its whole state to the browser, and takes over what the reader changes."""
 import json
 
 import plotly.graph_objects as go
@@ -15,7 +15,7 @@ def drawing():
 
 
 def test_changes_are_sent_once_and_whole(drawing):
-    """A browser that comes late draws the newest state: nothing depends on messages that it has not seen."""
+    """A browser that connects late draws the latest state: nothing depends on messages that it has missed."""
     canvas, sent = Canvas(drawing), []
     canvas.observe(sent.append, "figure")
     with canvas.changing() as figure:
@@ -26,7 +26,7 @@ def test_changes_are_sent_once_and_whole(drawing):
     assert state["data"][0]["y"] == [1, 2, 3] and state["layout"]["shapes"][0]["x0"] == 2
 
 
-def test_a_click_tells_its_place(drawing):
+def test_a_click_reports_its_position(drawing):
     places = []
     canvas = Canvas(drawing, clicked=places.append)
     canvas.clicked = {"x": 1, "y": 4, "trace": 0, "count": 1}
@@ -35,7 +35,7 @@ def test_a_click_tells_its_place(drawing):
 
 
 def test_what_the_reader_does_survives_the_next_change(drawing):
-    """Zoom, camera and dragged lines: sending the old ones again would throw the reader back."""
+    """Zoom, camera and dragged lines: sending the old ones again would undo them."""
     moved = []
     canvas = Canvas(drawing, dragged=moved.append)
     canvas.changed = {"xaxis.range[0]": 0.5, "xaxis.range[1]": 1.5, "count": 1}
@@ -51,7 +51,7 @@ def test_what_the_reader_does_survives_the_next_change(drawing):
     assert canvas.drawing.layout.xaxis.range is None
 
 
-def test_library_is_sent_when_it_is_asked_for_and_not_before(drawing, monkeypatch):
+def test_library_is_sent_on_request_only(drawing, monkeypatch):
     """4.8 MB that only the first chart of a page needs."""
     canvas, sent = Canvas(drawing), []
     assert len(json.dumps({k: v for k, v in canvas.get_state().items() if isinstance(v, str)})) < 50_000

@@ -15,8 +15,8 @@ from egstalker_nb.face.landmarks import LIPS
 from egstalker_nb.notebook import widgets
 from egstalker_nb.notebook.exercises.notebook_01 import data_prep
 from egstalker_nb.notebook.tables import report as report_table
-from egstalker_nb.notebook.widgets.clip import STEPS
-from egstalker_nb.notebook.widgets.explorer import LAYERS, envelope, moments
+from egstalker_nb.notebook.widgets.clip import PREPARATION_STEPS
+from egstalker_nb.notebook.widgets.explorer import OVERLAYS, envelope, moments
 from egstalker_nb.notebook.widgets.upload import clean_name, save_upload
 from egstalker_nb.preparation import quality
 from egstalker_nb.preparation.pipeline import check_video
@@ -119,11 +119,11 @@ def test_a_bad_upload_gives_one_error_and_leaves_nothing(sample_clip, folder, na
     assert sorted(folder.iterdir()) == before and picker.video == str(sample_clip)
 
 
-def test_an_upload_that_breaks_off_is_told_and_can_be_repeated(sample_clip, folder):
+def test_an_interrupted_upload_is_reported_and_can_be_repeated(sample_clip, folder):
     picker, data = widgets.VideoPicker(sample_clip, [folder]), sample_clip.read_bytes()
     picker.upload.receive({"kind": "begin", "name": "talk.mp4", "size": len(data)})
     assert picker.upload.receive({"kind": "piece", "from": 5}, [data])["kind"] == "end"
-    assert "cut off on the way" in picker.note.value
+    assert "cut off during the upload" in picker.note.value
     send(picker, "talk.mp4", data)
     assert picker.video == str(folder / "talk.mp4")
 
@@ -135,11 +135,11 @@ def test_a_failing_check_names_the_upload_and_not_its_temporary_file(tmp_path):
     assert clean_name("C:\\clips\\my: talk?.MOV", (".mov",)) == "my_ talk_.MOV"
 
 
-# ---- watching the work
+# ---- the preparation
 
 def test_preparation_lists_steps_and_opens_a_finished_folder_at_once(sample_clip, sample_dataset, tmp_path):
     job = widgets.Preparation(sample_clip, tmp_path / "new", size=128)
-    assert [state for _, _, state, _ in job.steps()] == ["waiting"] * len(STEPS)
+    assert [state for _, _, state, _ in job.steps()] == ["waiting"] * len(PREPARATION_STEPS)
     done = tmp_path / "new" / ".work" / "scan"
     done.mkdir(parents=True)
     (done / "done.json").write_text(json.dumps({"key": "k", "seconds": 1.5}))
@@ -162,35 +162,36 @@ def test_preparation_can_be_stopped_between_steps(sample_clip, tmp_path, monkeyp
     assert job.state == "stopped" and (tmp_path / "new" / ".work" / "scan" / "done.json").is_file()
 
 
-# ---- the report
+# ---- the quality report
 
-def test_lights_say_what_the_warnings_say():
-    lights = widgets.Lights(GOOD)
-    assert lights.verdict == "good" and [c.name for c in lights.concerns] == [
+def test_status_agrees_with_the_warnings():
+    status = widgets.QualityStatus(GOOD)
+    assert status.verdict == "ok" and [c.name for c in status.concerns] == [
         "length", "frames", "face", "view", "picture", "timing", "sound", "mouth", "pose"]
     bad = copy.deepcopy(GOOD)
     bad["seconds"], bad["sound"]["moved_s"], bad["other_faces_share"] = 2.0, -0.08, 0.5
-    found = {c.name: c for c in quality.concerns(bad)}
-    assert {n: c.level for n, c in found.items() if c.level != "good"} == {"length": "act", "face": "act",
-                                                                          "timing": "look"}
-    assert [text for c in found.values() for text in c.faults] == quality.find_problems(bad)
-    assert found["timing"].found == "80 ms early, moved"
+    status = widgets.QualityStatus(bad)
+    found = dict(zip((c.name for c in status.concerns), status.statuses))
+    assert {n: s for n, s in found.items() if s != "ok"} == {"length": "error", "face": "error", "timing": "warning"}
+    assert [text for c in status.concerns for text in c.faults] == quality.find_problems(bad)
+    timing = next(c for c in status.concerns if c.name == "timing")
+    assert timing.found == "80 ms early, moved"
     assert dict((r[0], r[1]) for r in report_table(bad).rows)["sound.moved_s"] == -0.08
 
 
-def test_lights_are_told_apart_by_sign_and_word():
+def test_statuses_are_told_apart_by_symbol_and_word():
     bad = {**GOOD, "seconds": 2.0, "uncovered_background": 0.01}
-    html, text = widgets.Lights(bad)._repr_html_(), str(widgets.Lights(bad))
-    for words in ("\u25cf good", "\u25b2 look", "\u25a0 act"):
+    html, text = widgets.QualityStatus(bad)._repr_html_(), str(widgets.QualityStatus(bad))
+    for words in ("\u25cf ok", "\u25b2 warning", "\u25a0 error"):
         assert words in html and words in text
-    assert "lasts only 2.0 s" in html and f"act on 1 of {len(quality.CONCERNS)}" in html
+    assert "lasts only 2.0 s" in html and f"1 of {len(quality.CONCERNS)} checks failed" in html
 
 
-def test_lights_of_an_old_report_say_what_is_not_known():
-    lights = widgets.Lights({"num_frames": 12, "seconds": 20.0, "warnings": []})
+def test_status_of_an_old_report_says_what_is_not_known():
+    status = widgets.QualityStatus({"num_frames": 12, "seconds": 20.0, "warnings": []})
     unknown = ["unknown"] * (len(quality.CONCERNS) - 1)
-    assert lights.verdict == "unknown" and [c.level for c in lights.concerns] == ["good", *unknown]
-    assert "not measured" in str(lights)
+    assert status.verdict == "unknown" and status.statuses == ["ok", *unknown]
+    assert "not measured" in str(status)
 
 
 # ---- frame by frame
@@ -204,7 +205,7 @@ def test_slider_chart_and_state_move_together(tiny_dataset):
     assert explorer.view.value != before and "frame 7 at 0.28 s" in explorer.text.value
     explorer.canvas.clicked = {"x": 3 / 25 + 0.01, "count": 1}  # as the browser does it
     assert explorer.frame == explorer.slider.value == 3
-    explorer.go(99)
+    explorer.set_frame(99)
     assert explorer.frame == 11 and "validation" in explorer.facts()
 
 
@@ -212,7 +213,7 @@ def test_view_of_the_chart_follows_the_cursor(tiny_dataset):
     explorer = widgets.Explorer(tiny_dataset, frame=0)
     assert explorer.widget is not None
     explorer.canvas.changed = {"xaxis.range[0]": 0.0, "xaxis.range[1]": 0.1}  # zoomed in the browser
-    explorer.go(10)
+    explorer.set_frame(10)
     low, high = explorer.chart.layout.xaxis.range
     assert low < 0.4 < high and high - low == pytest.approx(0.1)
 
@@ -220,7 +221,7 @@ def test_view_of_the_chart_follows_the_cursor(tiny_dataset):
 def test_layers_are_switched_one_by_one(tiny_dataset):
     explorer = widgets.Explorer(tiny_dataset, frame=3)
     plain = explorer.picture(layers=())
-    for name in LAYERS:
+    for name in OVERLAYS:
         assert np.any(explorer.picture(layers=[name]) != plain), name
     assert explorer.widget is not None
     explorer.show("masks", "eyes", zoom="mouth")  # each toggle follows, and none sets the state back
@@ -238,7 +239,7 @@ def test_zoom_shows_the_mouth_where_it_is(sample_dataset):
     lips = sample_dataset.landmarks[20, LIPS, :2]
     assert (lips > [x0, y0]).all() and (lips < [x0 + edge, y0 + edge]).all() and edge < sample_dataset.size / 2
     assert explorer.picture("mouth").shape == (640, 640, 3)
-    names = explorer.chart if hasattr(explorer, "chart") else explorer.make_chart()
+    names = explorer.make_chart()
     assert list(names.data[1].y)[:2] == ["sil", "a"] and names.layout.xaxis4.title.text == "time (s)"
 
 
@@ -266,10 +267,10 @@ def test_moments_point_at_what_they_name(tiny_dataset):
 def test_plate_is_wiped_against_the_chosen_frame(tiny_dataset):
     panel = widgets.PlateWipe(tiny_dataset, frame=2)
     assert panel.widget is not None
-    panel.go(9)
+    panel.set_frame(9)
     np.testing.assert_array_equal(panel.wipe.pair[0], tiny_dataset.frame(9))
     np.testing.assert_array_equal(panel.wipe.pair[1], tiny_dataset.plate)
-    assert list(panel.wipe.view.names) == ["frame 9", "clean plate"] and len(panel.still().axes) == 3
+    assert list(panel.wipe.view.names) == ["frame 9", "background plate"] and len(panel.still().axes) == 3
 
 
 # ---- exercises

@@ -8,12 +8,11 @@ import pytest
 
 import egstalker_nb as egs
 from egstalker_nb import notebook
-from egstalker_nb.analysis import frame_cache
+from egstalker_nb.analysis import cost, frame_cache
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.notebook import exercises, widgets
 from egstalker_nb.notebook.exercises.notebook_05 import common_level, comparison
 from egstalker_nb.notebook.widgets import base, comparison_panel, comparison_plots
-from egstalker_nb.notebook.widgets.comparison_plots import Outcome
 
 SHORT = dict(iterations=12, coarse_iterations=6, batch_size=1, plane_resolution=[8, 16], eval_interval=4)
 
@@ -164,7 +163,7 @@ def test_only_the_newest_frame_of_a_fast_slider_is_drawn(panel, monkeypatch):
         begun.set()
         go.wait(5)
 
-    monkeypatch.setattr(panel, "_draw", draw)
+    monkeypatch.setattr(panel, "redraw", draw)
     panel.slider.value = 1
     begun.wait(5)
     for i in (2, 3, 5):
@@ -176,7 +175,7 @@ def test_only_the_newest_frame_of_a_fast_slider_is_drawn(panel, monkeypatch):
 
 def test_an_error_while_drawing_is_shown(panel, monkeypatch):
     assert panel.widget
-    monkeypatch.setattr(panel, "_draw", lambda: 1 / 0)
+    monkeypatch.setattr(panel, "redraw", lambda: 1 / 0)
     panel.slider.value = 1
     panel.wait()
     assert "ZeroDivisionError" in panel.note.value
@@ -201,7 +200,7 @@ def test_still_form_shows_pictures_difference_and_crops(panel, tmp_path):
 
 
 def test_colour_bar_names_scale_and_unit():
-    bar = base.ipywidgets.HTML(comparison_panel.colour_bar(300)).value
+    bar = base.ipywidgets.HTML(comparison_panel.difference_bar(300)).value
     assert "64 and more" in bar and frame_cache.UNIT in bar
 
 
@@ -231,7 +230,7 @@ def test_curves_switch_between_iterations_and_time(result):
     x, labels = buttons["buttons"][1]["args"]
     assert len(x["x"]) == len(figure["data"]) == 8
     seconds = max(comparison_plots.seconds_at(result.runs[0]).values())
-    assert x["x"][2][-1] == pytest.approx(seconds, abs=0.02) and set(labels.values()) == {"time of training (s)"}
+    assert x["x"][2][-1] == pytest.approx(seconds, abs=0.02) and set(labels.values()) == {"training time (s)"}
     names = [b["label"] for b in menu["buttons"]]
     assert {"loss (sum)", "loss term: l1", "loss term: mask"} <= set(names)
     mask = menu["buttons"][names.index("loss term: mask")]["args"]
@@ -252,8 +251,8 @@ def test_each_run_has_a_dash_and_a_name(result):
 
 
 def test_cost_marks_the_front(result, monkeypatch):
-    made = [Outcome("cheap", 20.0, 5.0, 478, 8.0, 24), Outcome("good", 25.0, 9.0, 900, 9.0, 24),
-            Outcome("waste", 19.0, 20.0, 478, 8.0, 24)]
+    made = [cost.Outcome("cheap", 20.0, 5.0, 478, 8.0, 24), cost.Outcome("good", 25.0, 9.0, 900, 9.0, 24),
+            cost.Outcome("waste", 19.0, 20.0, 478, 8.0, 24)]
     monkeypatch.setattr(result, "outcomes", lambda: made)
     figure = bundle(widgets.cost_plot(result))[base.PLOTLY]
     assert figure["data"][0]["name"] == "Pareto front" and figure["data"][0]["y"] == [20.0, 25.0]
@@ -264,7 +263,7 @@ def test_cost_marks_the_front(result, monkeypatch):
 
 
 def test_cost_of_a_run_without_metrics(result, monkeypatch):
-    made = [Outcome("known", 20.0, 5.0, 478, 8.0, 24), Outcome("unknown", 25.0, None, 900, 9.0, 24)]
+    made = [cost.Outcome("known", 20.0, 5.0, 478, 8.0, 24), cost.Outcome("unknown", 25.0, None, 900, 9.0, 24)]
     monkeypatch.setattr(result, "outcomes", lambda: made)
     assert [o.name for o in comparison_plots.front(made, "seconds")] == ["known"]
     assert bundle(widgets.cost_plot(result))["image/png"]

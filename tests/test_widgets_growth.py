@@ -1,6 +1,5 @@
-"""Protects: the panels of notebook 04 show the run's own numbers, in both forms, and say what an old run lacks."""
+"""Protects: the panels of notebook 04 show the run's own numbers, in both forms."""
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -22,27 +21,18 @@ def run(tiny_dataset, tmp_path_factory):
     return egs.train(tiny_dataset, cfg, tmp_path_factory.mktemp("growth") / "run", device="cpu")
 
 
-@pytest.fixture
-def old(run, tmp_path):
-    """The run as a version without snapshots left it."""
-    root = shutil.copytree(run.root, tmp_path / "old", ignore=shutil.ignore_patterns("snapshots"))
-    rows = [{k: v for k, v in row.items() if k != "by_region"} for row in run.metrics()]
-    (root / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return egs.load_run(root, run.dataset.root)
-
-
 # ---- the cloud ----
 
-def test_the_slider_moves_through_time_and_the_camera_stays(run):
+def test_the_slider_changes_the_snapshot_and_the_camera_stays(run):
     panel = widgets.GrowthCloud(run)
     assert panel.widget is not None and panel.when.options == tuple(run.snapshots)
     panel.drawn.layout.scene.camera.eye.x = 1.5  # turned by the reader
     first, last = run.snapshots[0], run.snapshots[-1]
-    seen, picture = len(panel.drawn.data[0].x), panel.picture.value
+    seen, picture = len(panel.drawn.data[0].x), panel.image.value
     assert seen == len(run.snapshot(last)) and f"iteration {last}: {seen} Gaussians" in panel.line.value
     panel.when.value = first
     assert len(panel.drawn.data[0].x) == 478 and panel.iteration == first
-    assert "478 from the start, 0 born since" in panel.line.value and panel.picture.value != picture
+    assert "478 initial, 0 added by densification" in panel.line.value and panel.image.value != picture
     assert panel.drawn.layout.scene.camera.eye.x == 1.5
 
 
@@ -75,7 +65,7 @@ def test_the_cloud_stands_upright_and_is_thinned(run, monkeypatch):
     """The head's y points down and plotly's z up: a sign error shows every head upside down or from behind."""
     monkeypatch.setattr(panels, "CLOUD_POINTS", 100)
     panel, moment = widgets.GrowthCloud(run), run.snapshot(run.snapshots[-1])
-    given, chosen = panel.points(moment), panels.thinned(moment, 100)
+    given, chosen = panel.points(moment), panels.subsample(moment, 100)
     assert len(chosen) == 100 and "(100 shown)" in panel.counts
     np.testing.assert_allclose(np.stack([given["x"], -np.asarray(given["z"]), given["y"]], 1), moment.means[chosen])
     assert panels.CAMERA["eye"]["y"] < 0, "seen from the camera's side"
@@ -89,7 +79,7 @@ def test_what_cannot_be_shown_is_refused(run):
 
 
 def test_the_page_without_a_kernel_is_small_and_complete(run):
-    plot = widgets.cloud(run)
+    plot = widgets.cloud_page(run)
     assert len(json.dumps(plot._repr_mimebundle_()[base.PLOTLY])) < 2e6
     figure = plot.figure
     (menu,), (slider,) = figure.layout.updatemenus, figure.layout.sliders
@@ -100,10 +90,10 @@ def test_the_page_without_a_kernel_is_small_and_complete(run):
     assert (run.root / "figures" / "cloud.html").is_file()
 
 
-# ---- births ----
+# ---- counts per densification step ----
 
-def test_births_switch_between_kinds_and_regions(run):
-    figure = widgets.births(run).figure
+def test_counts_switch_between_kinds_and_regions(run):
+    figure = widgets.densification_counts(run).figure
     views = {b.label: [t for t, on in zip(figure.data, b.args[0]["visible"]) if on]
              for b in figure.layout.updatemenus[0].buttons}
     assert len(views) == 1 + 3 + len(REGIONS)
@@ -149,23 +139,23 @@ def test_its_own_settings_are_what_the_round_did(run):
         assert (o.cloned, o.split, o.pruned, o.points) == tuple(row[k] for k in ("cloned", "split", "pruned", "points"))
 
 
-# ---- both forms, and old runs ----
+# ---- static forms ----
 
-@pytest.mark.parametrize("make", [widgets.GrowthCloud, widgets.cloud, widgets.births, widgets.Threshold])
-def test_still_forms_and_messages(run, old, make, monkeypatch):
+@pytest.mark.parametrize("make", [widgets.GrowthCloud, widgets.cloud_page, widgets.densification_counts,
+                                  widgets.Threshold])
+def test_static_forms(run, make):
     assert len(make(run)._repr_mimebundle_()["image/png"]) > 10_000
-    lacking = make(old)
-    if make is widgets.births:  # births by region were noted all along
-        assert len(lacking.figure.layout.updatemenus[0].buttons) == 1 + 1 + len(REGIONS)
-        return
-    shown = lacking._repr_mimebundle_()
-    assert "an older version trained it" in shown["text/plain"] and "lesson_run" in shown["text/html"]
-    assert "an older version" in lacking.widget.children[0].value
 
 
-def test_births_of_a_run_without_rounds_say_why(run, monkeypatch):
+@pytest.mark.parametrize("make", [widgets.densification_counts, widgets.Threshold])
+def test_a_run_without_densification_says_what_is_missing(run, make, monkeypatch):
+    """Both forms do: the panel is there, and tells what to do."""
     monkeypatch.setattr(run, "metrics", lambda kind=None: [])
-    assert "growth rounds" in str(widgets.births(run).still())
+    monkeypatch.setattr(type(run), "snapshots", [])
+    panel = make(run)
+    text = panel._repr_mimebundle_()["text/plain"]
+    assert "what to do" in text and "lesson_run" in text
+    assert "expected" in panel.widget.children[0].value
 
 
 # ---- exercises ----

@@ -1,4 +1,4 @@
-"""The studio of notebook 06: what its panels share, and what the browser sends them."""
+"""Protects: the studio of notebook 06 keeps its panels in one state, and handles what the browser sends."""
 import http.server
 import io
 import json
@@ -19,7 +19,7 @@ from egstalker_nb.media.audio import save_wav
 from egstalker_nb.media.rates import SAMPLE_RATE
 from egstalker_nb.notebook import widgets
 from egstalker_nb.notebook.exercises.notebook_06 import rendering
-from egstalker_nb.notebook.widgets import studio as studio_module
+from egstalker_nb.notebook.widgets import live_view, studio_panels
 from egstalker_nb.notebook.widgets.base import encode
 from egstalker_nb.notebook.widgets.orbit import YAW, ZOOM
 from egstalker_nb.notebook.widgets.recorder import Recorder
@@ -29,7 +29,7 @@ PACKAGE = Path(egs.__file__).parent
 
 
 def noise(frames: int, seed: int = 0) -> np.ndarray:
-    """A sound that swells, with a silent start."""
+    """Noise of rising loudness after a silent start."""
     samples = np.random.default_rng(seed).normal(size=frames * 640) * np.linspace(0, 0.3, frames * 640)
     return np.where(np.arange(len(samples)) < 0.3 * len(samples), 0, samples).astype(np.float32)
 
@@ -43,34 +43,35 @@ def run(tiny_dataset, tmp_path_factory):
 @pytest.fixture
 def studio(run, tmp_path):
     made = widgets.Studio(run, save_wav(tmp_path / "first.wav", noise(FRAMES)), size=64)
-    for name in ("speech", "sound", "film", "orbit", "attention", "export"):
+    for name in ("speech", "audio_chart", "video_panel", "orbit", "attention_chart", "export"):
         assert getattr(made, name).widget
     return made
 
 
-# ---- what belongs together ----
+# ---- shared state ----
 
-def test_a_frame_is_chosen_in_all_panels(studio):
-    """Cursor, picture and sliders must show one moment."""
-    studio.sound.control.value = 4
-    assert (studio.frame, studio.attention.frame, studio.orbit.view["frame"]) == (4, 4, 4)
-    assert studio.attention.chart.layout.shapes[0].x0 == pytest.approx(0.16)
+def test_a_frame_is_selected_in_all_panels(studio):
+    """Cursor, image and sliders must show the same frame."""
+    studio.audio_chart.control.value = 4
+    assert (studio.frame, studio.attention_chart.frame, studio.orbit.view.frame) == (4, 4, 4)
+    assert studio.attention_chart.chart.layout.shapes[0].x0 == pytest.approx(0.16)
     studio.orbit.sliders["frame"].value = 7
-    assert (studio.sound.control.value, studio.sound.chart.layout.shapes[1].x1) == (7, pytest.approx(0.28))
-    assert studio.sound.shot.value == encode(studio.viewer.picture(7))
+    assert (studio.audio_chart.control.value, studio.audio_chart.chart.layout.shapes[1].x1) == (7, pytest.approx(0.28))
+    assert studio.audio_chart.shot.value == encode(studio.viewer.picture(7))
 
 
-def test_another_sound_reaches_all_panels(studio, tmp_path):
-    studio.point(8)
-    studio.say(save_wav(tmp_path / "second.wav", noise(5, 1)))
-    assert (studio.frame, len(studio.script), studio.sound.control.max, studio.orbit.canvas.frames) == (0, 5, 4, 4)
+def test_other_audio_reaches_all_panels(studio, tmp_path):
+    studio.set_frame(8)
+    studio.set_audio(save_wav(tmp_path / "second.wav", noise(5, 1)))
+    assert (studio.frame, len(studio.script)) == (0, 5)
+    assert studio.audio_chart.control.max == studio.orbit.canvas.frames == 4
     assert "second.wav" in studio.speech.line.value
-    assert len(studio.attention.chart.data[0].y) == len(studio.sound.chart.data[2].y) == 5
+    assert len(studio.attention_chart.chart.data[0].y) == len(studio.audio_chart.chart.data[2].y) == 5
     assert studio.orbit.canvas.picture == encode(studio.viewer.picture(0))
 
 
-def test_a_sound_that_cannot_be_used_changes_nothing(studio, tmp_path):
-    """A wrong file is told in the panel, and the head goes on with what it said."""
+def test_unusable_audio_changes_nothing(studio, tmp_path):
+    """The panel shows the error, and the previous audio stays in use."""
     (tmp_path / "text.wav").write_text("no sound at all")
     studio.speech.path.value = str(tmp_path / "text.wav")
     assert "that FFmpeg can read" in studio.speech.note.value
@@ -79,7 +80,7 @@ def test_a_sound_that_cannot_be_used_changes_nothing(studio, tmp_path):
     assert Path(studio.audio).name == "first.wav" and len(studio.script) == FRAMES
 
 
-def test_an_uploaded_file_is_kept_and_said(studio):
+def test_an_uploaded_file_is_saved_and_used(studio):
     data = io.BytesIO()
     with wave.open(data, "wb") as file:
         file.setparams((2, 2, 44100, 0, "NONE", ""))
@@ -88,44 +89,44 @@ def test_an_uploaded_file_is_kept_and_said(studio):
     assert len(studio.script) == 25 and Path(studio.audio).parent == studio.run.root / "renders" / "speech"
 
 
-# ---- rendering and exporting behind buttons ----
+# ---- rendering and exporting as jobs ----
 
 def test_other_poses_and_blinks_render_again(studio):
     """A video of the old settings must not pass for one of the new."""
-    first = studio.film.result()
-    assert studio.film.job.state == "done" and len(studio.film.screen.children) == 2
-    studio.film.poses.value = "orbit"
-    assert studio.poses == "orbit" and studio.film.job.state == "idle" and studio.script.source is not None
-    studio.film.blink.value = "drawn"
+    first = studio.video()
+    assert studio.video_panel.job.state == "done" and len(studio.video_panel.screen.children) == 2
+    studio.video_panel.poses.value = "orbit"
+    assert studio.poses == "orbit" and studio.video_panel.job.state == "idle" and studio.script.source is not None
+    studio.video_panel.blink.value = "random"
     assert studio.blink == 17.0
-    second = studio.film.result()
+    second = studio.video()
     assert "orbit" in second.path.name and second.path != first.path and first.path.exists()
-    studio.film.poses.value = "folder or .npy"
-    studio.film.folder.value = "/nowhere/at/all"
-    assert "poses" in studio.film.note.value and studio.poses == "orbit"
+    studio.video_panel.poses.value = "folder or .npy"
+    studio.video_panel.folder.value = "/nowhere/at/all"
+    assert "poses" in studio.video_panel.note.value and studio.poses == "orbit"
 
 
-def test_a_sound_that_comes_while_it_is_rendered_frees_the_controls(studio, tmp_path, monkeypatch):
-    """The old video must not pass for one of the new sound either."""
-    studio.film.result()
+def test_other_audio_during_rendering_enables_the_controls(studio, tmp_path, monkeypatch):
+    """The old video must not pass for one of the new audio either."""
+    studio.video_panel.result()
     entered, leave = threading.Event(), threading.Event()
-    monkeypatch.setattr(studio_module, "render", lambda *_, **__: (entered.set(), leave.wait(20), "old")[-1])
-    studio.move("static")
-    old = studio.film.job
+    monkeypatch.setattr(studio_panels, "render", lambda *_, **__: (entered.set(), leave.wait(20), "old")[-1])
+    studio.set_motion("static")
+    old = studio.video_panel.job
     old.start()
-    assert entered.wait(20) and studio.film.poses.disabled
-    studio.say(save_wav(tmp_path / "second.wav", noise(5, 1)))
+    assert entered.wait(20) and studio.video_panel.poses.disabled
+    studio.set_audio(save_wav(tmp_path / "second.wav", noise(5, 1)))
     leave.set()
     assert old.wait(20) and old.value == "old"
-    assert studio.film.job is not old and studio.film.video is None
-    assert not any(control.disabled for control in studio.film.controls)
+    assert studio.video_panel.job is not old and studio.video_panel.rendered is None
+    assert not any(control.disabled for control in studio.video_panel.controls)
 
 
 def test_names_of_files_are_no_markup(run, tmp_path):
     made = widgets.Studio(run, save_wav(tmp_path / "a<b>&.wav", noise(3)), size=64)
     assert made.speech.widget is not None and "<b>a&lt;b&gt;&amp;.wav" in made.speech.line.value
-    assert made.film.widget is not None and made.film.result()
-    assert "a<b>" not in made.film.screen.children[1].value
+    assert made.video_panel.widget is not None and made.video_panel.result()
+    assert "a<b>" not in made.video_panel.screen.children[1].value
 
 
 def test_exports_go_where_they_are_told_to(studio):
@@ -139,16 +140,16 @@ def test_exports_go_where_they_are_told_to(studio):
 
 def test_still_forms(studio):
     """Papermill and GitHub show these: a figure of three charts, ten views, a table, the video itself."""
-    assert len(studio.sound.still().axes) == len(studio.attention.still().axes) == 3
+    assert len(studio.audio_chart.still().axes) == len(studio.attention_chart.still().axes) == 3
     assert len(studio.orbit.still().axes) == 10
     assert "first.wav: 0.40 s, 10 frames" in str(studio.speech.still())
-    assert "video controls" in studio.film.still()._repr_html_()
+    assert "video controls" in studio.video_panel.still()._repr_html_()
 
 
 # ---- the numbers ----
 
 def test_attention_over_time_is_the_mean_of_that_of_the_gaussians(studio):
-    """It is computed another way, without every Gaussian in every frame."""
+    """It is computed in another order, without evaluating every Gaussian in every frame."""
     head, script = studio.head, studio.script
     each = head.attention(studio.viewer.renderer.conditions_of(script))     # [F, N, 4]
     net = head.deformation
@@ -158,17 +159,17 @@ def test_attention_over_time_is_the_mean_of_that_of_the_gaussians(studio):
 
 
 def test_the_view_from_the_front_is_the_video(studio):
-    """Whoever turns the head must start from what the video shows; other sizes are the same view."""
-    studio.move("static")
+    """The front view must equal the video frame; other sizes show the same view."""
+    studio.set_motion("static")
     want = studio.viewer.renderer.drawn(studio.script.part(3, 4))[0]
     assert np.abs(studio.viewer.picture(3).astype(int) - want).max() <= 1
-    small = widgets.orbit.Viewer(studio.renderer, 32).speak(studio.script).picture(3)
+    small = widgets.orbit.Viewer(studio.renderer, 32).set_script(studio.script).picture(3)
     halved = want.reshape(32, 2, 32, 2, 3).mean((1, 3))
     assert small.shape == (32, 32, 3) and np.abs(small - halved).mean() < 6
 
 
-def test_turning_asks_the_network_once(studio):
-    """The camera alone moves: what the network says of a frame is kept."""
+def test_a_moving_camera_evaluates_the_network_once(studio):
+    """Only the camera moves: the offsets of the frame are cached."""
     calls, offsets = [], studio.head.offsets
     studio.head.offsets = lambda *given: calls.append(1) or offsets(*given)
     pictures = [studio.viewer.picture(2, yaw=y) for y in (-30, 0, 30)]
@@ -176,30 +177,66 @@ def test_turning_asks_the_network_once(studio):
     assert len(calls) == 1 and not np.array_equal(pictures[0], pictures[2])
 
 
-def test_the_picture_is_a_control(studio):
-    """What the browser sends moves the sliders, and stays within their ends."""
+def test_the_image_is_a_control(studio):
+    """Values from the browser move the sliders, and are clamped to their limits."""
     orbit = studio.orbit
     orbit.canvas.yaw, orbit.canvas.zoom = 33.0, 2.0
     assert (orbit.sliders["yaw"].value, orbit.sliders["zoom"].value) == (33.0, 2.0)
     assert orbit.canvas.picture == encode(studio.viewer.picture(0, 33.0, 0.0, 2.0))
     orbit.show(yaw=500.0, zoom=0.01)
-    assert (orbit.view["yaw"], orbit.view["zoom"], orbit.canvas.yaw) == (YAW, ZOOM[0], YAW)
+    assert (orbit.view.yaw, orbit.view.zoom, orbit.canvas.yaw) == (YAW, ZOOM[0], YAW)
     orbit.behind.value = "plain"
     corner = orbit.picture()[0, 0]
     assert (corner > 225).all()
     orbit.front.click()
-    assert orbit.view["yaw"] == 0.0
+    assert orbit.view.yaw == 0.0
 
 
 def test_a_drag_is_not_undone(studio):
-    """One message moves two values: none of them may go back to the browser, where newer ones are by then."""
+    """One message changes two values: neither may be sent back to the browser, which has newer ones by then."""
     orbit, drawn, sent = studio.orbit, studio.orbit.drawn, []
     send = orbit.canvas.send_state
     orbit.canvas.send_state = lambda key: sent.extend([key] if isinstance(key, str) else key)
     orbit.canvas.set_state({"yaw": 12.5, "pitch": -7.25})
     orbit.canvas.send_state = send
-    assert (orbit.view["yaw"], orbit.view["pitch"], orbit.drawn) == (12.5, -7.25, drawn + 1)
+    assert (orbit.view.yaw, orbit.view.pitch, orbit.drawn) == (12.5, -7.25, drawn + 1)
     assert set(sent) == {"picture"}
+
+
+def test_the_background_is_what_the_video_shows_behind_the_head(studio):
+    """Notebook 06 compares the video with it, to measure what the head adds."""
+    script, renderer = studio.script, studio.renderer
+    rgb, alpha = renderer.batch(renderer.conditions_of(script.part(2, 4)))
+    behind = studio.background([2, 3])
+    assert behind.shape == (2, 64, 64, 3) and behind.dtype == np.uint8
+    composite = 255 * (rgb + (1 - alpha) * torch.from_numpy(behind / 255).float()).clamp(0, 1).numpy()
+    assert np.abs(composite - renderer.drawn(script.part(2, 4))).max() <= 1.5
+
+
+def test_frames_are_shown_as_they_come(monkeypatch):
+    """A stream must be seen live: an image per frame in one output, and not all of them at its end."""
+    events = []
+
+    class Output:
+        def update(self, image):
+            events.append(("update", image.data))
+
+    def show(image, display_id):
+        events.append(("display", image.data))
+        return Output()
+
+    def stream():
+        for k in range(3):
+            events.append("frame")
+            yield np.full((8, 8, 3), 80 * k, np.uint8)
+
+    monkeypatch.setattr(live_view, "display", show)
+    assert len(widgets.show_frames(stream())) == 3 and events == ["frame"] * 3, "nothing is displayed headless"
+    events.clear()
+    monkeypatch.setattr(live_view, "in_notebook", lambda: True)
+    shown = widgets.show_frames(stream())
+    assert events[::2] == ["frame"] * 3
+    assert events[1::2] == [(way, encode(f)) for way, f in zip(("display", "update", "update"), shown)]
 
 
 def test_exercises(studio):
@@ -212,7 +249,7 @@ def test_exercises(studio):
 
 # ---- what the browser sends ----
 
-def test_recordings_that_are_none(tmp_path):
+def test_unusable_recordings_are_rejected(tmp_path):
     heard = []
     recorder = Recorder(heard.append)
     for data, message in ((b"", "0 bytes"), (b"garbage" * 99, "693 bytes"),
@@ -244,7 +281,7 @@ window.makeModel = (state) => {
 
 @pytest.fixture(scope="module")
 def browser_page(tmp_path_factory):
-    """A function that opens one of our scripts in Chromium, with a made-up microphone, on a model that records."""
+    """A function that opens one of our scripts in Chromium, with a fake microphone and a stand-in for the model."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
@@ -300,8 +337,8 @@ def test_a_browser_without_a_microphone_says_so(browser_page):
     page.close()
 
 
-def test_the_picture_is_turned_in_a_browser(browser_page):
-    """Mouse, wheel and keys: all that the picture takes."""
+def test_the_image_is_turned_in_a_browser(browser_page):
+    """All inputs of the image: mouse, wheel and keys."""
     limits = {"yaw": [-60, 60], "pitch": [-30, 30], "zoom": [0.6, 4]}
     page = browser_page("orbit.js", {"yaw": 0, "pitch": 0, "zoom": 1, "frame": 0, "frames": 20, "width": 300,
                                      "limits": limits})

@@ -17,10 +17,9 @@ from egstalker_nb.model.deformation import TOKENS
 from egstalker_nb.notebook import plots, widgets
 from egstalker_nb.notebook.exercises.notebook_02 import coarse
 from egstalker_nb.notebook.exercises.notebook_03 import fine
-from egstalker_nb.notebook.widgets import sharpening
-from egstalker_nb.notebook.widgets import training_panel as training_panel
+from egstalker_nb.notebook.widgets import snapshot_viewer, training_panel
 from egstalker_nb.notebook.widgets.base import png
-from egstalker_nb.notebook.widgets.heads import heat
+from egstalker_nb.notebook.widgets.heat_maps import heat_map
 from egstalker_nb.rendering import inspection
 from egstalker_nb.rendering.renderer import Renderer
 from egstalker_nb.training.losses import Losses
@@ -65,7 +64,7 @@ def test_rows_come_as_they_are_written(tmp_path):
     history, path = History(tmp_path), tmp_path / "metrics.jsonl"
     assert not history.read() and history.facts(100) == {} and history.shares()[0].size == 0
     path.write_text(row(20) + row(40)[:30])
-    assert history.read() and history.iteration == 20 and not history.read(), "half a row waits"
+    assert history.read() and history.iteration == 20 and not history.read(), "half a row is left for later"
     with open(path, "a") as file:
         file.write(row(40)[30:] + json.dumps({"kind": "eval", "iteration": 40, "val_psnr": 19.0}) + "\n")
     assert history.read() and [r["iteration"] for r in history.of("train")] == [20, 40]
@@ -73,7 +72,7 @@ def test_rows_come_as_they_are_written(tmp_path):
     assert facts["left"] == pytest.approx(6) and facts["elapsed"] == pytest.approx(4) and facts["val_psnr"] == 19
     at, shares = history.shares()
     assert at.tolist() == [20, 40] and np.allclose(shares["l1"] + shares["mask"], 1)
-    other = tmp_path / "new"  # a run that goes on begins its log anew
+    other = tmp_path / "new"  # a resumed run rewrites its log
     other.write_text(row(20))
     other.replace(path)
     assert history.read() and len(history.rows) == 1
@@ -101,10 +100,11 @@ def wait_until(what, seconds=60):
 def test_start_watch_stop_and_resume(tiny_dataset, tmp_path, trained):
     cfg = small(iterations=4000, coarse_iterations=3000)
     panel = widgets.TrainingPanel(tiny_dataset, cfg, tmp_path / "run", until="coarse", device="cpu")
-    assert panel.last == 3000 and "nothing trained yet" in str(panel.still())
+    assert panel.last == 3000 and "not started" in str(panel.still())
     assert panel.widget is not None
     panel.job.go.click()
-    wait_until(lambda: len(panel.chart.data[0].x) >= 2 and panel.moment is not None and panel.moment.iteration >= 10)
+    wait_until(lambda: len(panel.chart.data[0].x) >= 2)
+    wait_until(lambda: panel.snapshot is not None and panel.snapshot.iteration >= 10)
     second = widgets.TrainingPanel(tiny_dataset, cfg, tmp_path / "run", device="cpu")
     with pytest.raises(InputError, match="nobody else at work"):
         second.result()
@@ -112,7 +112,7 @@ def test_start_watch_stop_and_resume(tiny_dataset, tmp_path, trained):
     assert panel.job.wait(60) and panel.job.state == "stopped"
     at = egs.load_run(tmp_path / "run").iterations[-1]
     assert f"iteration {at} of 3000" in panel.facts.value, "the last rows are not left out"
-    assert panel.trio.caption.value.startswith("<b>iteration")
+    assert panel.triple.caption.value.startswith("<b>iteration")
     panel.job.go.click()
     wait_until(lambda: panel.history.iteration > at)
     panel.stop()
@@ -123,14 +123,14 @@ def test_start_watch_stop_and_resume(tiny_dataset, tmp_path, trained):
 def test_result_is_the_run_and_a_finished_one_is_there_at_once(tiny_dataset, tmp_path, trained, monkeypatch):
     panel = widgets.TrainingPanel(tiny_dataset, small(), trained.root, until="coarse", device="cpu")
     assert panel.job.state == "done" and panel.result().root == trained.root
-    assert panel.history.iteration == 40, "what lies beyond `until` is another panel's"
+    assert panel.history.iteration == 40, "later iterations belong to another panel"
     assert "lip" not in panel.history.terms
     whole = widgets.TrainingPanel(tiny_dataset, small(), trained.root, device="cpu")
     assert whole.widget is not None
     curves = {(t.meta, t.name): t for t in whole.chart.data}
     assert list(curves["loss terms (weighted)", "lip"].x) == [60]
-    assert list(curves["picture quality", "validation frames"].x) == [30, 60]
-    assert whole.moment.iteration == 60 and whole.chart.layout.yaxis.type == "log"
+    assert list(curves["image quality", "validation frames"].x) == [30, 60]
+    assert whole.snapshot.iteration == 60 and whole.chart.layout.yaxis.type == "log"
     labelled(whole.still(), tmp_path)
 
 
@@ -157,23 +157,23 @@ def test_a_failure_is_one_line_and_an_exception(tiny_dataset, tmp_path, monkeypa
 
 
 def test_scrubbing_through_snapshots(trained, tmp_path):
-    panel = widgets.Sharpening(trained)
+    panel = widgets.SnapshotViewer(trained)
     assert panel.iterations == trained.snapshots
     labelled(panel.still(), tmp_path)
     assert panel.widget is not None
-    before = panel.trio.pictures["render"].value
+    before = panel.triple.images["rendering"].value
     panel.slide.value = 0
-    assert panel.moment.iteration == 0 and panel.trio.pictures["render"].value != before
-    assert "iteration 0" in panel.trio.caption.value
-    first, last = (sharpening.moment(trained.root, trained.dataset, i) for i in (0, 60))
-    assert last.psnr > first.psnr + 3 and last.truth.shape == last.picture.shape
-    assert widgets.Sharpening(trained, 40).iterations[-1] == 40
+    assert panel.snapshot.iteration == 0 and panel.triple.images["rendering"].value != before
+    assert "iteration 0" in panel.triple.caption.value
+    first, last = (snapshot_viewer.snapshot_frame(trained.root, trained.dataset, i) for i in (0, 60))
+    assert last.psnr > first.psnr + 3 and last.truth.shape == last.image.shape
+    assert widgets.SnapshotViewer(trained, 40).iterations[-1] == 40
 
 
-def test_a_run_without_pictures_says_so(trained, monkeypatch):
+def test_a_run_without_images_says_so(trained, monkeypatch):
     monkeypatch.setattr(egs.Run, "snapshots", [])
-    panel = widgets.Sharpening(trained)
-    assert "left no pictures" in str(panel.still()) and isinstance(panel.widget, ipywidgets.HTML)
+    panel = widgets.SnapshotViewer(trained)
+    assert "have no images" in str(panel.still()) and isinstance(panel.widget, ipywidgets.HTML)
 
 
 # ---- loss terms ----
@@ -190,7 +190,7 @@ def test_maps_are_the_loss_term_by_term(trained, deform):
         assert image.shape == (64, 64) and image.mean() == pytest.approx(float(value), rel=1e-3, abs=1e-7)
 
 
-def test_pulls_of_the_terms_sum_to_that_of_the_loss(trained):
+def test_gradients_of_the_terms_sum_to_that_of_the_loss(trained):
     renderer = Renderer.from_run(trained, 60, "cpu")
     head, found = renderer.head, attribution.term_gradients(renderer, [1, 5])
     whole = found.pop("loss")
@@ -203,12 +203,12 @@ def test_pulls_of_the_terms_sum_to_that_of_the_loss(trained):
     assert attribution.gradient_norms(found)["l1"]["means"] > 0
 
 
-def test_a_step_along_the_pull_lowers_its_term(trained):
-    """The gradient is that of the term as it is seen in the frame, not of something else."""
+def test_a_step_against_the_gradient_lowers_its_term(trained):
+    """The gradient is that of the term in this frame, not of something else."""
     renderer = Renderer.from_run(trained, 60, "cpu")
     before = {k: m.mean() for k, m in attribution.term_maps(renderer, 2).items()}
-    pull = attribution.term_gradients(renderer, [2])["mask"]["opacities"]
-    renderer.head.gaussians["opacities"].data -= 0.3 * pull / pull.norm()
+    gradient = attribution.term_gradients(renderer, [2])["mask"]["opacities"]
+    renderer.head.gaussians["opacities"].data -= 0.3 * gradient / gradient.norm()
     assert attribution.term_maps(renderer, 2)["mask"].mean() < before["mask"]
 
 
@@ -216,10 +216,10 @@ def test_panel_of_the_loss_terms(trained, coarse_only, tmp_path):
     panel = widgets.LossTerms(trained)
     labelled(panel.still(), tmp_path)
     assert panel.widget is not None
-    before, rows = panel.pictures["l1"].value, panel.table().rows
+    before, rows = panel.images["l1"].value, panel.table().rows
     assert [r[0] for r in rows] == ["l1", "dssim", "mask", "lip", "loss"]
     panel.slide.value = 0
-    assert panel.frame == 0 and panel.pictures["l1"].value != before
+    assert panel.frame == 0 and panel.images["l1"].value != before
     assert list(widgets.LossTerms(coarse_only).maps) == ["l1", "dssim", "mask"]
 
 
@@ -246,7 +246,7 @@ def test_attention_is_painted_as_one_by_one(trained):
     assert inside.any() and not inside.all() and np.allclose(maps[inside].sum(-1), 1, atol=1e-3)
 
 
-def test_parts_listen_to_what_concerns_them(trained):
+def test_parts_attend_to_the_tokens_that_concern_them(trained):
     renderer = Renderer.from_run(trained, 60, "cpu")
     seen = attribution.attention_by_part(renderer, range(len(renderer.ds)))
     assert seen.shape == (12, 3, 4) and np.allclose(seen.sum(-1), 1, atol=1e-4)
@@ -259,9 +259,9 @@ def test_panel_of_the_attention(trained, coarse_only, tmp_path):
     panel = widgets.AttentionView(trained, frame=1)
     labelled(panel.still(), tmp_path)
     assert panel.widget is not None
-    before = panel.pictures["audio"].value
+    before = panel.images["audio"].value
     panel.menu.value = "own"
-    assert panel.scale == "own" and panel.pictures["audio"].value != before
+    assert panel.scale == "own" and panel.images["audio"].value != before
     panel.slide.value = 11
     assert panel.frame == 11 and "validation" in panel.texts["frame"].value
     assert {s.x0 for s in panel.chart.layout.shapes} == {11 / 25}
@@ -272,9 +272,9 @@ def test_panel_of_the_attention(trained, coarse_only, tmp_path):
 
 def test_heat_is_dark_below_and_bright_above():
     values = np.array([[0.0, 0.5], [1.0, np.nan]], np.float32)
-    picture = heat(values, 0, 1, np.full((2, 2, 3), 200, np.uint8)).mean(-1)
+    picture = heat_map(values, 0, 1, np.full((2, 2, 3), 200, np.uint8)).mean(-1)
     assert picture[0, 0] < picture[0, 1] < picture[1, 0] and picture[1, 1] == pytest.approx(200 * 255 / 400, abs=1)
-    assert png(plots.pictures([heat(values, 0, 1)], ["x"]))[:4] == b"\x89PNG"
+    assert png(plots.pictures([heat_map(values, 0, 1)], ["x"]))[:4] == b"\x89PNG"
 
 
 # ---- exercises ----
@@ -291,7 +291,7 @@ def test_exercises_know_right_from_wrong(trained, make):
 
 @pytest.mark.parametrize("make", [coarse, fine])
 def test_solutions_work(trained, make):
-    """The code that is offered gives the answer, with the names that its notebook has by then."""
+    """The solution's code gives the answer, with the names that its notebook has defined by then."""
     start, end = Renderer.from_run(trained, 40), Renderer.from_run(trained)
     names = {"trained": trained, "ds": trained.dataset, "nb": notebook,
              **({"renderer": start} if make is coarse else {"start": start, "end": end})}

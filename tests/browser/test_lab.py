@@ -26,10 +26,10 @@ SLIDERS = {
 PARTS = ["""
 import time
 import numpy as np, plotly.graph_objects as go
-from egstalker_nb import plots, widgets
-from egstalker_nb.progress import Progress
-from egstalker_nb.widgets import base
-from egstalker_nb.widgets.canvas import Canvas
+from egstalker_nb.core.progress import Progress
+from egstalker_nb.notebook import plots, widgets
+from egstalker_nb.notebook.widgets import base
+from egstalker_nb.notebook.widgets.canvas import Canvas
 """, """
 dark, bright = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 200, np.uint8)
 wipe = widgets.Wipe(dark, bright, ("dark", "bright"))
@@ -57,7 +57,7 @@ def work():
     global done
     with Progress(200, "step", initial=done) as bar:
         for done in range(done, 200):
-            time.sleep(0.02)
+            time.sleep(0.1)
             bar.update()
     return "worked"
 job = widgets.Job(work, "counting")

@@ -1,4 +1,4 @@
-"""What all panels share: the live and the still form, pictures, sliders, messages, the look of charts."""
+"""What all panels share: interactive and static form, images, sliders, messages, the common look of charts."""
 from __future__ import annotations
 
 import io
@@ -7,7 +7,7 @@ import os
 from functools import cached_property, wraps
 from html import escape
 from pathlib import Path
-from typing import Any, Callable, Literal, Optional, Sequence
+from typing import Any, Callable, Literal, Optional, Protocol, Sequence
 
 import ipywidgets
 import numpy as np
@@ -20,16 +20,25 @@ from ...media import player
 from ...media.image_io import encode_jpeg, encode_png
 from ..plots import STYLES
 
-#: set to 1, panels show their still form only: for notebooks that are run headless
+#: if this environment variable is 1, panels show their static form only: for notebooks that are executed headless
 STATIC = "EGS_STATIC"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PLOTLY = "application/vnd.plotly.v1+json"
 DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot")
 INK = "#222222"
+#: folder of the scripts and style sheets of our own widgets
+ASSETS = Path(__file__).parent
+
+
+class HasHtml(Protocol):
+    """Anything that Jupyter shows as HTML."""
+
+    def _repr_html_(self) -> str:
+        ...
 
 
 def live() -> bool:
-    """Whether somebody can operate widgets: in a notebook, unless the variable `EGS_STATIC` is set."""
+    """Whether widgets can be operated: in a notebook, unless the environment variable `EGS_STATIC` is set."""
     return in_notebook() and not os.environ.get(STATIC)
 
 
@@ -41,46 +50,64 @@ def png(figure: Figure) -> bytes:
 
 
 class Panel:
-    """A part of a notebook that can be operated, and a picture of it for Papermill, HTML export and GitHub.
+    """An interactive part of a notebook, with a static form of it for Papermill, HTML export and GitHub.
 
-    Both go into one output: a live notebook shows the widget, whatever cannot takes the picture. A subclass gives
-    `build` and `still`; callbacks that can fail on a user's input are wrapped in `self.guarded`.
+    Both go into one output: a live notebook shows the widget, everything else the static form. A subclass implements
+    `build`, `redraw` and `still`. It keeps its state in attributes of its own; methods that change the state call
+    `refresh`, so that they work before the controls exist as well. Callbacks that can fail on a user's input are
+    wrapped in `self.guarded`.
+
+    Attributes:
+        built: whether the controls exist.
     """
 
+    built = False
+
     def build(self) -> ipywidgets.Widget:
-        """Make the controls; called once, when they are first needed."""
+        """Create the controls; called once, when they are first needed. `redraw` is called right after it."""
         raise NotImplementedError
 
-    def still(self) -> Any:
-        """What it shows without controls: a matplotlib Figure, or anything with `_repr_html_`."""
+    def redraw(self) -> None:
+        """Update controls, images and charts from the state; only ever called when they exist."""
+
+    def still(self) -> Figure | HasHtml:
+        """What is shown without controls: a matplotlib figure, or anything with `_repr_html_`."""
         raise NotImplementedError
 
     @cached_property
     def note(self) -> ipywidgets.HTML:
-        """A line for messages; `build` puts it somewhere."""
+        """One line for messages; `build` places it."""
         return ipywidgets.HTML()
 
     @cached_property
     def widget(self) -> ipywidgets.Widget:
         """The controls."""
-        return self.build()
+        made = self.build()
+        self.built = True
+        self.redraw()
+        return made
 
-    def say(self, message: str, error: bool = False) -> None:
+    def refresh(self) -> None:
+        """Update what is on the screen, if the controls exist."""
+        if self.built:
+            self.redraw()
+
+    def show_message(self, message: str, error: bool = False) -> None:
         """Show one line of text (never markup) in the panel."""
         mark, colour = ("&#9888; ", "var(--jp-error-color0, #b00020)") if error else ("", "inherit")
         self.note.value = f"<span style='color:{colour}'>{mark}{escape(message)}</span>" if message else ""
 
-    def guarded(self, callback: Callable) -> Callable:
-        """A callback whose EgsError is shown in the panel; any other error as well, before it goes on to the log."""
+    def guarded(self, callback: Callable[..., Any]) -> Callable[..., None]:
+        """A callback whose errors are shown in the panel; any other than an EgsError is raised again for the log."""
         @wraps(callback)
         def safe(*args: Any) -> None:
             try:
-                self.say("")
+                self.show_message("")
                 callback(*args)
             except EgsError as error:
-                self.say(str(error), error=True)
+                self.show_message(str(error), error=True)
             except Exception as error:
-                self.say(f"{type(error).__name__}: {error}", error=True)
+                self.show_message(f"{type(error).__name__}: {error}", error=True)
                 raise
 
         return safe
@@ -90,6 +117,7 @@ class Panel:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         shown = self.still()
+        bundle: dict[str, Any]
         if isinstance(shown, Figure):
             bundle = {"text/plain": repr(self), "image/png": png(shown)}
         else:
@@ -100,12 +128,13 @@ class Panel:
 
 
 class Plot:
-    """A plotly figure that works without a kernel; run headless, with a picture of it for where scripts do not run.
+    """A plotly figure that works without a kernel; in headless runs with a static image for where scripts do not run.
 
-    Not both in a live notebook: plotly's extension would show the picture until the mouse comes over it.
+    Not both in a live notebook: plotly's extension would show the image until the mouse is over it.
 
     Args:
-        figure: the plotly figure. still: makes the matplotlib figure.
+        figure: the plotly figure.
+        still: makes the matplotlib figure.
     """
 
     def __init__(self, figure: go.Figure, still: Callable[[], Figure]):
@@ -115,44 +144,56 @@ class Plot:
         return f"Plot({self.figure.layout.title.text or ''})"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        bundle = {"text/plain": repr(self), PLOTLY: json.loads(self.figure.to_json())}
+        bundle: dict[str, Any] = {"text/plain": repr(self), PLOTLY: json.loads(self.figure.to_json())}
         return bundle if live() else {**bundle, "image/png": png(self.still())}
 
 
 # ---- parts ----
 
-def encode(picture: np.ndarray, format: str = "jpeg") -> bytes:
-    """A picture [H, W, 3] (uint8, or float 0...1) as the bytes of a JPEG or PNG."""
-    if picture.dtype != np.uint8:
-        picture = (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
-    return {"jpeg": encode_jpeg, "png": encode_png}[format](picture)
+def encode(image: np.ndarray, format: str = "jpeg") -> bytes:
+    """An image [H, W, 3] (uint8, or float 0...1) as the bytes of a JPEG or PNG."""
+    if image.dtype != np.uint8:
+        image = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+    return {"jpeg": encode_jpeg, "png": encode_png}[format](image)
 
 
 def media(path: Path, kind: Literal["video", "audio"]) -> ipywidgets.Widget:
-    """A player of a file, see `player.html`: in an output, where the notebook finds files beside it."""
+    """A player of a file, see `player.html`: inside an output, where the notebook finds files next to itself."""
     shown = {"output_type": "display_data", "metadata": {},
              "data": {"text/html": player.html(path, kind), "text/plain": str(path)}}
     return ipywidgets.Output(outputs=(shown,))
 
 
-def image(picture: np.ndarray, width: Optional[int] = 384, format: str = "jpeg") -> ipywidgets.Image:
-    """A picture that can be replaced: `widget.value = encode(other)`. width: px on screen; None: as wide as fits."""
-    fits = "calc(100% - 4px)"  # all widgets have a margin of 2 px; more than fits would bring a scroll bar
+def image(pixels: np.ndarray, width: Optional[int] = 384, format: str = "jpeg") -> ipywidgets.Image:
+    """An image widget whose content can be replaced: `widget.value = encode(other)`.
+
+    Args:
+        pixels: [H, W, 3], see `encode`.
+        width: px on screen; None: the available width.
+        format: jpeg or png.
+    """
+    fits = "calc(100% - 4px)"  # all widgets have a margin of 2 px; anything wider would need a scroll bar
     layout = ipywidgets.Layout(width=f"{width}px" if width else fits, max_width=fits, object_fit="contain")
-    return ipywidgets.Image(value=encode(picture, format), format=format, layout=layout)
+    return ipywidgets.Image(value=encode(pixels, format), format=format, layout=layout)
+
+
+def blank_image(width: Optional[int] = 384) -> ipywidgets.Image:
+    """A white image widget that `redraw` fills."""
+    return image(np.full((8, 8, 3), 255, np.uint8), width)
 
 
 def slider(name: str, low: float, high: float, value: float, step: float = 1, width: str = "26em",
            **more: Any) -> ipywidgets.Widget:
-    """An integer slider where step and ends are whole numbers, else a float slider; updates while it is moved."""
+    """An integer slider where step and limits are whole numbers, else a float slider; updates while it is moved."""
     whole = all(isinstance(v, (int, np.integer)) for v in (low, high, value, step))
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
     return kind(value=value, min=low, max=high, step=step, description=name, style={"description_width": "7em"},
                 layout=ipywidgets.Layout(width=width), continuous_update=True, **more)
 
 
-def choices(name: str, options: Sequence, value: Any = None, width: str = "26em", **more: Any) -> ipywidgets.Dropdown:
-    """A menu with its name before it, as wide as a slider."""
+def choices(name: str, options: Sequence[Any], value: Any = None, width: str = "26em",
+            **more: Any) -> ipywidgets.Dropdown:
+    """A dropdown menu with its name in front, as wide as a slider."""
     more = more if value is None else {"value": value, **more}
     return ipywidgets.Dropdown(options=options, description=name, style={"description_width": "7em"},
                                layout=ipywidgets.Layout(width=width), **more)
@@ -160,12 +201,12 @@ def choices(name: str, options: Sequence, value: Any = None, width: str = "26em"
 
 def titled(title: str, *children: ipywidgets.Widget) -> ipywidgets.VBox:
     """Widgets under a short title."""
-    head = ipywidgets.HTML(f"<b>{escape(title)}</b>")
-    return ipywidgets.VBox([head, *children])
+    heading = ipywidgets.HTML(f"<b>{escape(title)}</b>")
+    return ipywidgets.VBox([heading, *children])
 
 
 def in_style(figure: go.Figure, x: str, y: str, title: str = "", height: int = 300, **layout: Any) -> go.Figure:
-    """The common look of a chart: dark ink on white in any theme, both axes named. Returns the figure."""
+    """The common look of a chart: dark on white in any theme, both axes labelled. Returns the figure."""
     figure.update_layout(template="plotly_white", paper_bgcolor="white", plot_bgcolor="white", height=height,
                          font={"color": INK, "size": 12}, title={"text": title, "font": {"size": 14}},
                          margin={"l": 60, "r": 20, "t": 40 if title else 20, "b": 45}, **layout)
@@ -174,7 +215,8 @@ def in_style(figure: go.Figure, x: str, y: str, title: str = "", height: int = 3
     return figure
 
 
-def line(x: Sequence, y: Sequence, name: str = "", style: int = 0, **more: Any) -> go.Scatter:
-    """One curve in the `style`-th look, told apart by dashes and lightness."""
+def line(x: Sequence[Any] | np.ndarray, y: Sequence[Any] | np.ndarray, name: str = "", style: int = 0,
+         **more: Any) -> go.Scatter:
+    """One curve in the `style`-th look, distinguished by dash pattern and lightness."""
     look = {"color": STYLES[style % len(STYLES)][0], "dash": DASHES[style % len(DASHES)], "width": 2}
     return go.Scatter(x=x, y=y, name=name, mode=more.pop("mode", "lines"), line=look, **more)

@@ -1,8 +1,8 @@
-// A plotly chart that always shows the newest state of its figure, and tells where it was clicked, dragged and zoomed.
+// A plotly chart that always shows the latest state of its figure, and reports clicks, drags and zooms.
 //
-// plotly.js comes from the kernel, once for each page: charts ask for it until one of them has it.
-const page = (globalThis.egsPlotly ??= { library: null, waiting: [], asked: 0 });
-const PATIENCE = 4000; // ms before asking again: the kernel may have been busy, or have ended
+// plotly.js is sent by the kernel, once per page: charts request it until it has arrived.
+const page = (globalThis.egsPlotly ??= { library: null, waiting: [], requested: 0 });
+const RETRY_MS = 4000; // before requesting again: the kernel may have been busy, or restarted
 
 function receive(code) {
   if (page.library) return;
@@ -22,15 +22,15 @@ function library(model, ended) {
   return new Promise((resolve) => {
     if (page.library) { resolve(page.library); return; }
     page.waiting.push(resolve);
-    const ask = () => {
+    const request = () => {
       if (page.library || ended.now) return;
-      if (Date.now() - page.asked >= PATIENCE) {
-        page.asked = Date.now();
+      if (Date.now() - page.requested >= RETRY_MS) {
+        page.requested = Date.now();
         model.send({ want: "plotly" });
       }
-      setTimeout(ask, PATIENCE / 4);
+      setTimeout(request, RETRY_MS / 4);
     };
-    ask();
+    request();
   });
 }
 
@@ -41,7 +41,7 @@ async function render({ model, el }) {
   const chart = document.createElement("div");
   chart.className = "egs-canvas";
   chart.textContent = "loading the chart ...";
-  el.classList.add("egs-canvas-room");
+  el.classList.add("egs-canvas-box");
   el.appendChild(chart);
   let resizer = null;
 
@@ -59,7 +59,7 @@ async function render({ model, el }) {
         while (stale && !ended.now) {
           stale = false;
           const figure = JSON.parse(model.get("figure"));
-          // its room decides; without a height of its own the room would follow the chart, down to nothing
+          // the box determines the width; without an explicit height it would collapse together with the chart
           chart.style.height = `${figure.layout.height ?? 450}px`;
           const { width, height, ...layout } = { ...figure.layout, autosize: true };
           await plotly.react(chart, figure.data, layout, { responsive: true, displaylogo: false, ...model.get("config") });
@@ -75,9 +75,9 @@ async function render({ model, el }) {
       model.save_changes();
     });
     chart.on("plotly_relayout", (change) => {
-      const told = Object.fromEntries(Object.entries(change).filter(([key]) => /range|camera|^shapes/.test(key)));
-      if (!Object.keys(told).length) return;
-      model.set("changed", { ...told, count: (model.get("changed").count ?? 0) + 1 });
+      const reported = Object.fromEntries(Object.entries(change).filter(([key]) => /range|camera|^shapes/.test(key)));
+      if (!Object.keys(reported).length) return;
+      model.set("changed", { ...reported, count: (model.get("changed").count ?? 0) + 1 });
       model.save_changes();
     });
     model.on("change:figure", draw);

@@ -1,11 +1,10 @@
-"""A plotly figure inside a panel, in step with the kernel in both directions."""
+"""A plotly figure inside a panel, synchronised with the kernel in both directions."""
 from __future__ import annotations
 
 import re
 import threading
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
 import anywidget
@@ -13,7 +12,7 @@ import plotly.graph_objects as go
 import traitlets
 from plotly.offline import get_plotlyjs
 
-HERE = Path(__file__).parent
+from .base import ASSETS
 
 
 @lru_cache(1)
@@ -22,22 +21,23 @@ def _plotly() -> bytes:
 
 
 class Canvas(anywidget.AnyWidget):
-    """Shows a plotly figure, as wide as its room; charts of one page share one copy of plotly.js.
+    """Shows a plotly figure in the full available width; all charts of a page share one copy of plotly.js.
 
-    Unlike plotly's own FigureWidget it sends states and no messages, so that nothing is lost where a browser or a
-    kernel is slow: that one stayed empty whenever its 5 MB took longer than two seconds to start.
+    Unlike plotly's own FigureWidget it synchronises its whole state instead of sending messages, so that nothing is
+    lost when browser or kernel are slow: a FigureWidget stays empty if its 5 MB take more than two seconds to load.
 
     Change the figure inside `with canvas.changing():`. What the reader does in the browser (zoom, camera, dragged
-    shapes) comes back into `drawing` by itself.
+    shapes) is written back into `drawing`.
 
     Args:
-        drawing: the figure, from now on this canvas's own.
-        clicked: called with the x of a clicked point. dragged: called with the number of a shape that was dragged.
+        drawing: the figure; the canvas owns it from now on.
+        clicked: called with the x of a clicked point.
+        dragged: called with the index of a shape that was dragged.
         config: plotly's own settings, for instance `{"edits": {"shapePosition": True}}`.
     """
 
-    _esm = HERE / "canvas.js"
-    _css = HERE / "canvas.css"
+    _esm = ASSETS / "canvas.js"
+    _css = ASSETS / "canvas.css"
     figure = traitlets.Unicode("{}").tag(sync=True)
     config = traitlets.Dict().tag(sync=True)
     clicked = traitlets.Dict().tag(sync=True)
@@ -45,10 +45,10 @@ class Canvas(anywidget.AnyWidget):
 
     def __init__(self, drawing: go.Figure, clicked: Optional[Callable[[Any], None]] = None,
                  dragged: Optional[Callable[[int], None]] = None, config: Optional[dict[str, Any]] = None):
-        drawing.update_layout(uirevision="kept")  # the reader's view stays when the data change
+        drawing.update_layout(uirevision="kept")  # the reader's view is kept when the data change
         super().__init__(figure=drawing.to_json(), config=config or {})
         self.drawing = drawing
-        self._pen = threading.RLock()  # cells, jobs and what the browser tells come from different threads
+        self._lock = threading.RLock()  # cells, jobs and messages of the browser come from different threads
         if clicked is not None:
             self.observe(lambda change: "x" in change["new"] and clicked(change["new"]["x"]), "clicked")
         self._dragged = dragged
@@ -57,8 +57,8 @@ class Canvas(anywidget.AnyWidget):
 
     @contextmanager
     def changing(self) -> Iterator[go.Figure]:
-        """Change `drawing` inside the block; it is sent at the end, once."""
-        with self._pen:
+        """Change `drawing` inside the block; it is sent once, at the end."""
+        with self._lock:
             yield self.drawing
             self.figure = self.drawing.to_json()
 
@@ -67,9 +67,9 @@ class Canvas(anywidget.AnyWidget):
             self.send({"plotly": True}, buffers=[_plotly()])
 
     def _follow(self, change: dict[str, Any]) -> None:
-        """What the reader changed, in plotly's words: `xaxis.range[0]`, `scene.camera`, `shapes[0].x0`."""
+        """Take over what the reader changed, in plotly's notation: `xaxis.range[0]`, `scene.camera`, `shapes[0].x0`."""
         dragged: set[int] = set()
-        with self._pen:
+        with self._lock:
             for key, value in change["new"].items():
                 axis = re.fullmatch(r"([xy]axis\d*)\.(?:range(?:\[([01])\])?|autorange)", key)
                 if axis:
@@ -77,7 +77,7 @@ class Canvas(anywidget.AnyWidget):
                 elif "[" in key:
                     self._shape(key, value, dragged)
                 elif key != "count":
-                    self.drawing.update_layout({_path(key): value})
+                    self.drawing.update_layout({_attribute(key): value})
         for number in sorted(dragged):
             if self._dragged is not None:
                 self._dragged(number)
@@ -86,9 +86,9 @@ class Canvas(anywidget.AnyWidget):
         if end is None:
             axis.range = value if isinstance(value, (list, tuple)) else None
         else:
-            seen = list(axis.range or (value, value))
-            seen[int(end)] = value
-            axis.range = seen
+            limits = list(axis.range or (value, value))
+            limits[int(end)] = value
+            axis.range = limits
 
     def _shape(self, key: str, value: Any, dragged: set[int]) -> None:
         shape = re.fullmatch(r"shapes\[(\d+)\]\.(\w+)", key)
@@ -97,6 +97,6 @@ class Canvas(anywidget.AnyWidget):
             dragged.add(int(shape[1]))
 
 
-def _path(key: str) -> str:
-    """plotly's `scene.camera` as its Python calls it."""
+def _attribute(key: str) -> str:
+    """plotly.js's `scene.camera` as an argument of `update_layout`."""
     return key.replace(".", "_")

@@ -1,4 +1,4 @@
-"""Choose the runs to compare, and look at the same frame of all of them: wipe, difference, enlarged mouth and eyes."""
+"""Choose the runs to compare, and see the same frame of all of them: wipe, difference, crops of mouth and eyes."""
 from __future__ import annotations
 
 import threading
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ...analysis import frame_cache
 from ...analysis.comparison import Comparison, select
-from ...analysis.frame_cache import CROPS, HIGHEST, MAP, TRUTH, UNIT
+from ...analysis.frame_cache import CROPS, TRUTH
 from ...analysis.run_index import Found, datasets, describe, find
 from ...core.errors import DatasetError, InputError
 from ...core.table import Table
@@ -26,30 +26,33 @@ from .. import comparison_figures, plots
 from .base import Panel, choices, encode, image, slider, titled
 from .wipe import Wipe
 
-COLUMNS = ("run", "dataset", "iterations", "PSNR (dB)", "Gaussians", "why not")
+RUN_COLUMNS = ("run", "dataset", "iterations", "PSNR (dB)", "Gaussians", "reason if excluded")
 
 
 class RunChooser(Panel):
-    """All runs found in some folders; those of one dataset can be ticked, the others are grey and say why.
+    """All runs found in some folders; those of one dataset can be ticked, the others are grey with the reason.
 
     Args:
-        runs: run folders that are ticked at first; empty: all of the dataset's. dataset: the dataset folder they share.
-        search: folders to look through, at any depth.
+        runs: run folders that are ticked initially; empty: all of the dataset's.
+        dataset: the dataset folder they share.
+        search: folders to search, at any depth.
 
     Attributes:
-        found: what was found, the given runs first, then those of the dataset. ds: on which runs are compared.
-        ticked: folders of the runs that are compared, in order.
+        found: the runs; the given ones first, then those of the dataset.
+        ds: the dataset on which runs are compared.
+        ticked: folders of the runs to compare, in order.
 
     Raises:
-        DatasetError: the dataset folder holds none.
+        DatasetError: no dataset in that folder.
     """
 
     def __init__(self, runs: Sequence[str | Path], dataset: str | Path, search: Sequence[str | Path] = ()):
         named = list(dict.fromkeys(Path(p).resolve() for p in runs))
         there = {f.path: f for f in find(*search, *[p for p in named if p.is_dir()])}
-        self.found = [there.pop(p, None) or describe(p) for p in named] + list(there.values())
+        self.found = [there.pop(p) if p in there else describe(p) for p in named] + list(there.values())
+        self.ticked: list[Path] = []
         self._change_dataset(load_dataset(dataset))
-        self.found.sort(key=lambda f: (f.path not in named, bool(f.against(self.ds.hash))))  # what can be ticked first
+        self.found.sort(key=lambda f: (f.path not in named, bool(f.against(self.ds.hash))))  # comparable runs first
         if named:
             self.ticked = [p for p in self.ticked if p in named]
 
@@ -58,27 +61,31 @@ class RunChooser(Panel):
 
     @property
     def left_out(self) -> list[tuple[Found, str]]:
-        """Runs that cannot be compared on this dataset, and why."""
+        """Runs that cannot be compared on this dataset, with the reason."""
         return [(f, f.against(self.ds.hash)) for f in self.found if f.against(self.ds.hash)]
 
     def chosen(self) -> list[Run]:
-        """The ticked runs, opened.
+        """The ticked runs, loaded.
 
         Raises:
-            InputError: none is ticked, or none can be used; says why for each.
+            InputError: none is ticked, or none can be used; with the reason for each.
         """
         if not self.ticked and self.left_out:
             why = "; ".join(f"{f.name}: {reason}" for f, reason in self.left_out)
             raise InputError(f"a trained run on the dataset in '{self.ds.root}'", why,
-                             "Tick one, train one with notebooks 2 and 3, or name its folder in `runs`.")
+                             "Tick one, train one with notebooks 2 and 3, or add its folder to `runs`.")
         return select(self.ticked, self.ds)[0]
 
     def others(self) -> list[Run]:
-        """All other runs that can be read, on any dataset: what they took tells how long training takes."""
+        """All other readable runs, on any dataset: training time is estimated from them too."""
         return [load_run(f.path) for f in self.found if not f.problem and f.path not in self.ticked]
 
     def tick(self, path: str | Path, on: bool = True) -> None:
-        """Take a run into the comparison, or out of it.
+        """Add a run to the comparison, or remove it.
+
+        Args:
+            path: of the run folder.
+            on: add or remove.
 
         Raises:
             InputError: not found, or it cannot be compared on this dataset.
@@ -91,13 +98,14 @@ class RunChooser(Panel):
                              "Choose its dataset first, or another run.")
         ticked = {*self.ticked, path} if on else {*self.ticked} - {path}
         self.ticked = [f.path for f in self.found if f.path in ticked]
-        self._refresh()
+        self.refresh()
 
     def choose_dataset(self, hash: str) -> None:
-        """Compare on the dataset of this hash; all its runs are ticked.
+        """Compare on the dataset with this hash; all its runs are ticked.
 
         Raises:
-            InputError: no run has it. DatasetError: its folder is gone, or holds another one by now.
+            InputError: no run was trained on it.
+            DatasetError: its folder is gone, or holds another dataset by now.
         """
         place = next((f.dataset for f in self.found if f.hash == hash), None)
         if place is None:
@@ -107,43 +115,41 @@ class RunChooser(Panel):
             raise DatasetError(f"dataset {hash}, which these runs were trained on", f"{ds.hash} in '{place}'",
                                "Restore that dataset, or train new runs on this one.")
         self._change_dataset(ds)
-        self._refresh()
+        self.refresh()
 
     def _change_dataset(self, ds: Dataset) -> None:
         self.ds = ds
         self.ticked = [f.path for f in self.found if not f.against(ds.hash)]
 
     def _cells(self, f: Found) -> list[str]:
-        """One line of the table, without the name."""
+        """One row of the table, without the name."""
         quality = "-" if f.psnr is None else f"{f.psnr:.1f} ({f.source})"
         done = f"{f.iterations} of {f.planned}" if f.planned else "-"
         data = f"{Path(f.dataset).name} ({f.hash[:4]}), {f.size} px" if f.dataset else "-"
         return [data, done, quality, "-" if f.points is None else str(f.points), f.against(self.ds.hash)]
 
-    # ---- the two forms ----
+    # ---- interactive and static form ----
 
     def build(self) -> ipywidgets.Widget:
         groups = datasets(self.found)
         groups.setdefault(self.ds.hash, [])
-        # the start of the hash: copies of a clip that were prepared differently have one name
+        # with the start of the hash: a clip that was prepared differently may have the same folder name
         names = {hash: Path(some[0].dataset).name if some else self.ds.root.name for hash, some in groups.items()}
         options = [(f"{names[hash]} ({hash[:4]}): {len(some)} run(s)", hash) for hash, some in groups.items()]
         self.data = choices("dataset", options, self.ds.hash)
         self.boxes: dict[Path, ipywidgets.Checkbox] = {}
         self.cells: dict[Path, list[ipywidgets.HTML]] = {}
-        children = [ipywidgets.HTML(f"<b>{name}</b>") for name in COLUMNS]
+        children = [ipywidgets.HTML(f"<b>{name}</b>") for name in RUN_COLUMNS]
         for f in self.found:
             box = ipywidgets.Checkbox(indent=False, description_allow_html=True,
                                       layout=ipywidgets.Layout(width="auto"))
             box.observe(self.guarded(lambda change, path=f.path: self.tick(path, change["new"])), "value")
-            self.boxes[f.path], self.cells[f.path] = box, [ipywidgets.HTML() for _ in COLUMNS[1:]]
+            self.boxes[f.path], self.cells[f.path] = box, [ipywidgets.HTML() for _ in RUN_COLUMNS[1:]]
             children += [box, *self.cells[f.path]]
         self.data.observe(self.guarded(self._menu_moved), "value")
         grid = ipywidgets.GridBox(children, layout=ipywidgets.Layout(
-            grid_template_columns=f"minmax(12em, max-content) repeat({len(COLUMNS) - 2}, max-content) 1fr",
+            grid_template_columns=f"minmax(12em, max-content) repeat({len(RUN_COLUMNS) - 2}, max-content) 1fr",
             grid_gap="0 1.5em", max_height="24em", overflow="auto"))
-        self._built = True
-        self._refresh()
         return titled("Runs to compare", self.data, grid, self.note)
 
     def _menu_moved(self, change: dict[str, Any]) -> None:
@@ -151,11 +157,9 @@ class RunChooser(Panel):
             try:
                 self.choose_dataset(change["new"])
             finally:
-                self.data.value = self.ds.hash  # where it was, if that dataset cannot be used
+                self.data.value = self.ds.hash  # the old one, if that dataset cannot be used
 
-    def _refresh(self) -> None:
-        if not getattr(self, "_built", False):
-            return
+    def redraw(self) -> None:
         for f in self.found:
             grey, box = bool(f.against(self.ds.hash)), self.boxes[f.path]
             box.disabled, box.value = grey, f.path in self.ticked
@@ -164,22 +168,25 @@ class RunChooser(Panel):
             box.description = name
             for cell, text in zip(self.cells[f.path], texts):
                 cell.value = text
-        self.say(f"{len(self.ticked)} run(s) on '{self.ds.root.name}'. Run the cells below to compare them.")
+        self.show_message(f"{len(self.ticked)} run(s) on '{self.ds.root.name}'. Run the cells below to compare them.")
 
     def still(self) -> Table:
         rows = [("x" if f.path in self.ticked else "", f.name, *self._cells(f)) for f in self.found]
-        return Table(("compared", *COLUMNS), rows, f"Runs found; compared on dataset '{self.ds.root.name}'")
+        return Table(("compared", *RUN_COLUMNS), rows, f"Runs found, to be compared on dataset '{self.ds.root.name}'")
 
 
 class SideBySide(Panel):
-    """One frame of two runs (or of the clip) under a wipe, their difference, and mouth and eyes of all.
+    """One frame of two runs (or the ground truth) under a wipe, their difference, and crops of mouth and eyes.
 
     Args:
-        result: the runs, see `compare`. frame: the first one shown; default: the validation frame with the widest
-        mouth. folder: where the still form is saved as `figures/compare_frames.png`; default: nowhere.
+        result: the runs, see `egs.compare`.
+        frame: the initial frame; default: the validation frame with the widest mouth opening.
+        folder: where the static form is saved as `figures/compare_frames.png`; default: nowhere.
+        width: of the images, px on screen.
 
     Attributes:
-        a, b: numbers of the runs to the left and right of the line, -1: ground truth. frame: the frame's number.
+        a, b: indices of the runs to the left and right of the line; -1: ground truth.
+        frame: number of the frame.
     """
 
     def __init__(self, result: Comparison, frame: Optional[int] = None, folder: Optional[Path] = None,
@@ -191,13 +198,18 @@ class SideBySide(Panel):
         self.a, self.b = 0, 1
         self.names = {**dict(enumerate(result.names)), -1: TRUTH}
         self.windows = {part: frame_cache.crops(getattr(ds, rects), aspect) for part, (rects, aspect) in CROPS.items()}
-        self._lock, self._thread, self._stale = threading.Lock(), None, False
+        self._lock, self._stale = threading.Lock(), False
+        self._thread: Optional[threading.Thread] = None
 
     def __repr__(self) -> str:
         return f"SideBySide({self.names[self.a]} | {self.names[self.b]}, frame {self.frame})"
 
     def choose(self, a: Optional[int] = None, b: Optional[int] = None, frame: Optional[int] = None) -> None:
-        """Show other sources (numbers of runs, -1: ground truth) or another frame.
+        """Show other sources or another frame.
+
+        Args:
+            a, b: indices of runs; -1: ground truth.
+            frame: number of the frame.
 
         Raises:
             InputError: no such run or frame.
@@ -207,14 +219,14 @@ class SideBySide(Panel):
             raise InputError(f"runs among {sorted(self.names)} and a frame of 0 ... {len(self.result.dataset) - 1}",
                              f"a={a}, b={b}, frame={frame}", "Choose others.")
         self.a, self.b, self.frame = a, b, frame
-        self._refresh()
+        self.refresh()
 
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
-        """The two pictures, [S, S, 3] uint8."""
+        """The two images, [S, S, 3] uint8."""
         return self.result.renders.picture(self.a, self.frame), self.result.renders.picture(self.b, self.frame)
 
     def zoomed(self) -> dict[str, dict[str, np.ndarray]]:
-        """Part of the face -> source -> crop; the same window for all."""
+        """Part of the face -> source -> crop; the same window for all sources."""
         return {part: {name: crop(self.result.renders.picture(k, self.frame), self.windows[part][self.frame], aspect)
                        for k, name in self._sources()}
                 for part, (_, aspect) in CROPS.items()}
@@ -224,16 +236,16 @@ class SideBySide(Panel):
         return [(-1, TRUTH), *enumerate(self.result.names)]
 
     def facts(self) -> str:
-        """What the numbers say about this frame, in a line."""
+        """One line of measurements of this frame."""
         truth = self.result.renders.picture(-1, self.frame)
         split = "validation" if self.frame in self.result.dataset.val_ids else "training"
         parts = [f"{self.names[k]} {psnr(self.result.renders.picture(k, self.frame), truth):.1f} dB"
                  for k in dict.fromkeys((self.a, self.b)) if k >= 0]
         a, b = self.pair()
         return (f"Frame {self.frame} ({split}). Against ground truth: {', '.join(parts) or '-'}. "
-                f"Mean difference of A and B: {frame_cache.difference(a, b).mean():.1f} of 255.")
+                f"Mean difference between A and B: {frame_cache.difference(a, b).mean():.1f} of 255.")
 
-    # ---- the two forms ----
+    # ---- interactive and static form ----
 
     def build(self) -> ipywidgets.Widget:
         ds, options = self.result.dataset, [(name, k) for k, name in self._sources()]
@@ -251,18 +263,16 @@ class SideBySide(Panel):
         box = ipywidgets.VBox([
             ipywidgets.HBox([*self.menus.values(), self.slider], layout=wrap), self.line,
             ipywidgets.HBox([titled("A | B: drag the line, or use the arrow keys", self.wipe.widget),
-                             titled("difference of A and B", self.heat, ipywidgets.HTML(colour_bar(self.width)))],
+                             titled("difference of A and B", self.heat, ipywidgets.HTML(difference_bar(self.width)))],
                             layout=wrap),
             ipywidgets.HBox(columns, layout=wrap), self.note])
-        self._built = True
-        self._draw()
         return box
 
     def _labels(self) -> tuple[str, str]:
         return f"A: {self.names[self.a]}", f"B: {self.names[self.b]}"
 
     def _changed(self, *_: Any) -> None:
-        """Take over the controls and draw in a thread, so that of a fast slider only the newest frame is drawn."""
+        """Take over the controls and draw in a thread: while a slider moves fast, only the newest frame is drawn."""
         self.a, self.b, self.frame = (w.value for w in (*self.menus.values(), self.slider))
         with self._lock:
             self._stale = True
@@ -277,23 +287,24 @@ class SideBySide(Panel):
                     self._thread = None
                     return
                 self._stale = False
-            with suppress(Exception):  # it is told in the panel, and a thread has nobody to raise to
-                self.guarded(self._draw)()
+            with suppress(Exception):  # the panel shows it, and nothing catches exceptions of a thread
+                self.guarded(self.redraw)()
 
     def wait(self) -> None:
-        """Until what was chosen is drawn."""
+        """Wait until the current choice is drawn."""
         thread = self._thread
         if thread is not None:
             thread.join()
 
-    def _refresh(self) -> None:
-        if getattr(self, "_built", False):
-            wanted = self.a, self.b, self.frame  # the first control that moves makes the others' old values current
+    def refresh(self) -> None:
+        """Set the controls, which draw; wait until that is done."""
+        if self.built:
+            wanted = self.a, self.b, self.frame  # the first event overwrites the state with the other controls' values
             for widget, value in zip((*self.menus.values(), self.slider), wanted):
                 widget.value = value
             self.wait()
 
-    def _draw(self) -> None:
+    def redraw(self) -> None:
         a, b = self.pair()
         self.wipe.show(a, b, self._labels())
         self.heat.value = encode(frame_cache.heat(frame_cache.difference(a, b)), "png")
@@ -308,12 +319,13 @@ class SideBySide(Panel):
         return figure if self.folder is None else plots.finish(figure, self.folder, "compare_frames")
 
 
-def colour_bar(width: int) -> str:
-    """The scale of the differences as HTML, with its unit."""
-    stops = ", ".join(matplotlib.colors.to_hex(matplotlib.colormaps[MAP](x)) for x in np.linspace(0, 1, 9))
-    marks = [f"{v:.0f}" for v in np.linspace(0, HIGHEST, 5)]
+def difference_bar(width: int) -> str:
+    """The colour scale of the differences as HTML, with its unit."""
+    colours = matplotlib.colormaps[frame_cache.MAP]
+    stops = ", ".join(matplotlib.colors.to_hex(colours(x)) for x in np.linspace(0, 1, 9))
+    marks = [f"{v:.0f}" for v in np.linspace(0, frame_cache.HIGHEST, 5)]
     marks[-1] += " and more"
     ticks = "".join(f"<span>{mark}</span>" for mark in marks)
     return (f"<div style='width:{width}px;line-height:1.3'><div style='height:12px;border:1px solid #888;"
             f"background:linear-gradient(to right, {stops})'></div><div style='display:flex;"
-            f"justify-content:space-between'>{ticks}</div>{UNIT}</div>")
+            f"justify-content:space-between'>{ticks}</div>{frame_cache.UNIT}</div>")

@@ -1,4 +1,4 @@
-"""Long work behind buttons: it runs in a thread of its own, and the kernel stays free."""
+"""Long-running work controlled by buttons: it runs in its own thread, and the kernel stays responsive."""
 from __future__ import annotations
 
 import atexit
@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from html import escape
-from typing import Any, Callable, Generic, Optional, TypeVar
+from typing import Any, Callable, Generic, Optional, TypeVar, cast
 
 import ipywidgets
 
@@ -19,22 +19,30 @@ from .base import Panel, live
 T = TypeVar("T")
 LABELS = {"idle": "Start", "running": "Running", "stopping": "Stopping", "stopped": "Resume", "failed": "Try again",
           "done": "Done"}
-PATIENCE = 4.0  # seconds that work has to stop when the kernel ends; Jupyter kills it after 5
+STOP_SECONDS = 4.0  # for jobs to stop when the kernel shuts down; Jupyter kills it after 5
 _log = logging.getLogger(__name__)
 _jobs: "weakref.WeakSet[Job]" = weakref.WeakSet()
 
 
 class Job(Panel, Generic[T]):
-    """A piece of work with buttons to start, stop and resume it, a progress bar and its line.
+    """Work with buttons to start, stop and resume it, a progress bar and a progress line.
 
-    The work is a function that can be called again to go on where it was stopped, as `egs.prepare`, `egs.train` and
-    `egs.render` can. Stopping raises KeyboardInterrupt in it at its next progress update (`egs.train` finishes the
-    step and writes a checkpoint first); so does the end of the kernel.
+    The work is a function that continues where it was stopped when it is called again, as `egs.prepare`, `egs.train`
+    and `egs.render` do. Stopping raises KeyboardInterrupt in it at its next progress update (`egs.train` first finishes
+    the step and writes a checkpoint); so does a shutdown of the kernel.
+
+    Args:
+        work: the function.
+        name: of the work, for its progress line.
 
     Attributes:
-        state: idle, running, stopping, stopped, failed or done. line: the newest progress line. share: of the work
-        that is done, 0...1. error: what it failed with. watchers: called, in any thread, whenever one of these
-        changes; what they raise is logged once and does not disturb the work.
+        state: idle, running, stopping, stopped, failed or done.
+        line: the newest progress line.
+        share: of the work that is done, 0...1.
+        value: what the work returned, once it is done.
+        error: the exception it failed with.
+        watchers: called, in any thread, whenever one of these changes; an exception in one of them is logged once and
+            does not interrupt the work.
     """
 
     def __init__(self, work: Callable[[], T], name: str = "work"):
@@ -46,7 +54,7 @@ class Job(Panel, Generic[T]):
         self._lock = threading.Lock()
         self._thread: Optional[threading.Thread] = None
         self._listener: Optional[Listener] = None
-        self._complained = False
+        self._logged = False  # whether an exception of a watcher was logged
         self._raised = True  # whether `result` has raised `error`
         _jobs.add(self)
 
@@ -55,41 +63,45 @@ class Job(Panel, Generic[T]):
 
     @property
     def busy(self) -> bool:
-        """Whether it is at work now."""
+        """Whether it is running now."""
         return self.state in ("running", "stopping")
 
     def start(self, *_: Any) -> None:
-        """Begin, or go on after a stop or a failure; nothing happens while it runs or when it is done."""
+        """Start, or continue after a stop or a failure; does nothing while it runs or when it is done."""
         if self._begin(Listener(self._progress)):
             self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
             self._thread.start()
 
     def stop(self, *_: Any) -> None:
-        """Ask the work to stop; it does so in its own time."""
+        """Request a stop; the work stops at its next progress update."""
         with self._lock:
             if self.state != "running":
                 return
             self.state = "stopping"
             if self._listener is not None:
                 self._listener.stopping.set()
-        self._tell()
+        self._notify()
 
     def wait(self, seconds: Optional[float] = None) -> bool:
-        """Wait until it does not run any more, at most so long; True if that is so."""
+        """Wait until it is not running any more, at most `seconds`; whether that is so."""
         if self._thread is not None:
             self._thread.join(seconds)
         return not self.busy
 
     def result(self) -> T:
-        """What the work returns; it is started if need be and waited for. Interrupting the kernel stops it.
+        """Wait for the work, starting it if necessary, and return its value. Interrupting the kernel stops it.
 
-        Where nobody can press buttons, it runs here and now, like any other call.
+        In a headless run, where nobody can press buttons, it runs in this thread like any other call.
 
         Raises:
-            KeyboardInterrupt: it was stopped. EgsError and others: what it failed with; the next call tries again.
+            KeyboardInterrupt: it was stopped.
+            EgsError: or any other exception it failed with; the next call tries again.
         """
         if self.error is None or self._raised:
-            self.start() if live() else self._begin(None) and self._run()
+            if live():
+                self.start()
+            elif self._begin(None):
+                self._run()
         show = live_line()
         try:
             while not self.wait(0.1):
@@ -103,7 +115,7 @@ class Job(Panel, Generic[T]):
             raise self.error
         if self.state == "stopped":
             raise KeyboardInterrupt(f"{self.name} was stopped: press Resume, or run this cell again")
-        return self.value
+        return cast(T, self.value)
 
     def _begin(self, listener: Optional[Listener]) -> bool:
         with self._lock:
@@ -111,7 +123,7 @@ class Job(Panel, Generic[T]):
                 return False
             self.state, self.error, self._raised = "running", None, False
             self._listener = listener
-        self._tell()
+        self._notify()
         return True
 
     def _run(self) -> None:
@@ -126,22 +138,22 @@ class Job(Panel, Generic[T]):
         with self._lock:
             self.state, self.error = state, error
             self.share = 1.0 if state == "done" else self.share
-        self._tell()
+        self._notify()
 
     def _progress(self, line: str, share: float) -> None:
         self.line, self.share = line, share
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for watcher in (self.refresh, *self.watchers):
             try:
                 watcher()
             except Exception:  # a chart that cannot be drawn must not end hours of training
-                if not self._complained:
-                    _log.exception("a panel of '%s' could not be brought up to date", self.name)
-                self._complained = True
+                if not self._logged:
+                    _log.exception("a panel of '%s' could not be updated", self.name)
+                self._logged = True
 
-    # ---- the two forms ----
+    # ---- interactive and static form ----
 
     def build(self) -> ipywidgets.Widget:
         self.go = ipywidgets.Button(description="Start", icon="play", button_style="primary")
@@ -150,15 +162,9 @@ class Job(Panel, Generic[T]):
         self.go.on_click(self.start)
         self.halt.on_click(self.stop)
         self.text = ipywidgets.HTML()
-        box = ipywidgets.VBox([ipywidgets.HBox([self.go, self.halt, self.bar]), self.text, self.note])
-        self._built = True
-        self.refresh()
-        return box
+        return ipywidgets.VBox([ipywidgets.HBox([self.go, self.halt, self.bar]), self.text, self.note])
 
-    def refresh(self) -> None:
-        """Bring the controls up to date."""
-        if not getattr(self, "_built", False):
-            return
+    def redraw(self) -> None:
         self.go.description, self.bar.value = LABELS[self.state], self.share
         self.go.disabled = self.busy or self.state == "done"
         self.halt.disabled = self.state != "running"
@@ -166,16 +172,16 @@ class Job(Panel, Generic[T]):
         self.text.value = f"<code>{escape(f'{self.name}: {self.state}')}</code> {escape(self.line)}"
         if self.error is not None:
             kind = "" if isinstance(self.error, EgsError) else f"{type(self.error).__name__}: "
-            self.say(f"{kind}{self.error}", error=True)
+            self.show_message(f"{kind}{self.error}", error=True)
         else:
-            self.say("")
+            self.show_message("")
 
     def still(self) -> Table:
-        return Table(("work", "state", "progress"), [(self.name, self.state, self.line or None)])
+        return Table(("job", "state", "progress"), [(self.name, self.state, self.line or None)])
 
 
-def stop_all(seconds: float = PATIENCE) -> None:
-    """Stop all work and give it some time to write what it has: Python ends these threads in the middle."""
+def stop_all(seconds: float = STOP_SECONDS) -> None:
+    """Stop all jobs and give them time to save their work: Python kills these daemon threads at its exit."""
     running = [job for job in _jobs if job.busy]
     for job in running:
         job.stop()
@@ -184,5 +190,5 @@ def stop_all(seconds: float = PATIENCE) -> None:
         job.wait(max(0.0, end - time.monotonic()))
 
 
-# before Python closes its thread pools, without which no further step can be made; that hook has no public name
+# before Python closes its thread pools, which a training step needs; this hook has no public name
 getattr(threading, "_register_atexit", atexit.register)(stop_all)

@@ -1,4 +1,4 @@
-"""What each loss term contributes: its share over the iterations, its place in a frame, its pull on the Gaussians."""
+"""What each loss term contributes: its share over the iterations, its map over a frame, its gradients."""
 from __future__ import annotations
 
 from functools import lru_cache
@@ -18,25 +18,26 @@ from ...training.metrics_log import History
 from ...training.run import Run
 from .. import plots
 from ..plots import STYLES
-from .base import INK, Panel, Plot, encode, image, in_style, slider, titled
-from .heads import EDGE, heat, legend
+from .base import INK, Panel, Plot, blank_image, encode, in_style, slider, titled
+from .heat_maps import THUMBNAIL_WIDTH, colour_bar, heat_map
 
-#: fillings that tell terms apart without colour: matplotlib's and plotly's
-HATCHES, PATTERNS = ("", "//", "..", "xx"), ("", "/", ".", "x")
-LIGHTER = 0.55  # towards white, so that hatching shows
-BRIGHT = 99.5   # percentile of a map that is drawn brightest
+#: fill patterns that distinguish the terms without colour: matplotlib's and plotly's
+TERM_HATCHES, TERM_PATTERNS = ("", "//", "..", "xx"), ("", "/", ".", "x")
+LIGHTEN = 0.55          # share of white mixed into the fill colours, so that hatching is visible
+BRIGHT_PERCENTILE = 99.5   # of a loss map: the bright end of its colour map
 
 
 def _light(style: int) -> str:
     r, g, b = (int(STYLES[style][0][k:k + 2], 16) for k in (1, 3, 5))
-    return "#" + "".join(f"{round(c + LIGHTER * (255 - c)):02x}" for c in (r, g, b))
+    return "#" + "".join(f"{round(c + LIGHTEN * (255 - c)):02x}" for c in (r, g, b))
 
 
 def loss_shares(run: Run, last: Optional[int] = None) -> Plot:
-    """The share of each weighted term in the loss over the iterations, stacked, as a chart.
+    """The share of each weighted term in the loss over the iterations, as a stacked chart.
 
     Args:
-        run: a trained run. last: show it up to this iteration; default: all.
+        run: a trained run.
+        last: show it up to this iteration; default: all.
 
     Raises:
         DatasetError: nothing was logged yet.
@@ -48,14 +49,14 @@ def loss_shares(run: Run, last: Optional[int] = None) -> Plot:
     coarse = run.config.coarse_iterations
     figure = go.Figure()
     for k, (name, share) in enumerate(parts.items()):
-        pattern = {"shape": PATTERNS[k % len(PATTERNS)], "fgcolor": INK, "size": 8, "solidity": 0.15,
+        pattern = {"shape": TERM_PATTERNS[k % len(TERM_PATTERNS)], "fgcolor": INK, "size": 8, "solidity": 0.15,
                    "bgcolor": _light(k)}
         figure.add_trace(go.Scatter(x=at, y=100 * share, name=name, stackgroup="share", fillpattern=pattern,
                                     fillcolor=_light(k), line={"color": INK, "width": 1}, mode="lines",
                                     hovertemplate=name + ": %{y:.1f} %, iteration %{x:.0f}<extra></extra>"))
     if at[0] < coarse < at[-1]:
-        figure.add_vline(x=coarse, line={"color": INK, "dash": "dash"}, annotation_text="fine stage from here")
-    in_style(figure, "iteration", "share of the loss (%)", "What the loss is made of",
+        figure.add_vline(x=coarse, line={"color": INK, "dash": "dash"}, annotation_text="start of the fine stage")
+    in_style(figure, "iteration", "share of the loss (%)", "Shares of the loss terms",
              legend={"traceorder": "reversed"})
     figure.update_yaxes(range=[0, 100])
     return Plot(figure, lambda: _shares_still(at, parts, coarse))
@@ -69,11 +70,12 @@ def _shares_still(at: np.ndarray, parts: dict[str, np.ndarray], coarse: int) -> 
         top = below + 100 * share
         low, high = (np.resize(v, len(wide)) for v in (below, top))
         axis.fill_between(wide, low, high, facecolor=_light(k), edgecolor=INK, linewidth=0.8,
-                          hatch=HATCHES[k % len(HATCHES)], label=f"{name}, {100 * share[-1]:.0f} % at the end")
+                          hatch=TERM_HATCHES[k % len(TERM_HATCHES)],
+                          label=f"{name}, {100 * share[-1]:.0f} % at the end")
         below = top
     if at[0] < coarse < at[-1]:
         axis.axvline(coarse, color=INK, linestyle="--", linewidth=1)
-    plots.label(axis, "iteration", "share of the loss (%)", "what the loss is made of (dashed: fine stage begins)")
+    plots.label(axis, "iteration", "share of the loss (%)", "shares of the loss terms (dashed: fine stage starts)")
     axis.set(xlim=(wide[0], wide[-1]), ylim=(0, 100))
     axis.legend(*(x[::-1] for x in axis.get_legend_handles_labels()), frameon=False, loc="center left",
                 bbox_to_anchor=(1, 0.5), handlelength=3, handleheight=1.6)
@@ -81,71 +83,74 @@ def _shares_still(at: np.ndarray, parts: dict[str, np.ndarray], coarse: int) -> 
 
 
 class LossTerms(Panel):
-    """Where each loss term lies in a frame, and how strongly it alone pulls on the Gaussians.
+    """The map of each loss term over a frame, and the norms of its gradients with respect to the Gaussians.
 
     Args:
-        run: a trained run. iteration: of the checkpoint, default the newest. frame: the first one shown; default: the
-            training frame with the widest mouth.
+        run: a trained run.
+        iteration: of the checkpoint; default: the newest.
+        frame: the initial frame; default: the training frame with the widest mouth opening.
 
     Attributes:
-        frame: the number of the frame that is shown. maps, pulls: of it, see `lessons`.
+        frame: number of the current frame.
+        maps: of this frame, see `attribution.term_maps`.
+        term_gradients: of this frame, see `attribution.term_gradients`.
     """
 
     def __init__(self, run: Run, iteration: Optional[int] = None, frame: Optional[int] = None):
         self.run, self.ds, self.renderer = run, run.dataset, Renderer.from_run(run, iteration)
         self.frame = int(np.argmax(self.ds.aperture[:self.ds.num_train])) if frame is None else frame
-        # kept by frame: another thread may ask for one while the reader goes on to the next
+        # cached per frame: one thread may still need a frame while the reader has moved on to the next
         self._maps = lru_cache(4)(lambda i: attribution.term_maps(self.renderer, i))
-        self._pulls = lru_cache(4)(lambda i: attribution.term_gradients(self.renderer, [i]))
+        self._gradients = lru_cache(4)(lambda i: attribution.term_gradients(self.renderer, [i]))
 
     @property
     def maps(self) -> dict[str, np.ndarray]:
+        """Term -> loss per pixel of the frame, [S, S]."""
         return self._maps(self.frame)
 
     @property
     def term_gradients(self) -> dict[str, dict[str, Tensor]]:
-        return self._pulls(self.frame)
+        """Term or "loss" -> parameter -> gradient in the frame."""
+        return self._gradients(self.frame)
 
     def table(self) -> Table:
-        """Value, share and pulls of each term and of the loss."""
+        """Value, share and gradient norms of each term, and of the whole loss."""
         norms = attribution.gradient_norms(self.term_gradients)
         values = {k: float(m.mean()) for k, m in self.maps.items()}
         values["loss"] = sum(values.values())
         rows = [(name, values[name], f"{values[name] / values['loss']:.0%}", *norms[name].values()) for name in norms]
-        names = [f"pull on {what}" for what in attribution.PARAMETERS.values()]
+        names = [f"{what} gradient" for what in attribution.PARAMETERS.values()]
         return Table(("term", "value", "share", *names), rows,
-                     f"Frame {self.frame}: weighted terms, and norms of their gradients. Compare down a column: "
-                     "columns differ in unit. Pulls may cancel, so they do not add up.")
+                     f"Frame {self.frame}: weighted terms, and norms of their gradients. Compare within a column: "
+                     "units differ between columns. Gradients may cancel out, so norms do not add up.")
 
     def _bright(self) -> dict[str, float]:
-        return {name: max(float(np.percentile(m, BRIGHT)), 1e-9) for name, m in self.maps.items()}
+        return {name: max(float(np.percentile(m, BRIGHT_PERCENTILE)), 1e-9) for name, m in self.maps.items()}
 
-    # ---- the two forms ----
+    # ---- interactive and static form ----
 
     def build(self) -> ipywidgets.Widget:
         self.slide = slider("frame", 0, len(self.ds) - 1, self.frame)
         self.slide.continuous_update = False  # gradients of a production head take a second
         self.slide.observe(self.guarded(lambda change: self.show(change["new"])), "value")
-        blank = np.zeros((8, 8, 3), np.uint8)
-        self.pictures = {name: image(blank, EDGE) for name in ("frame", *self.maps)}
-        self.texts = {name: ipywidgets.HTML() for name in self.pictures}
-        cells = [ipywidgets.VBox([titled("the frame" if name == "frame" else name, picture), self.texts[name]])
-                 for name, picture in self.pictures.items()]
+        self.images = {name: blank_image(THUMBNAIL_WIDTH) for name in ("frame", *self.maps)}
+        self.texts = {name: ipywidgets.HTML() for name in self.images}
+        cells = [ipywidgets.VBox([titled("the frame" if name == "frame" else name, image), self.texts[name]])
+                 for name, image in self.images.items()]
         self.numbers = ipywidgets.HTML()
-        self.show(self.frame)
         row = ipywidgets.HBox(cells, layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="8px"))
         return ipywidgets.VBox([self.slide, row, self.numbers, self.note])
 
     def show(self, frame: int) -> None:
         """Show another frame."""
-        if frame != self.frame:
-            self.frame = int(frame)
-        if not hasattr(self, "pictures"):
-            return
-        self.pictures["frame"].value = encode(self.ds.frame(self.frame))
+        self.frame = int(frame)
+        self.refresh()
+
+    def redraw(self) -> None:
+        self.images["frame"].value = encode(self.ds.frame(self.frame))
         for name, high in self._bright().items():
-            self.pictures[name].value = encode(heat(self.maps[name], 0, high, map="inferno"))
-            self.texts[name].value = legend(0, high, "", "inferno", 70)
+            self.images[name].value = encode(heat_map(self.maps[name], 0, high, map="inferno"))
+            self.texts[name].value = colour_bar(0, high, "", "inferno", 70)
         self.numbers.value = self.table()._repr_html_()
 
     def still(self) -> Figure:
@@ -172,6 +177,6 @@ class LossTerms(Panel):
             axis, whole = figure.add_subplot(spread[column]), max(norms["loss"][parameter], 1e-12)
             for k, name in enumerate(self.maps):
                 axis.bar(name, norms[name][parameter] / whole, color=_light(k), edgecolor=INK,
-                         hatch=HATCHES[k % len(HATCHES)])
+                         hatch=TERM_HATCHES[k % len(TERM_HATCHES)])
             axis.axhline(1, color=INK, linestyle="--", linewidth=1)
-            plots.label(axis, "loss term", "norm / that of\nthe whole loss", f"pull on {what}")
+            plots.label(axis, "loss term", "norm / that of\nthe whole loss", f"{what} gradient")

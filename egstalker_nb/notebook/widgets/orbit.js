@@ -1,4 +1,4 @@
-// A picture that asks for another view of what it shows: dragged, turned with arrow keys, zoomed with the wheel.
+// An image with a virtual camera: drag or arrow keys turn the head, the wheel zooms; the kernel renders the new view.
 const KEYS = {
   ArrowLeft: ["yaw", -5], ArrowRight: ["yaw", 5], ArrowUp: ["pitch", -5], ArrowDown: ["pitch", 5],
   PageUp: ["frame", 5], PageDown: ["frame", -5], ".": ["frame", 1], ",": ["frame", -1],
@@ -9,9 +9,9 @@ function render({ model, el }) {
   const image = document.createElement("img");
   image.draggable = false;
   image.tabIndex = 0;
-  image.alt = "the head from the chosen side";
+  image.alt = "the head from the current viewpoint";
   image.setAttribute("role", "application");
-  image.setAttribute("aria-roledescription", "view that can be turned");
+  image.setAttribute("aria-roledescription", "rotatable view");
   const line = document.createElement("div");
   line.className = "egs-orbit-line";
   line.setAttribute("aria-live", "polite");
@@ -27,14 +27,14 @@ function render({ model, el }) {
     image.src = address;
     if (old) URL.revokeObjectURL(old);
   };
-  const tell = () => {
+  const describe = () => {
     const text = `yaw ${Math.round(model.get("yaw"))}\u00b0, pitch ${Math.round(model.get("pitch"))}\u00b0, `
       + `zoom ${model.get("zoom").toFixed(2)}, frame ${model.get("frame")}`;
     line.textContent = text;
     image.setAttribute("aria-label", `the head, ${text}; ${help.textContent}`);
   };
 
-  // Moves come faster than pictures: they are gathered and sent once per screen refresh.
+  // Pointer events arrive faster than images: they are collected and sent once per screen refresh.
   let wanted = {}, waiting = null;
   const limit = (name, value) => {
     const [low, high] = name === "frame" ? [0, model.get("frames")] : model.get("limits")[name];
@@ -47,7 +47,7 @@ function render({ model, el }) {
     wanted = {};
     model.save_changes();
   };
-  const ask = (change) => {
+  const request = (change) => {
     for (const [name, value] of Object.entries(change)) wanted[name] = limit(name, value);
     if (waiting === null) waiting = requestAnimationFrame(send);
   };
@@ -62,12 +62,12 @@ function render({ model, el }) {
   image.addEventListener("pointermove", (event) => {
     if (!event.buttons || !last) return;
     const degrees = 120 / image.getBoundingClientRect().width; // across the whole picture
-    ask({ yaw: now("yaw") + degrees * (event.clientX - last[0]), pitch: now("pitch") + degrees * (event.clientY - last[1]) });
+    request({ yaw: now("yaw") + degrees * (event.clientX - last[0]), pitch: now("pitch") + degrees * (event.clientY - last[1]) });
     last = [event.clientX, event.clientY];
   });
   for (const end of ["pointerup", "pointercancel"]) image.addEventListener(end, () => { last = null; });
   image.addEventListener("wheel", (event) => {
-    ask({ zoom: now("zoom") * Math.exp(-0.0015 * event.deltaY) });
+    request({ zoom: now("zoom") * Math.exp(-0.0015 * event.deltaY) });
     event.preventDefault();
     event.stopPropagation();
   }, { passive: false });
@@ -75,10 +75,10 @@ function render({ model, el }) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key in KEYS) {
       const [name, step] = KEYS[event.key];
-      ask({ [name]: now(name) + step });
-    } else if (event.key === "+" || event.key === "=") ask({ zoom: now("zoom") * 1.15 });
-    else if (event.key === "-") ask({ zoom: now("zoom") / 1.15 });
-    else if (event.key === "0" || event.key === "Home") ask({ yaw: 0, pitch: 0, zoom: 1 });
+      request({ [name]: now(name) + step });
+    } else if (event.key === "+" || event.key === "=") request({ zoom: now("zoom") * 1.15 });
+    else if (event.key === "-") request({ zoom: now("zoom") / 1.15 });
+    else if (event.key === "0" || event.key === "Home") request({ yaw: 0, pitch: 0, zoom: 1 });
     else return;
     event.preventDefault();
     event.stopPropagation();
@@ -86,7 +86,7 @@ function render({ model, el }) {
 
   const width = () => { image.style.width = `${model.get("width")}px`; };
   const listeners = [["change:picture", show], ["change:width", width]];
-  for (const name of ["yaw", "pitch", "zoom", "frame"]) listeners.push([`change:${name}`, tell]);
+  for (const name of ["yaw", "pitch", "zoom", "frame"]) listeners.push([`change:${name}`, describe]);
   for (const [event, call] of listeners) { model.on(event, call); call(); }
   return () => {
     for (const [event, call] of listeners) model.off(event, call);

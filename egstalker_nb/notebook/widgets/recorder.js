@@ -1,9 +1,9 @@
-// The browser's microphone: record, see the level, stop; the file goes to the kernel as one binary message.
-const KINDS = ["audio/webm;codecs=opus", "audio/mp4", "audio/ogg;codecs=opus", "audio/webm"];
-const WHY = {
-  NotAllowedError: "the browser was not allowed to use the microphone: allow it for this page, then try again",
-  NotFoundError: "this computer has no microphone: upload a file, or type what is to be said",
-  NotReadableError: "another program holds the microphone: close it, then try again",
+// Records from the browser's microphone with a level meter; the file is sent to the kernel as one binary message.
+const MEDIA_TYPES = ["audio/webm;codecs=opus", "audio/mp4", "audio/ogg;codecs=opus", "audio/webm"];
+const REASONS = {
+  NotAllowedError: "microphone access was denied: allow it for this page, then try again",
+  NotFoundError: "no microphone was found: upload a file, or type a text",
+  NotReadableError: "another program is using the microphone: close it, then try again",
 };
 
 function render({ model, el }) {
@@ -14,7 +14,7 @@ function render({ model, el }) {
   const meter = document.createElement("meter");
   meter.min = 0;
   meter.max = 1;
-  meter.setAttribute("aria-label", "level of the microphone");
+  meter.setAttribute("aria-label", "microphone level");
   const clock = document.createElement("span");
   clock.className = "egs-recorder-clock";
   const line = document.createElement("span");
@@ -51,15 +51,15 @@ function render({ model, el }) {
   };
   const start = async () => {
     if (!navigator.mediaDevices || !window.MediaRecorder) {
-      set("failed", "this browser gives pages no microphone here: open JupyterLab at localhost or over https, "
+      set("failed", "the browser blocks the microphone here: open JupyterLab at localhost or over https, "
         + "or upload a file");
       return;
     }
-    set("asking", "asking for the microphone");
+    set("asking", "waiting for permission to use the microphone");
     try {
       stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } });
       if (gone) { release(); return; }
-      const type = KINDS.find((kind) => MediaRecorder.isTypeSupported(kind));
+      const type = MEDIA_TYPES.find((name) => MediaRecorder.isTypeSupported(name));
       recorder = new MediaRecorder(stream, { ...(type && { mimeType: type }), audioBitsPerSecond: 64000 });
       const parts = [];
       recorder.ondataavailable = (event) => { if (event.data.size) parts.push(event.data); };
@@ -77,7 +77,7 @@ function render({ model, el }) {
       set("recording", "speak, then press Stop");
     } catch (error) {
       release();
-      set("failed", WHY[error.name] || `no recording: ${error.message}`);
+      set("failed", REASONS[error.name] || `recording failed: ${error.message}`);
     }
   };
   const stop = () => { if (recorder && recorder.state !== "inactive") recorder.stop(); };
@@ -93,7 +93,7 @@ function render({ model, el }) {
   };
   const listeners = [["change:state", show], ["change:message", show]];
   for (const [event, call] of listeners) model.on(event, call);
-  if (["asking", "recording", "sending"].includes(model.get("state"))) set("idle"); // the page was loaded anew
+  if (["asking", "recording", "sending"].includes(model.get("state"))) set("idle"); // the page was reloaded
   show();
   return () => {
     gone = true;

@@ -1,4 +1,4 @@
-"""Gradients of one growth round, the threshold as a line that moves, and what each setting would do."""
+"""Gradients at one densification step, a movable threshold, and the outcome of each setting."""
 from __future__ import annotations
 
 from typing import Any, Optional
@@ -16,33 +16,36 @@ from ...training.run import Run
 from ..growth_moments import after_round, gradient_bins, gradient_counts, threshold_figure
 from .base import INK, in_style, line, slider
 from .canvas import Canvas
-from .growth_panel import OnRun
+from .growth_panel import RunPanel
 
-UNIT = "mean image-plane gradient since the last round (per half image size)"
-DASH = {"this run": "solid", "quick_test": "dash", "production": "dot"}
+GRADIENT_LABEL = "mean image-plane gradient since the last step (per half image size)"
+PRESET_DASHES = {"this run": "solid", "quick_test": "dash", "production": "dot"}
 
 
-class Threshold(OnRun):
-    """Gradients with which the Gaussians entered a round, and a line that is moved by a slider, dragged, or put
-    where the chart is clicked; and what that threshold, and those of the presets, would have done.
+class Threshold(RunPanel):
+    """Gradients of the Gaussians at a densification step, and a threshold that is moved with a slider, by dragging its
+    line or by clicking into the chart; and what this threshold, and those of the presets, would have done.
 
     Args:
-        run: with snapshots. iteration: of one of its rounds; default: the one that grew most.
-        threshold: per half image size; default: the run's own. cap: number of Gaussians; default: the run's max_points.
+        run: with snapshots.
+        iteration: of a densification step; default: the one that added most Gaussians.
+        threshold: per half image size; default: the run's own.
+        cap: maximal number of Gaussians; default: the run's `max_points`.
 
     Attributes:
-        iteration, threshold, cap: the settings. table: what they, and the presets', lead to.
+        iteration, threshold, cap: the settings; meaningless where there is a `problem`.
+        table: the outcome of these settings and of the presets.
     """
 
     def __init__(self, run: Run, iteration: Optional[int] = None, threshold: Optional[float] = None,
                  cap: Optional[int] = None):
         super().__init__(run)
-        self.iteration, self.threshold, self.cap, self.drawn = iteration, threshold, cap, None
+        self.iteration, self.threshold, self.cap = iteration or 0, threshold or 0.0, cap or 0
         try:
             self.iterations = growth.measured(run)
             if not self.iterations:
-                raise DatasetError("snapshots with gradients", "none: it was trained after its growth had ended",
-                                   "Train again into a new folder, or look at analysis.lesson_run(run).")
+                raise DatasetError("snapshots with gradients", "none: all are later than its last densification step",
+                                   "Train again into a new folder, or use growth.lesson_run(run).")
         except EgsError as error:
             self.problem = error
             return
@@ -56,25 +59,30 @@ class Threshold(OnRun):
 
     @property
     def outcome(self) -> growth.Outcome:
-        """What the round would do at the line and the cap."""
+        """What the densification step would do with this threshold and cap."""
         return growth.outcome(self.run.snapshot(self.iteration), self.run.config, self.threshold, self.cap)
 
     @property
     def table(self) -> Table:
+        """Outcomes of this threshold and cap, and of the presets."""
         return growth.what_if(self.run, self.iteration, self.threshold, self.cap)
 
     def set(self, iteration: Optional[int] = None, threshold: Optional[float] = None,
             cap: Optional[int] = None) -> None:
-        """Choose another round, move the line, or change the cap."""
+        """Choose another densification step, threshold or cap."""
         other = iteration is not None or cap is not None
         self.iteration = self.iteration if iteration is None else iteration
         self.threshold = self.threshold if threshold is None else float(threshold)
         self.cap = self.cap if cap is None else cap
-        if self.drawn is not None:
+        if self.built:
             self.draw(other)
 
+    def redraw(self) -> None:
+        if self.problem is None:
+            self.draw(everything=False)  # `build` has drawn the rest
+
     def draw(self, everything: bool) -> None:
-        """Bring the chart up to date: the line alone, or all of it."""
+        """Update the chart: the line alone, or everything."""
         with self.canvas.changing():
             if everything:
                 for trace, values in zip(self.drawn.data, self.traces()):
@@ -88,11 +96,11 @@ class Threshold(OnRun):
         self.words.value = self.table._repr_html_()
 
     def marks(self) -> dict[str, float]:
-        """The thresholds beside the movable one."""
+        """The other thresholds: name -> value."""
         return growth.settings_to_try(self.run, self.iteration)
 
     def traces(self) -> list[Any]:
-        """Bars of the histogram, and curves of the number of Gaussians after the round."""
+        """Bars of the histogram, and curves of the number of Gaussians after the step."""
         now = self.run.snapshot(self.iteration)
         edges = gradient_bins(now)
         middle, width = np.sqrt(edges[:-1] * edges[1:]), np.diff(edges)
@@ -103,8 +111,8 @@ class Threshold(OnRun):
                     gradient_counts(now, edges)[::-1], ("large: split", "small: cloned"), ("#1b3a6b", "#8fc9b0"),
                     ("", "."))]
         hover = "threshold %{x:.2g}: %{y}<extra></extra>"
-        curves = [line(edges, free, "after the round, no cap", 1, hovertemplate=hover),
-                  line(edges, capped, "after the round, with the cap", 0, hovertemplate=hover)]
+        curves = [line(edges, free, "after the step, no cap", 1, hovertemplate=hover),
+                  line(edges, capped, "after the step, with the cap", 0, hovertemplate=hover)]
         return bars + curves
 
     def build(self) -> ipywidgets.Widget:
@@ -117,21 +125,21 @@ class Threshold(OnRun):
                  legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
         figure.update_layout(margin={"t": 80})
         figure.update_xaxes(type="log", exponentformat="power")
-        figure.update_xaxes(title_text=UNIT, row=2)
+        figure.update_xaxes(title_text=GRADIENT_LABEL, row=2)
         figure.update_yaxes(title_text="Gaussians per bin", row=1)
-        figure.update_yaxes(title_text="Gaussians after it", row=2)
+        figure.update_yaxes(title_text="Gaussians after the step", row=2)
         self.drawn = figure
         whole = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "xref": "x2"}
         self.drawn.layout.shapes = [
             {**whole, "x0": self.threshold, "x1": self.threshold, "line": {"color": "#c1440e", "width": 4},
              "showlegend": True, "name": "your line"},
-            *[{**whole, "x0": v, "x1": v, "editable": False, "line": {"color": INK, "width": 1.5, "dash": DASH[name]},
-               "showlegend": True, "name": f"{name} {v:.2g}"} for name, v in self.marks().items()]]
+            *[{**whole, "x0": v, "x1": v, "editable": False, "showlegend": True, "name": f"{name} {v:.2g}",
+               "line": {"color": INK, "width": 1.5, "dash": PRESET_DASHES[name]}} for name, v in self.marks().items()]]
         self.canvas = Canvas(figure, self.guarded(self.clicked), self.guarded(self.dragged),
                              {"edits": {"shapePosition": True}})
-        return self.controls()
+        return ipywidgets.VBox([*self._controls(), self.canvas, self.words, self.note])
 
-    def controls(self) -> ipywidgets.Widget:
+    def _controls(self) -> list[ipywidgets.Widget]:
         look = {"style": {"description_width": "7em"}, "layout": ipywidgets.Layout(width="26em")}
         self.mover = ipywidgets.FloatLogSlider(value=self.threshold, base=10, min=-5, max=-1.5, step=0.01,
                                                description="threshold", readout_format=".2g", **look)
@@ -142,20 +150,20 @@ class Threshold(OnRun):
         self.mover.observe(self.guarded(self.moved), "value")
         self.when.observe(self.guarded(lambda change: self.set(iteration=change["new"])), "value")
         self.top.observe(self.guarded(lambda change: self.set(cap=change["new"])), "value")
-        self.words = ipywidgets.HTML(self.table._repr_html_())
-        return ipywidgets.VBox([ipywidgets.HBox([self.when, self.top]), self.mover, self.canvas, self.words, self.note])
+        self.words = ipywidgets.HTML()
+        return [ipywidgets.HBox([self.when, self.top]), self.mover]
 
     def moved(self, change: dict[str, Any]) -> None:
-        """The slider's own steps are coarse: what it was set to by a drag or a click is kept as it is."""
+        """The slider was moved. Its steps are coarse: an exact value set by a drag or a click is kept."""
         if abs(np.log10(change["new"]) - np.log10(self.threshold)) > 1e-6:
             self.set(threshold=change["new"])
 
     def clicked(self, gradient: float) -> None:
-        """Put the line where the chart is clicked."""
+        """Move the threshold to a click into the chart."""
         self.set(threshold=gradient)
 
     def dragged(self, _: int) -> None:
-        """The line was dragged in the browser."""
+        """Take over the threshold from the dragged line."""
         at = float(self.drawn.layout.shapes[0].x0)
         if at > 0 and abs(at / self.threshold - 1) > 1e-6:
             self.set(threshold=at)

@@ -1,4 +1,4 @@
-"""Training behind buttons, watched while it runs."""
+"""Training controlled by buttons, with charts that follow it."""
 from __future__ import annotations
 
 import threading
@@ -29,18 +29,25 @@ from .. import plots
 from .base import INK, Panel, in_style, line
 from .canvas import Canvas
 from .job import Job
-from .sharpening import Trio, draw_trio, moment
+from .snapshot_viewer import ImageTriple, SnapshotFrame, draw_triple, snapshot_frame
 
-PAUSE = 0.5         # seconds between updates of the charts, at least
-WIDTH = 840         # px of the charts: what JupyterLab leaves of a screen of 1280
-WINDOW = "rgba(224,165,38,0.12)"
+MIN_UPDATE_SECONDS = 0.5    # between two updates of the charts
+CHART_WIDTH = 840           # px: the output width of JupyterLab on a screen of 1280
+DENSIFY_FILL = "rgba(224,165,38,0.12)"  # of the iterations with densification
 
 
-# ---- what is shown, in both forms ----
+# ---- the charts, in both forms ----
 
 @dataclass
-class Chart:
-    """One chart of the panel: its lines by name, [n] iterations and values each."""
+class MetricChart:
+    """One chart of the panel.
+
+    Attributes:
+        title: of the chart.
+        unit: of its values.
+        lines: name -> iterations [n] and values [n].
+        log: whether the value axis is logarithmic.
+    """
 
     title: str
     unit: str
@@ -48,19 +55,19 @@ class Chart:
     log: bool = False
 
 
-def charts(history: History, cfg: Config, memory: bool) -> list[Chart]:
-    """The six charts of a run; the last one is GPU memory, or without a GPU the time."""
-    seconds, terms = history.seconds(), Losses(cfg, "fine").weights
-    last = Chart("GPU memory", "MiB", {"allocated": history.curve("gpu_mib")}) if memory else \
-        Chart("time spent on training", "minutes", {"elapsed": (seconds[0], seconds[1] / 60)})
+def charts(history: History, cfg: Config, memory: bool) -> list[MetricChart]:
+    """The six charts of a run; the last one is GPU memory, or training time without a GPU."""
+    seconds, terms = history.seconds(), ("loss", *Losses(cfg, "fine").weights)
+    last = MetricChart("GPU memory", "MiB", {"allocated": history.curve("gpu_mib")}) if memory else \
+        MetricChart("time spent on training", "minutes", {"elapsed": (seconds[0], seconds[1] / 60)})
     return [
-        Chart("loss terms (weighted)", "loss", {name: history.curve(name) for name in ("loss", *terms)}, log=True),
-        Chart("picture quality", "PSNR (dB)", {"training batches": history.curve("psnr"),
-                                               "validation frames": history.curve("val_psnr", "eval")}),
-        Chart("number of Gaussians", "Gaussians", {"points": history.curve("points")}),
-        Chart("speed", "iterations/s", {"speed": history.curve("it_per_s")}),
-        Chart("does the head stay?", "0 ... 1", {"covered share of head mask": history.curve("coverage"),
-                                                 "mean opacity": history.curve("opacity")}),
+        MetricChart("loss terms (weighted)", "loss", {name: history.curve(name) for name in terms}, log=True),
+        MetricChart("image quality", "PSNR (dB)", {"training batches": history.curve("psnr"),
+                                                   "validation frames": history.curve("val_psnr", "eval")}),
+        MetricChart("number of Gaussians", "Gaussians", {"points": history.curve("points")}),
+        MetricChart("speed", "iterations/s", {"speed": history.curve("it_per_s")}),
+        MetricChart("coverage and opacity", "0 ... 1", {"covered share of head mask": history.curve("coverage"),
+                                                        "mean opacity": history.curve("opacity")}),
         last,
     ]
 
@@ -68,14 +75,19 @@ def charts(history: History, cfg: Config, memory: bool) -> list[Chart]:
 # ---- training ----
 
 class TrainingPanel(Panel):
-    """Train a run, or continue it, with buttons, and watch how it goes. `result` waits for it in a later cell.
+    """Train a run, or resume it, with buttons and live charts. `result` waits for it in a later cell.
 
     Args:
-        ds: prepared dataset. cfg: see `load_config`. run: the run folder. until: see `egs.train`.
-        device: default CUDA, else the CPU.
+        ds: prepared dataset.
+        cfg: see `load_config`.
+        run: the run folder.
+        until: see `egs.train`.
+        device: default: CUDA where there is one, else the CPU.
 
     Attributes:
-        job: the work, see `Job`. history: what was logged. moment: the newest snapshot's picture, or None.
+        job: the training, see `Job`.
+        history: the logged metrics.
+        snapshot: the validation frame of the newest snapshot, or None.
 
     Raises:
         InputError: no such `until`.
@@ -86,11 +98,12 @@ class TrainingPanel(Panel):
         self.ds, self.cfg, self.root = ds, cfg, Path(run)
         self.last = stop_iteration(cfg, until)
         self.job: Job[Run] = Job(partial(train, ds, cfg, run, until, device), f"train {self.root.name}")
-        self._history, self.moment = History(self.root), None
-        self._lock, self._at = threading.Lock(), -PAUSE
+        self._history = History(self.root)
+        self.snapshot: Optional[SnapshotFrame] = None
+        self._lock, self._updated = threading.Lock(), -MIN_UPDATE_SECONDS
         self.job.watchers.append(self.refresh)
         if (checkpoint.iterations(self.root) or [0])[-1] >= self.last:
-            self.job.start()  # only opens it, and finds out whether it is the same run
+            self.job.start()  # finished: this only opens the run and checks that dataset and config are the same
             self.job.wait()
 
     def __repr__(self) -> str:
@@ -98,10 +111,11 @@ class TrainingPanel(Panel):
 
     @property
     def history(self) -> History:
+        """The metrics logged up to `until`."""
         return self._history.upto(self.last)
 
     def start(self) -> None:
-        """Begin, or go on, as the button does."""
+        """Start or resume, as the button does."""
         self.job.start()
 
     def stop(self) -> None:
@@ -109,10 +123,11 @@ class TrainingPanel(Panel):
         self.job.stop()
 
     def result(self) -> Run:
-        """The trained run; waits for it, and starts it if nobody did. Interrupting the kernel stops it.
+        """Wait for the training, starting it if necessary, and return the run. Interrupting the kernel stops it.
 
         Raises:
-            KeyboardInterrupt: it was stopped. TrainingError and others: see `egs.train`.
+            KeyboardInterrupt: it was stopped.
+            TrainingError: and other errors of `egs.train`.
         """
         try:
             return self.job.result()
@@ -120,18 +135,18 @@ class TrainingPanel(Panel):
             self.update()
 
     def update(self) -> bool:
-        """Take in what was written since; True if there is anything new."""
+        """Read what was logged since the last call; True if there is anything new."""
         new, there = self._history.read(), [i for i in snapshots.iterations(self.root) if i <= self.last]
-        if there and (self.moment is None or self.moment.iteration != there[-1]):
-            self.moment = moment(self.root, self.ds, there[-1])
+        if there and (self.snapshot is None or self.snapshot.iteration != there[-1]):
+            self.snapshot = snapshot_frame(self.root, self.ds, there[-1])
             new = True
         return new
 
     def line(self) -> str:
-        """The newest numbers in one line."""
+        """The newest metrics in one line."""
         f = self.history.facts(self.last)
         if not f:
-            return f"nothing trained yet, {self.last} iterations to do"
+            return f"not started, {self.last} iterations to do"
         parts = [f"{f['stage']} stage", f"iteration {f['iteration']} of {self.last}", f"{clock(f['elapsed'])} elapsed",
                  f"{clock(f['left'])} left", f"{f['it_per_s']:.1f} it/s", f"{f['points']} Gaussians",
                  f"PSNR {f['psnr']:.1f} dB in training"]
@@ -142,32 +157,26 @@ class TrainingPanel(Panel):
         rows = self._history.of("train")
         return "gpu_mib" in rows[-1] if rows else default_device().type == "cuda"
 
-    # ---- the two forms ----
+    # ---- interactive and static form ----
 
     def build(self) -> ipywidgets.Widget:
-        self.facts, self.trio, self.chart = ipywidgets.HTML(), Trio(), self._chart()
+        self.facts, self.triple, self.chart = ipywidgets.HTML(), ImageTriple(), self._chart()
         self.canvas = Canvas(self.chart)
-        self.canvas.layout.max_width = f"{WIDTH}px"
-        self._built = True
-        controls = self.job.widget
-        with self._lock:
-            self.update()
-            self._show()
-        return ipywidgets.VBox([controls, self.facts, self.canvas, self.trio.box])
+        self.canvas.layout.max_width = f"{CHART_WIDTH}px"
+        return ipywidgets.VBox([self.job.widget, self.facts, self.canvas, self.triple.box])
 
-    def refresh(self) -> None:
-        """Bring charts and pictures up to date; in any thread, and not too often."""
-        if not getattr(self, "_built", False):
-            return
-        # what the line says of steps is in `facts` already
+    def redraw(self) -> None:
+        """Update charts and images; in any thread, and not more often than every `MIN_UPDATE_SECONDS`."""
+        # the line of the training steps repeats what is in `facts`
         steps = self.job.line.startswith("train ") and bool(self._history.rows)
         self.job.text.layout.display = "none" if steps else ""
-        over = not self.job.busy  # then nothing comes after this, and it must not be left out
+        over = not self.job.busy  # no update follows this one: it must not be skipped
         if self._lock.acquire(blocking=over):
             try:
-                if over or time.monotonic() - self._at >= PAUSE:
-                    self._at = time.monotonic()
-                    if self.update() or over:
+                if over or time.monotonic() - self._updated >= MIN_UPDATE_SECONDS:
+                    first = self._updated < 0
+                    self._updated = time.monotonic()
+                    if self.update() or over or first:
                         self._show()
             finally:
                 self._lock.release()
@@ -182,14 +191,14 @@ class TrainingPanel(Panel):
                 if known is not None:
                     trace.x, trace.y = known
                     trace.mode = "lines+markers" if "validation" in trace.name or len(known[0]) == 1 else "lines"
-        if self.moment is not None:
-            self.trio.show(self.moment)
+        if self.snapshot is not None:
+            self.triple.show(self.snapshot)
 
     def _chart(self) -> go.Figure:
         kinds = charts(self.history, self.cfg, self._memory())
         figure = make_subplots(2, 3, subplot_titles=[c.title for c in kinds], vertical_spacing=0.2,
                                horizontal_spacing=0.08)
-        in_style(figure, "iteration", "", height=520, width=WIDTH)
+        in_style(figure, "iteration", "", height=520, width=CHART_WIDTH)
         for k, c in enumerate(kinds):
             row, column = k // 3 + 1, k % 3 + 1
             figure.update_yaxes(title_text=c.unit, type="log" if c.log else "linear", row=row, col=column)
@@ -213,7 +222,7 @@ class TrainingPanel(Panel):
         c = self.cfg
         first, end = min(c.densify_from_iter, self.last), min(c.densify_until_iter, self.last)
         if first < end:
-            figure.add_vrect(x0=first, x1=end, fillcolor=WINDOW, line_width=0, row="all", col="all")
+            figure.add_vrect(x0=first, x1=end, fillcolor=DENSIFY_FILL, line_width=0, row="all", col="all")
         if c.coarse_iterations < self.last:
             figure.add_vline(x=c.coarse_iterations, line={"color": INK, "width": 1, "dash": "dash"}, row="all",
                              col="all")
@@ -222,19 +231,19 @@ class TrainingPanel(Panel):
         self.update()
         if not self.history.rows:
             return Table(("run", "state", ""), [(self.root.name, self.job.state, self.line())])
-        rows = 2 + (self.moment is not None)
+        rows = 2 + (self.snapshot is not None)
         figure, axes = plots.subplots(rows, 3, width=12, height=2.9)
         for axis, c in zip(axes, charts(self.history, self.cfg, self._memory())):
             self._draw(axis, c)
-        if self.moment is not None:
-            drawn = draw_trio(axes[6:], self.moment)
+        if self.snapshot is not None:
+            drawn = draw_triple(axes[6:], self.snapshot)
             figure.colorbar(drawn, ax=axes[8], label="absolute error (0 ... 1)", shrink=0.8)
             for axis in axes[6:]:
                 axis.axis("off")
         figure.suptitle(f"{self.job.state}: {self.line()}", fontsize=10)
         return figure
 
-    def _draw(self, axis: Axes, chart: Chart) -> None:
+    def _draw(self, axis: Axes, chart: MetricChart) -> None:
         c = self.cfg
         for style, (name, (x, y)) in enumerate(chart.lines.items()):
             if len(x):

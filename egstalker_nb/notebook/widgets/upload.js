@@ -1,6 +1,6 @@
-// A button that sends a file to the kernel piece by piece: a whole file in one message is lost where it is larger
-// than what the server lets through (10 MB, as Jupyter comes).
-const PIECE = 1 << 20;
+// A button that sends a file to the kernel in chunks: in a single message it would be lost if it exceeded the message
+// limit of the server (10 MB by default).
+const CHUNK_BYTES = 1 << 20;
 
 function render({ model, el }) {
   el.classList.add("egs-upload");
@@ -23,12 +23,12 @@ function render({ model, el }) {
     button.disabled = true;
     model.send({ kind: "begin", name: file.name, size: file.size });
   });
-  // the kernel asks for each piece when it has the one before, so that nothing piles up on the way
+  // the kernel requests each chunk after receiving the previous one, so that nothing queues up
   const answer = async (message) => {
     if (message.kind === "end") { end(); return; }
     if (message.kind !== "next" || !file) return;
     try {
-      const piece = await file.slice(message.from, message.from + PIECE).arrayBuffer();
+      const piece = await file.slice(message.from, message.from + CHUNK_BYTES).arrayBuffer();
       model.send({ kind: "piece", from: message.from }, undefined, [piece]);
     } catch (error) {
       model.send({ kind: "broken", why: String(error) });

@@ -1,4 +1,4 @@
-// Two pictures of the same place, one over the other up to a line that is dragged or moved with the arrow keys.
+// Two images of the same scene, split at a line that is dragged or moved with the arrow keys.
 function render({ model, el }) {
   el.classList.add("egs-wipe");
   const frame = document.createElement("div");
@@ -62,7 +62,7 @@ function render({ model, el }) {
     if (target === undefined) return;
     move(target);
     event.preventDefault();
-    event.stopPropagation();  // else JupyterLab moves to another cell
+    event.stopPropagation();  // otherwise JupyterLab selects another cell
   });
   const width = () => { frame.style.width = `${model.get("width")}px`; };
   const listeners = [["change:left", () => show(over, "left")], ["change:right", () => show(under, "right")],

@@ -1,7 +1,5 @@
-"""Two pictures of the same place under a line that wipes from one to the other."""
+"""Two images of the same scene, split at a line that wipes from one to the other."""
 from __future__ import annotations
-
-from pathlib import Path
 
 import anywidget
 import ipywidgets
@@ -10,16 +8,14 @@ import traitlets
 from matplotlib.figure import Figure
 
 from .. import plots
-from .base import Panel, encode
-
-HERE = Path(__file__).parent
+from .base import ASSETS, Panel, encode
 
 
 class WipeView(anywidget.AnyWidget):
-    """The picture in the browser: the line is dragged, or moved with the arrow keys."""
+    """The images in the browser; the line is dragged, or moved with the arrow keys."""
 
-    _esm = HERE / "wipe.js"
-    _css = HERE / "wipe.css"
+    _esm = ASSETS / "wipe.js"
+    _css = ASSETS / "wipe.css"
     left = traitlets.Bytes().tag(sync=True)
     right = traitlets.Bytes().tag(sync=True)
     names = traitlets.List(traitlets.Unicode(), default_value=["", ""]).tag(sync=True)
@@ -28,10 +24,13 @@ class WipeView(anywidget.AnyWidget):
 
 
 class Wipe(Panel):
-    """Wipe between two pictures.
+    """Wipe between two images.
 
     Args:
-        left, right: [H, W, 3] uint8 of one size. names: of the two. position: of the line, 0...1. width: px on screen.
+        left, right: [H, W, 3] uint8 of the same size.
+        names: of the two.
+        position: of the line, 0...1.
+        width: px on screen.
     """
 
     def __init__(self, left: np.ndarray, right: np.ndarray, names: tuple[str, str], position: float = 0.5,
@@ -40,23 +39,25 @@ class Wipe(Panel):
 
     def build(self) -> ipywidgets.Widget:
         self.view = WipeView(position=self.position, width=self.width)
-        self.show(*self.pair, self.names)
         return ipywidgets.VBox([self.view])
 
+    def redraw(self) -> None:
+        left, right = self.pair
+        with self.view.hold_sync():
+            self.view.left, self.view.right, self.view.names = encode(left), encode(right), list(self.names)
+
     def show(self, left: np.ndarray, right: np.ndarray, names: tuple[str, str]) -> None:
-        """Put two other pictures under the line."""
+        """Replace the two images."""
         self.pair, self.names = (left, right), names
-        if hasattr(self, "view"):
-            with self.view.hold_sync():
-                self.view.left, self.view.right, self.view.names = encode(left), encode(right), list(names)
+        self.refresh()
 
     def mixed(self) -> np.ndarray:
-        """The two pictures as they are seen with the line where it is, [H, W, 3] uint8."""
-        position = self.view.position if hasattr(self, "view") else self.position
+        """The two images as seen with the line at its current position, [H, W, 3] uint8."""
+        position = self.view.position if self.built else self.position
         left, right = self.pair
         at = round(position * left.shape[1])
         return np.concatenate([left[:, :at], right[:, at:]], 1)
 
     def still(self) -> Figure:
         return plots.pictures([self.pair[0], self.mixed(), self.pair[1]],
-                              [self.names[0], "wiped", self.names[1]], edge=3.2)
+                              [self.names[0], "both", self.names[1]], edge=3.2)

@@ -1,4 +1,4 @@
-"""Curves of a spoken sequence with a cursor at the chosen frame."""
+"""Charts over the time of the driving audio, with a cursor at the current frame."""
 from __future__ import annotations
 
 from html import escape
@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
-from ...analysis.audio_curves import ABOUT, PARTS, Timeline
+from ...analysis import audio_curves
+from ...analysis.audio_curves import PARTS, Timeline
 from ...media.rates import FPS
 from ...model.deformation import TOKENS
 from .. import audio_figures
@@ -17,52 +18,55 @@ from .base import INK, Panel, in_style, line, slider
 from .canvas import Canvas
 
 CURSOR = {"type": "line", "xref": "x", "yref": "paper", "y0": 0, "y1": 1}
-#: dark dashes on a white line, which show on paper and on dark features
+#: dark dashes on a white line: visible on white and on dark heat maps
 CURSOR_LINES = ({"color": "white", "width": 3.5}, {"color": INK, "width": 1.5, "dash": "dash"})
 
 
-class Chart(Panel):
-    """Charts over time under a slider for the frame.
+class TimeChart(Panel):
+    """Charts over time, with a slider for the frame.
 
     Args:
-        curves: what is drawn. watcher: called with the frame that the reader chooses, on the slider or in a chart.
-        picture: the JPEG of a frame, shown beside the slider.
+        curves: what is drawn.
+        watcher: called with the frame that the reader selects with the slider or in a chart.
+        picture: returns the JPEG of a frame, shown beside the slider.
     """
 
     def __init__(self, curves: Timeline, watcher: Callable[[int], None], picture: Callable[[int], bytes]):
         self.curves, self.watcher, self.picture, self.frame = curves, watcher, picture, 0
 
-    def point(self, frame: int) -> None:
-        """Put the cursor on a frame."""
+    def set_frame(self, frame: int) -> None:
+        """Move the cursor to a frame."""
         self.frame = frame
-        if "widget" in self.__dict__:
-            self.control.value = frame
-            with self.canvas.changing():
-                for shape in self.chart.layout.shapes:
-                    shape.update(x0=frame / FPS, x1=frame / FPS)
-            self.readout.value, self.shot.value = self.tell(frame), self.picture(frame)
+        if self.built:
+            self._move_cursor()
 
-    def speak(self, curves: Timeline) -> None:
-        """Draw another sound."""
+    def set_curves(self, curves: Timeline) -> None:
+        """Draw the curves of other audio, from its first frame on."""
         self.curves, self.frame = curves, 0
-        if "widget" in self.__dict__:
-            self.control.value = 0
-            self.control.max = len(curves) - 1
-            with self.canvas.changing():
-                self.fill()
-                self.chart.update_xaxes(range=[0, len(curves) / FPS])
-            self.point(0)
+        self.refresh()
+
+    def redraw(self) -> None:
+        self.control.value = min(self.frame, self.control.max)
+        self.control.max = len(self.curves) - 1
+        with self.canvas.changing():
+            self.fill()
+            self.chart.update_xaxes(range=[0, len(self.curves) / FPS])
+        self._move_cursor()
+
+    def _move_cursor(self) -> None:
+        self.control.value = self.frame
+        with self.canvas.changing():
+            for shape in self.chart.layout.shapes:
+                shape.update(x0=self.frame / FPS, x1=self.frame / FPS)
+        self.readout.value, self.shot.value = self.describe(self.frame), self.picture(self.frame)
 
     def build(self) -> ipywidgets.Widget:
         self.control = slider("frame", 0, len(self.curves) - 1, self.frame, width="36em")
-        self.readout = ipywidgets.HTML(self.tell(self.frame))
+        self.readout = ipywidgets.HTML()
         self.chart = self.figure()
-        self.shot = ipywidgets.Image(value=self.picture(self.frame), format="jpeg",
-                                     layout=ipywidgets.Layout(width="160px", object_fit="contain"))
+        self.shot = ipywidgets.Image(format="jpeg", layout=ipywidgets.Layout(width="160px", object_fit="contain"))
         for look in CURSOR_LINES:
-            self.chart.add_shape(x0=self.frame / FPS, x1=self.frame / FPS, line=look, **CURSOR)
-        self.fill()
-        self.chart.update_xaxes(range=[0, len(self.curves) / FPS])
+            self.chart.add_shape(x0=0, x1=0, line=look, **CURSOR)
         self.control.observe(lambda change: self.watcher(change["new"]), "value")
         self.canvas = Canvas(self.chart, clicked=self._clicked)
         beside = ipywidgets.VBox([self.control, self.readout], layout=ipywidgets.Layout(justify_content="center"))
@@ -72,24 +76,24 @@ class Chart(Panel):
         self.watcher(min(max(round(time * FPS), 0), len(self.curves) - 1))
 
     def figure(self) -> go.Figure:
-        """Empty charts in their places."""
+        """The charts, still empty."""
         raise NotImplementedError
 
     def fill(self) -> None:
         """Put the curves into the charts."""
         raise NotImplementedError
 
-    def tell(self, frame: int) -> str:
-        """A frame's values, as HTML."""
+    def describe(self, frame: int) -> str:
+        """The values at a frame, as HTML."""
         raise NotImplementedError
 
 
-class SoundChart(Chart):
-    """Waveform, features and the mouth they call for."""
+class AudioChart(TimeChart):
+    """Waveform, audio features and the predicted mouth opening."""
 
     def figure(self) -> go.Figure:
         figure = make_subplots(3, 1, shared_xaxes=True, vertical_spacing=0.045, row_heights=[0.2, 0.55, 0.25])
-        figure.add_trace(line([], [], "sound", hoverinfo="x"), 1, 1)
+        figure.add_trace(line([], [], "audio", hoverinfo="x"), 1, 1)
         figure.add_trace(go.Heatmap(colorscale="Magma", zmin=0, zmax=1, showscale=False, name="features",
                                     hovertemplate="%{x:.2f} s, %{y}: %{z:.2f}<extra></extra>"), 2, 1)
         figure.add_trace(line([], [], "opening", fill="tozeroy", fillcolor="rgba(27,58,107,0.15)"), 3, 1)
@@ -103,29 +107,30 @@ class SoundChart(Chart):
         return figure
 
     def fill(self) -> None:
-        sound, strip, opening, silence = self.chart.data
+        wave, strip, opening, silence = self.chart.data
         curves = self.curves
-        sound.x, sound.y = curves.outline()
+        wave.x, wave.y = curves.outline()
         strip.x, strip.z = curves.strip()
         strip.y = curves.channels
         opening.x, opening.y = curves.time, curves.opening
         silence.x, silence.y = curves.time, (curves.silent > 0.5) * curves.opening.max()
 
-    def tell(self, frame: int) -> str:
-        heard = escape(self.curves.channels[int(self.curves.features[frame, 8].argmax())])
+    def describe(self, frame: int) -> str:
+        strongest = escape(self.curves.channels[int(self.curves.features[frame, 8].argmax())])
         quiet = ", silence" if self.curves.silent[frame] > 0.5 else ""
-        return f"{frame / FPS:.2f} s, strongest: <b>{heard}</b>{quiet}, opening {self.curves.opening[frame]:.3f}"
+        return (f"{frame / FPS:.2f} s, strongest channel: <b>{strongest}</b>{quiet}, "
+                f"opening {self.curves.opening[frame]:.3f}")
 
     def still(self) -> Figure:
         return audio_figures.sound_figure(self.curves, self.frame)
 
 
-class AttentionChart(Chart):
-    """What mouth, eyes and the rest of the head attend to."""
+class AttentionChart(TimeChart):
+    """Mean attention of mouth, eyes and the rest of the head over the tokens."""
 
     def figure(self) -> go.Figure:
         figure = make_subplots(3, 1, shared_xaxes=True, vertical_spacing=0.07,
-                               subplot_titles=list(ABOUT.values()))
+                               subplot_titles=list(audio_curves.ABOUT.values()))
         figure.update_annotations(font_size=12)
         for row in (1, 2, 3):
             for style, token in enumerate(TOKENS):
@@ -137,13 +142,13 @@ class AttentionChart(Chart):
         return figure
 
     def fill(self) -> None:
-        places = [(PARTS.index(part), k) for part in ABOUT for k in range(len(TOKENS))]
+        places = [(PARTS.index(part), k) for part in audio_curves.ABOUT for k in range(len(TOKENS))]
         for trace, (part, token) in zip(self.chart.data, places):
             trace.x, trace.y = self.curves.time, self.curves.attention[:, part, token]
 
-    def tell(self, frame: int) -> str:
+    def describe(self, frame: int) -> str:
         words = []
-        for part in ABOUT:
+        for part in audio_curves.ABOUT:
             row = self.curves.attention[frame, PARTS.index(part)]
             words.append(f"{part}: {row.max():.0%} on <b>{TOKENS[int(row.argmax())]}</b>")
         return f"{frame / FPS:.2f} s; {'; '.join(words)}"

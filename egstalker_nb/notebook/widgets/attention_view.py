@@ -1,4 +1,4 @@
-"""Pictures of a head: values as heat, painted on the face; who looks at which token."""
+"""Attention of the Gaussians over the tokens, on the face of a frame and over the clip."""
 from __future__ import annotations
 
 from functools import cached_property
@@ -6,7 +6,6 @@ from typing import Any, Optional
 
 import cv2
 import ipywidgets
-import matplotlib
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
@@ -19,65 +18,45 @@ from ...model.deformation import TOKENS
 from ...rendering.renderer import Renderer
 from ...training.run import Run
 from .. import plots
-from .base import INK, Panel, choices, encode, image, in_style, line, slider, titled
+from .base import INK, Panel, blank_image, choices, encode, in_style, line, slider, titled
 from .canvas import Canvas
+from .heat_maps import PAINT_OPACITY, THUMBNAIL_WIDTH, colour_bar, heat_map
 
-VEIL = 0.85  # how far painted values cover the grey frame
-EDGE = 160  # px of a picture on the screen: five in a row
-SHOWN = {"mouth": "mouth, chin, jaw", "eyes": "lids and brows", "rest": "rest of the head"}
-SCALES = {"one scale for all, 0 ... 1": "one", "each its own": "own"}
-
-
-def heat(values: np.ndarray, low: float, high: float, under: Optional[np.ndarray] = None,
-         map: str = "viridis") -> np.ndarray:
-    """Values [S, S] as a picture [S, S, 3] uint8, dark at `low`, bright at `high`.
-
-    Args:
-        under: [S, S, 3] uint8, shown in grey where values are NaN and a little through the rest; default: black.
-    """
-    share = np.clip((np.nan_to_num(values, nan=low) - low) / max(high - low, 1e-12), 0, 1)
-    painted = matplotlib.colormaps[map](share)[..., :3] * 255
-    if under is None:
-        return painted.round().astype(np.uint8)
-    grey = cv2.cvtColor(under, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, 2) * (255 / 400)
-    cover = VEIL * np.isfinite(values)[..., None]
-    return (cover * painted + (1 - cover) * grey).round().astype(np.uint8)
-
-
-def legend(low: float, high: float, unit: str, map: str = "viridis", width: int = 220) -> str:
-    """HTML of a bar of the colours from `low` to `high`."""
-    steps = ", ".join("rgb({:.0f},{:.0f},{:.0f})".format(*(255 * np.array(matplotlib.colormaps[map](k / 8)[:3])))
-                      for k in range(9))
-    bar = f"display:inline-block;width:{width}px;height:0.8em;background:linear-gradient(90deg, {steps})"
-    return f"{low:.2g} <span style='{bar}'></span> {high:.2g} {unit}"
+PART_TITLES = {"mouth": "mouth, chin, jaw", "eyes": "eyelids and brows", "rest": "rest of the head"}
+COLOUR_SCALES = {"one scale for all, 0 ... 1": "one", "one scale per image": "own"}
 
 
 class AttentionView(Panel):
-    """Who looks at which token, painted on the face of a frame, and over the whole clip.
+    """Attention over the four tokens, painted on the face of a frame, and per part of the face over the whole clip.
 
     Args:
-        run: a trained run. iteration: of the checkpoint, default the newest. frame: the first one shown; default: the
-            training frame with the widest mouth.
+        run: a trained run.
+        iteration: of the checkpoint; default: the newest.
+        frame: the initial frame; default: the training frame with the widest mouth opening.
 
     Attributes:
-        frame: the number of the frame that is shown. scale: `one` for all four pictures, 0...1, or each its `own`.
+        frame: number of the current frame.
+        scale: `one` for all four images, 0...1, or `own` for a scale per image.
+
+    Raises:
+        DatasetError: a checkpoint of the coarse stage, which has no attention.
     """
 
     def __init__(self, run: Run, iteration: Optional[int] = None, frame: Optional[int] = None):
         self.run, self.ds = run, run.dataset
         if run.config.stage(run.pick(iteration)) == "coarse":
-            raise DatasetError("a head of the fine stage", f"iteration {run.pick(iteration)}", "Train it to the end.")
+            raise DatasetError("a head of the fine stage", f"iteration {run.pick(iteration)}", "Train the fine stage.")
         self.renderer = Renderer.from_run(run, iteration)
         self.frame = int(np.argmax(self.ds.aperture[:self.ds.num_train])) if frame is None else frame
         self.scale = "one"
 
     @cached_property
     def over_time(self) -> np.ndarray:
-        """[N, 3, 4], see `lessons.attention_by_part`."""
+        """Mean attention of each frame, [N, 3, 4], see `attribution.attention_by_part`."""
         return attribution.attention_by_part(self.renderer, range(len(self.ds)))
 
     def maps(self, scale: Optional[str] = None) -> dict[str, tuple[np.ndarray, float, float]]:
-        """Token -> attention [S, S] (NaN where there is no head), and the ends of its scale (default: the chosen)."""
+        """Token -> attention [S, S] (NaN outside the head), and the limits of its colour scale (default: `scale`)."""
         seen, scale = attribution.attention_maps(self.renderer, self.frame), scale or self.scale
         found = {}
         for k, name in enumerate(TOKENS):
@@ -90,37 +69,36 @@ class AttentionView(Panel):
         """Part of the face -> mean attention to the four tokens in this frame, [4]."""
         return dict(zip(attribution.PARTS, self.over_time[self.frame]))
 
-    # ---- the two forms ----
+    # ---- interactive and static form ----
 
     def build(self) -> ipywidgets.Widget:
         self.slide = slider("frame", 0, len(self.ds) - 1, self.frame)
-        self.menu = choices("colours", list(SCALES.items()), self.scale)
+        self.menu = choices("colours", list(COLOUR_SCALES.items()), self.scale)
         self.slide.observe(self.guarded(lambda change: self.show(frame=change["new"])), "value")
         self.menu.observe(self.guarded(lambda change: self.show(scale=change["new"])), "value")
-        blank = np.zeros((8, 8, 3), np.uint8)
-        self.pictures = {name: image(blank, EDGE) for name in ("frame", *TOKENS)}
-        self.texts = {name: ipywidgets.HTML() for name in self.pictures}
-        cells = [ipywidgets.VBox([titled("the frame" if name == "frame" else f"{name} token", picture),
-                                  self.texts[name]]) for name, picture in self.pictures.items()]
+        self.images = {name: blank_image(THUMBNAIL_WIDTH) for name in ("frame", *TOKENS)}
+        self.texts = {name: ipywidgets.HTML() for name in self.images}
+        cells = [ipywidgets.VBox([titled("the frame" if name == "frame" else f"{name} token", image),
+                                  self.texts[name]]) for name, image in self.images.items()]
         self.chart = self._chart()
         self.canvas = Canvas(self.chart)
         self.canvas.layout.max_width = f"{self.chart.layout.width}px"
-        self.show()
         row = ipywidgets.HBox(cells, layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="8px"))
         return ipywidgets.VBox([ipywidgets.HBox([self.slide, self.menu]), row, self.canvas, self.note])
 
     def show(self, frame: Optional[int] = None, scale: Optional[str] = None) -> None:
-        """Show another frame, or the same on another scale."""
+        """Show another frame, or another colour scale (see `scale`)."""
         self.frame = self.frame if frame is None else int(frame)
         self.scale = self.scale if scale is None else scale
-        if not hasattr(self, "pictures"):
-            return
-        picture = self.ds.frame(self.frame)
-        self.pictures["frame"].value = encode(picture)
+        self.refresh()
+
+    def redraw(self) -> None:
+        frame = self.ds.frame(self.frame)
+        self.images["frame"].value = encode(frame)
         self.texts["frame"].value = f"{self.frame / FPS:.2f} s, {self._split()}"
         for name, (values, low, high) in self.maps().items():
-            self.pictures[name].value = encode(heat(values, low, high, picture))
-            self.texts[name].value = legend(low, high, "", width=70)
+            self.images[name].value = encode(heat_map(values, low, high, frame))
+            self.texts[name].value = colour_bar(low, high, "", width=70)
         with self.canvas.changing():
             for shape in self.chart.layout.shapes:
                 shape.x0 = shape.x1 = self.frame / FPS
@@ -130,8 +108,8 @@ class AttentionView(Panel):
 
     def _chart(self) -> go.Figure:
         time = np.arange(len(self.ds)) / FPS
-        figure = make_subplots(1, 3, subplot_titles=list(SHOWN.values()), shared_yaxes=True)
-        for column, part in enumerate(SHOWN, 1):
+        figure = make_subplots(1, 3, subplot_titles=list(PART_TITLES.values()), shared_yaxes=True)
+        for column, part in enumerate(PART_TITLES, 1):
             for k, name in enumerate(TOKENS):
                 y = self.over_time[:, attribution.PARTS.index(part), k]
                 figure.add_trace(line(time, y, name, k, showlegend=column == 1, legendgroup=name), 1, column)
@@ -143,16 +121,16 @@ class AttentionView(Panel):
         return figure
 
     def still(self) -> Figure:
-        picture = self.ds.frame(self.frame)
+        frame = self.ds.frame(self.frame)
         figure, axes = plots.subplots(3, 5, width=13, height=2.7)
-        axes[0].imshow(picture)
+        axes[0].imshow(frame)
         axes[0].set_title(f"frame {self.frame} ({self._split()})", fontsize=9)
-        axes[5].text(0.5, 0.5, "the same, each panel\non a scale of its own", ha="center", fontsize=9)
-        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        axes[5].text(0.5, 0.5, "the same, with one\ncolour scale per image", ha="center", fontsize=9)
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         for scale, row in (("one", axes[1:5]), ("own", axes[6:10])):
             for axis, (name, (values, low, high)) in zip(row, self.maps(scale).items()):
                 axis.imshow(grey, cmap="gray", vmin=0, vmax=400)
-                drawn = axis.imshow(values, vmin=low, vmax=high, cmap="viridis", alpha=VEIL)
+                drawn = axis.imshow(values, vmin=low, vmax=high, cmap="viridis", alpha=PAINT_OPACITY)
                 axis.set_title(f"{name} token", fontsize=9)
                 figure.colorbar(drawn, ax=axis, label="attention", shrink=0.8, format="%.2g")
         for axis in axes:
@@ -165,14 +143,15 @@ class AttentionView(Panel):
         for axis in below:
             axis.remove()
         spread = grid[2, :].subgridspec(1, 3)
-        for column, (part, title) in enumerate(SHOWN.items()):
+        for column, (part, title) in enumerate(PART_TITLES.items()):
             axis = figure.add_subplot(spread[column])
             for k, name in enumerate(TOKENS):
                 plots.curve(axis, time, self.over_time[:, attribution.PARTS.index(part), k], name, k)
             axis.axvline(self.frame / FPS, color="#888888", linewidth=1)
             plots.label(axis, "time (s)", "mean attention", title)
             axis.set_ylim(-0.02, 1.02)
-            if column:
-                axis.get_legend().remove()
-            else:
+            legend = axis.get_legend()
+            if column and legend is not None:
+                legend.remove()
+            elif not column:
                 axis.legend(frameon=False, fontsize=8, ncols=2)
