@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_prepare_parts import GOOD
 
+from egstalker_nb import notebook
 from egstalker_nb.core.errors import EgsError, InputError
 from egstalker_nb.face.landmarks import LIPS
 from egstalker_nb.notebook import widgets
@@ -277,10 +278,7 @@ def test_plate_is_wiped_against_the_chosen_frame(tiny_dataset):
 
 def test_exercises_know_right_wrong_and_open(sample_dataset):
     tasks = data_prep(sample_dataset)
-    scope = {"ds": sample_dataset, "np": np}
-    from egstalker_nb.preparation.offset import audio_offset
-    scope["sound_offset"] = audio_offset
-    given = []
+    scope, given = {"ds": sample_dataset, "np": np, "nb": notebook}, []
     for item in tasks.items:  # the solutions that are shown are code that works
         *lines, last = item.solution.splitlines()
         exec("\n".join(lines), scope)

@@ -1,9 +1,12 @@
 """Exercises of the notebooks: the answers are computed from the data at hand, and a cell checks the reader's own.
 
-One module for each notebook; each has a function that returns its `Exercises`.
+One module for each notebook (`exercises.notebook_04`, imported on first use); each has a function that returns its
+`Exercises`.
 """
 from __future__ import annotations
 
+import importlib
+import re
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Callable, Optional, Sequence
@@ -11,6 +14,13 @@ from typing import Any, Callable, Optional, Sequence
 import numpy as np
 
 from ...core.errors import InputError
+
+
+def __getattr__(name: str) -> Any:
+    if re.fullmatch(r"notebook_\d\d", name):
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
 
 MARKS = {"open": "&#9675; not answered yet", "right": "&#10003; right", "wrong": "&#10007; not yet"}
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 02."""
+"""Exercises of notebook 02: progress, shares and gradients of the loss terms in the coarse stage."""
 from __future__ import annotations
 
 from ...analysis import attribution
@@ -10,7 +10,7 @@ from . import Exercise, Exercises
 
 
 def goal(run: Run, last: int) -> int:
-    """A PSNR in whole dB that training batches pass about half way up in the coarse stage."""
+    """A PSNR in whole dB that training batches exceed about half-way up in the coarse stage."""
     values = History(run.root).upto(last).curve("psnr", points=10**9)[1]
     if not len(values):
         raise DatasetError("a run with logged steps", f"none in '{run.root}'", "Train it first.")
@@ -18,7 +18,7 @@ def goal(run: Run, last: int) -> int:
 
 
 def coarse(run: Run) -> Exercises:
-    """When it got good, which term is largest, which term pulls hardest on opacity; on the coarse stage of `run`.
+    """When a level of PSNR was passed, which term is largest, which has the largest gradient; of the coarse stage.
 
     Raises:
         DatasetError: nothing was trained yet.
@@ -39,19 +39,21 @@ def coarse(run: Run) -> Exercises:
         norms = attribution.gradient_norms(attribution.term_gradients(renderer, [run.dataset.num_train // 2]))
         return max((name for name in norms if name != "loss"), key=lambda name: norms[name]["opacities"])
 
-    rows = f"rows = [r for r in trained.metrics('train') if r['iteration'] <= {last}]\n"
+    rows = f"rows = [row for row in trained.metrics('train') if row['iteration'] <= {last}]\n"
     return Exercises([
-        Exercise(f"At which iteration of the log did the PSNR of training batches first pass {decibels} dB?",
+        Exercise(f"At which iteration of the log did the PSNR of training batches first exceed {decibels} dB?",
                  when, 0.0, "Hover over the curve, or look through trained.metrics('train') for the first such row.",
-                 rows + f"next(r['iteration'] for r in rows if r['psnr'] > {decibels})"),
+                 rows + f"next(row['iteration'] for row in rows if row['psnr'] > {decibels})"),
         Exercise("Which loss term has the largest share of the loss at the end of the coarse stage? (its name in "
                  "quotes)", largest, hint="The thickest layer at the right end of the chart of shares.",
-                 solution=rows + "max(('l1', 'dssim', 'mask'), key=lambda name: rows[-1].get(name, 0))"),
-        Exercise("Which loss term pulls hardest on the opacity of the Gaussians, in the middle training frame "
-                 f"({run.dataset.num_train // 2})? (its name in quotes)",
-                 strongest, hint="Show that frame with widgets.LossTerms(trained, last, ds.num_train // 2), and find "
-                 "the highest bar of the pull on opacity.",
+                 solution=rows + "terms = {name: rows[-1].get(name, 0) for name in ('l1', 'dssim', 'mask')}\n"
+                                 "max(terms, key=terms.get)"),
+        Exercise("Which loss term has the largest gradient with respect to the opacities of the Gaussians, in the "
+                 f"middle training frame ({run.dataset.num_train // 2})? (its name in quotes)",
+                 strongest, hint="Show that frame with nb.widgets.LossTerms(trained, last, ds.num_train // 2), and "
+                 "find the highest bar for opacity.",
                  solution="found = nb.attribution.term_gradients(renderer, [ds.num_train // 2])\n"
-                          "norms = nb.attribution.gradient_norms(found)\n"
-                          "max((n for n in norms if n != 'loss'), key=lambda n: norms[n]['opacities'])"),
+                          "norms = {term: float(gradients['opacities'].norm()) for term, gradients in found.items()}\n"
+                          "del norms['loss']  # the sum of the terms\n"
+                          "max(norms, key=norms.get)"),
     ])
