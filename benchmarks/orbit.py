@@ -37,7 +37,7 @@ def moves(frames: int, count: int) -> dict[str, list[dict]]:
 def orbit(run: Run, size: int, count: int) -> list[dict]:
     """Milliseconds of each kind of move."""
     renderer, rows = Renderer.from_run(run, device=DEVICE), []
-    panel = Orbit(Viewer(renderer, size).speak(replay_script(renderer, "all")))
+    panel = Orbit(Viewer(renderer, size).set_script(replay_script(renderer, "all")))
     view = panel.widget.children[0]  # a panel builds its controls when it is first displayed
     for kind, steps in moves(len(panel.viewer.script), count).items():
         panel.show(frame=0, yaw=0.0, pitch=0.0, zoom=1.0)

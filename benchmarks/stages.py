@@ -65,7 +65,7 @@ def stages(trainer: Trainer) -> dict:
         parts[name] = round(max(now - before, 0.0), 3)
         before = now
     recorded = milliseconds(trainer.train_iteration)
-    plain = milliseconds(lambda: trainer.device_step._plainly()) if DEVICE.type == "cuda" else None
+    plain = milliseconds(lambda: trainer.device_step.run_eagerly()) if DEVICE.type == "cuda" else None
     return {"parts_ms": parts, "step_ms": round(before, 3), "iteration_ms": round(recorded, 3),
             "plain_step_ms": None if plain is None else round(plain, 3), "points": len(trainer.head),
             "size": trainer.ds.size, "batch": trainer.cfg.batch_size}

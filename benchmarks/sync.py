@@ -17,7 +17,7 @@ from common import DEVICE, facts, given_runs
 import egstalker_nb as egs
 from egstalker_nb.evaluation.lip_sync import sync_table
 from egstalker_nb.notebook import plots
-from egstalker_nb.notebook.audio_figures import curves
+from egstalker_nb.notebook.audio_figures import lip_sync_figure
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for score in table.scores:
         voice = score.sound if score.foreign else "own"
-        plots.finish(curves(score), args.out.parent, f"{args.out.stem}_{score.head}_{voice}")
+        plots.finish(lip_sync_figure(score), args.out.parent, f"{args.out.stem}_{score.head}_{voice}")
     print(table)
 
 

@@ -9,7 +9,7 @@ from egstalker_nb.analysis import collapse, growth
 from egstalker_nb.core.errors import DatasetError, InputError, TrainingError
 from egstalker_nb.core.files import exclusive_lock
 from egstalker_nb.face.regions import REGIONS
-from egstalker_nb.notebook import collapse_figure, growth_figures, growth_moments, plots
+from egstalker_nb.notebook import collapse_figure, growth_figures, plots, snapshot_figures
 from egstalker_nb.training import snapshots
 from egstalker_nb.training.health import COLLAPSE
 
@@ -46,11 +46,11 @@ def test_planned_steps_are_those_of_the_trainer(lesson):
 
 
 def test_explains_with_the_runs_own_numbers(still, lesson):
-    text = growth.explain(still)
+    text = growth.explain_growth(still)
     assert not growth.grew(still) and "cannot grow" in text
     for number in (1000, 7000, 1100, 20, 478):
         assert str(number) in text
-    assert growth.grew(lesson) and f"to {len(lesson.added_at())} Gaussians" in growth.explain(lesson)
+    assert growth.grew(lesson) and f"to {len(lesson.added_at())} Gaussians" in growth.explain_growth(lesson)
 
 
 def test_explains_a_threshold_that_nothing_reaches(tiny_dataset, tmp_path):
@@ -59,14 +59,14 @@ def test_explains_a_threshold_that_nothing_reaches(tiny_dataset, tmp_path):
                                  plane_resolution=[8, 16], coarse_iterations=40)
     run = egs.train(tiny_dataset, cfg, tmp_path / "high", until=20, device="cpu")
     assert len(run.metrics("densify")) > 0 and not growth.grew(run)
-    assert "threshold" in growth.explain(run)
+    assert "threshold" in growth.explain_growth(run)
 
 
 def test_explains_a_run_that_is_not_there_yet(tiny_dataset, tmp_path):
     cfg = growth.lesson_config(40, plane_resolution=[8, 16])
     run = egs.train(tiny_dataset, cfg, tmp_path / "young", until=5, device="cpu")
     first = growth.densification_steps(cfg)[0]
-    assert f"iteration {first}" in growth.explain(run) and "Continue training" in growth.explain(run)
+    assert f"iteration {first}" in growth.explain_growth(run) and "Continue training" in growth.explain_growth(run)
 
 
 def test_lesson_is_made_once_and_grows(still, lesson):
@@ -86,7 +86,7 @@ def test_lesson_needs_iterations_for_densification():
 def test_added_and_removed_sum_to_the_checkpoint(still, lesson):
     """Splits counted once instead of twice, or steps left out, would show here."""
     for run, pruned in ((still, 0), (lesson, None)):
-        number = column(growth.ledger(run), "number")
+        number = column(growth.count_balance(run), "number")
         assert number["sum"] == number["in the checkpoint"] == len(run.load_head(device="cpu"))
         assert pruned is None or number["pruned"] == pruned
     assert number["added by splitting"] == -2 * number["replaced by splitting"] > 0
@@ -100,7 +100,7 @@ def test_gaussian_counts_end_where_the_checkpoint_is(lesson):
 
 
 def test_regions_hold_every_gaussian_once(lesson):
-    found = growth.census(lesson)
+    found = growth.count_by_region(lesson)
     assert [row[0] for row in found.rows] == list(REGIONS)
     assert sum(column(found, "at the start").values()) == 478
     assert sum(column(found, "now").values()) == len(lesson.added_at())
@@ -121,12 +121,12 @@ def test_stages_are_start_coarse_and_end(still, lesson):
     assert len(growth.stages(still)) == 3
 
 
-DRAWN = {"timeline": growth_figures.timeline, "points": growth_figures.points_figure,
-         "births": growth_figures.births_figure, "born": growth_figures.born_on_frame,
+DRAWN = {"timeline": growth_figures.schedule_figure, "points": growth_figures.points_figure,
+         "births": growth_figures.densification_figure, "born": growth_figures.added_on_frame,
          "histograms": growth_figures.histograms,
-         "moments": lambda run: growth_moments.moments_figure(run, growth_moments.spread(run.snapshots, 3)),
-         "side": lambda run: growth_moments.side_figure(run, growth_moments.spread(run.snapshots, 3)),
-         "threshold": lambda run: growth_moments.threshold_figure(run, growth.counted_rounds(run)[1], 0.003, 700)}
+         "moments": lambda run: snapshot_figures.snapshots_figure(run, snapshot_figures.spread(run.snapshots, 3)),
+         "side": lambda run: snapshot_figures.side_figure(run, snapshot_figures.spread(run.snapshots, 3)),
+         "threshold": lambda run: snapshot_figures.threshold_figure(run, growth.recorded_steps(run)[1], 0.003, 700)}
 
 
 @pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
@@ -142,7 +142,7 @@ def test_added_gaussians_are_shown_apart_from_the_initial_ones(lesson, still):
     """Dots: [initial, added]; a run that never grew has initial ones only."""
     for run in (lesson, still):
         added_at = run.added_at().numpy()
-        axes = growth_figures.born_on_frame(run, 0).axes
+        axes = growth_figures.added_on_frame(run, 0).axes
         old, new = (axes[k].collections[0].get_offsets() for k in (1, 2))
         assert (len(old), len(new)) == ((added_at == 0).sum(), (added_at > 0).sum())
         pyplot.close("all")
@@ -152,7 +152,7 @@ def test_added_gaussians_are_shown_apart_from_the_initial_ones(lesson, still):
 
 def test_counts_of_a_run_without_densification_say_what_to_do(still):
     with pytest.raises(DatasetError, match="lesson_run"):
-        growth_figures.births_figure(still)
+        growth_figures.densification_figure(still)
 
 
 # ---- the schedule ----
@@ -163,11 +163,11 @@ def test_phases_of_production():
 
 
 def test_schedule_figure_says_that_quick_test_has_no_step():
-    texts = " ".join(t.get_text() for axis in growth_figures.timeline().axes for t in axis.texts)
+    texts = " ".join(t.get_text() for axis in growth_figures.schedule_figure().axes for t in axis.texts)
     for words in ("the first would be at 1100, the run ends at 1000", "59 steps", "144 steps: 600 ... 14900",
                   "first step 1100, too late"):
         assert words in texts
-    assert column(growth.presets(), "steps") == {"quick_test": 0, "extended_test": 59, "production": 144}
+    assert column(growth.preset_schedules(), "steps") == {"quick_test": 0, "extended_test": 59, "production": 144}
 
 
 # ---- thresholds ----
@@ -185,16 +185,16 @@ def test_threshold_and_cap_select_gaussians():
                              np.float32([0.004, 0.003, 0.002, 0.001]), None, -1)
     cfg = egs.load_config("production")
     tried = (0.0005,), (0.0005, 6), (0.0035,), (0.0005, 3)
-    free, capped, high, full = (growth.outcome(now, cfg, *a) for a in tried)
+    free, capped, high, full = (growth.preview(now, cfg, *a) for a in tried)
     assert (free.above, free.cloned, free.split, free.held, free.pruned, free.points) == (4, 1, 3, 0, 2, 6)
     assert (capped.cloned, capped.split, capped.held, capped.pruned, capped.points) == (1, 1, 2, 1, 5)
     assert (high.above, high.cloned, high.split, high.points) == (1, 1, 0, 4)
     assert (full.cloned, full.split, full.held) == (0, 0, 4)
-    assert growth.outcome(now, cfg) == growth.outcome(now, cfg, 0.0002, 10_000)
+    assert growth.preview(now, cfg) == growth.preview(now, cfg, 0.0002, 10_000)
 
 
 def test_table_of_thresholds_has_the_presets_and_the_line(lesson):
-    moment = growth.counted_rounds(lesson)[0]
+    moment = growth.recorded_steps(lesson)[0]
     rows = growth.what_if(lesson, moment, 0.003)
     assert column(rows, "threshold") == {"this run": "0.001", "quick_test": "0.001", "production": "0.0002",
                                          "your line": "0.003"}
@@ -204,8 +204,8 @@ def test_table_of_thresholds_has_the_presets_and_the_line(lesson):
 
 def test_histogram_holds_every_gaussian_once(lesson):
     """Those outside the range belong to its ends."""
-    now = lesson.snapshot(growth.counted_rounds(lesson)[-1])
-    both = growth_moments.gradient_counts(now, growth_moments.gradient_bins(now))
+    now = lesson.snapshot(growth.recorded_steps(lesson)[-1])
+    both = snapshot_figures.gradient_counts(now, snapshot_figures.gradient_bins(now))
     assert sum(map(np.sum, both)) == len(now)
 
 
@@ -222,8 +222,8 @@ def test_a_run_that_grew_is_shown_itself(still, lesson, monkeypatch):
     """Otherwise a lesson run of the given length in its folder is."""
     made = []
     monkeypatch.setattr(growth, "train", lambda ds, cfg, folder: made.append((folder, cfg.iterations)))
-    assert growth.to_show(lesson, 99) is lesson and not made
-    growth.to_show(still, 99)
+    assert growth.growing_run(lesson, 99) is lesson and not made
+    growth.growing_run(still, 99)
     assert made == [(still.root / "lesson_99", 99)]
 
 
@@ -233,7 +233,7 @@ def test_a_run_that_grew_is_shown_itself(still, lesson, monkeypatch):
 def test_a_collapse_is_induced_and_stopped(still):
     """It really collapses, the guard really stops it, and the last good checkpoint can be loaded; twice."""
     for _ in range(2):
-        collapsed = collapse.provoke(still)
+        collapsed = collapse.induce_collapse(still)
         assert isinstance(collapsed.error, TrainingError) and "collapse" in str(collapsed.error)
         assert collapsed.run.iterations == [collapse.COARSE_ITERATIONS]
         assert f"iteration {collapse.COARSE_ITERATIONS}" in str(collapsed.error)
@@ -252,10 +252,10 @@ def test_a_second_collapse_run_at_once_is_refused(still):
     folder = still.root / f"collapse_{collapse.COLLAPSE_LR:g}"
     folder.mkdir(exist_ok=True)
     with exclusive_lock(folder, "training"), pytest.raises(InputError, match="nobody else"):
-        collapse.provoke(still)
+        collapse.induce_collapse(still)
 
 
 @pytest.mark.slow
 def test_no_collapse_is_an_error(still):
     with pytest.raises(InputError, match="0.0001"):
-        collapse.provoke(still, rate=0.0001)
+        collapse.induce_collapse(still, rate=0.0001)

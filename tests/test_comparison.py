@@ -258,7 +258,7 @@ def test_settings_that_let_quick_test_grow():
 
 
 def test_schedule_figure_has_every_preset_that_loads():
-    axis = growth_figures.timeline().axes[0]
+    axis = growth_figures.schedule_figure().axes[0]
     assert [t.get_text() for t in axis.get_yticklabels()] == ["quick_test", "extended_test", "production"]
     assert axis.get_xlabel() and axis.get_ylabel()
 
@@ -273,21 +273,21 @@ def test_runs_are_found_at_any_depth(pair, other_data, tmp_path):
     (deep / "broken").mkdir()
     for name in ("config.yaml", "manifest.json"):
         (deep / "broken" / name).write_text("{")
-    found = {f.path.name: f for f in run_index.find(tmp_path, tmp_path / "nowhere", tmp_path)}
+    found = {f.path.name: f for f in run_index.find_runs(tmp_path, tmp_path / "nowhere", tmp_path)}
     assert set(found) == {"lesson_9", "stranger", "broken"}
     one = found["lesson_9"]
     assert (one.iterations, one.planned, one.points, one.preset) == (24, 24, 478, "quick_test") and not one.problem
     assert one.psnr == pytest.approx(pair[0].metrics("eval")[-1]["val_psnr"]) and "during training" in one.source
     assert "cannot be read" in found["broken"].problem and not found["broken"].points
-    assert found["stranger"].against(one.hash) and not one.against(one.hash)
-    assert set(run_index.datasets(found.values())) == {one.hash, "0123456789ab"}
+    assert found["stranger"].mismatch(one.hash) and not one.mismatch(one.hash)
+    assert set(run_index.runs_by_dataset(found.values())) == {one.hash, "0123456789ab"}
 
 
 def test_scored_psnr_takes_precedence_over_that_of_training(pair, tmp_path):
     shutil.copytree(pair[0].root, tmp_path / "run")
     (tmp_path / "run" / "scores").mkdir()
     (tmp_path / "run" / "scores" / "val_24_first1.json").write_text(json.dumps({"frames": 1, "psnr_composite": 33.5}))
-    found = run_index.describe(tmp_path / "run")
+    found = run_index.describe_run(tmp_path / "run")
     assert (found.psnr, found.source) == (33.5, "1 frames scored")
 
 
@@ -358,11 +358,11 @@ def test_advice_of_a_comparison_uses_other_runs_too(result, pair, tmp_path):
 # ---- the same frame ----
 
 def test_renderings_are_cached_up_to_a_limit(result, monkeypatch):
-    renders, ds = frame_cache.Renders(result.runs, max_bytes=3 * 64 * 64 * 3), result.dataset
+    renders, ds = frame_cache.FrameCache(result.runs, max_bytes=3 * 64 * 64 * 3), result.dataset
     first = renders.picture(0, 3)
     assert renders.picture(0, 3) is first and renders.rendered == 1
     np.testing.assert_array_equal(renders.picture(-1, 3), ds.frame(3))
-    np.testing.assert_array_equal(first, frame_cache.Renders(result.runs).picture(0, 3))
+    np.testing.assert_array_equal(first, frame_cache.FrameCache(result.runs).picture(0, 3))
     assert (renders.picture(1, 3) != first).any()
     for i in (4, 5):
         renders.picture(0, i)
@@ -371,7 +371,7 @@ def test_renderings_are_cached_up_to_a_limit(result, monkeypatch):
 
 def test_renders_use_each_runs_own_poses(result):
     """Poses are refined in training: the first run's would shift the second one's head."""
-    renders = frame_cache.Renders(result.runs)
+    renders = frame_cache.FrameCache(result.runs)
     before = renders.picture(1, 2)
     other = egs.load_run(result.runs[1].root)
     load = other.load_head
@@ -382,15 +382,15 @@ def test_renders_use_each_runs_own_poses(result):
         return head
 
     other.load_head = moved
-    assert np.abs(frame_cache.Renders([result.runs[0], other]).picture(1, 2).astype(int) - before).max() > 30
+    assert np.abs(frame_cache.FrameCache([result.runs[0], other]).picture(1, 2).astype(int) - before).max() > 30
 
 
 def test_difference_has_one_scale():
     a, b = np.full((4, 4, 3), 100, np.uint8), np.full((4, 4, 3), 132, np.uint8)
     assert frame_cache.difference(a, b) == pytest.approx(np.full((4, 4), 32))
-    ramp = frame_cache.heat(np.linspace(0, frame_cache.HIGHEST, 32)[None]).astype(float)
+    ramp = frame_cache.heatmap(np.linspace(0, frame_cache.MAX_DIFFERENCE, 32)[None]).astype(float)
     assert (np.diff(ramp[0] @ [0.299, 0.587, 0.114]) > 0).all(), "readable in greyscale: lighter is always more"
-    np.testing.assert_array_equal(frame_cache.heat(np.float32([[200]])), frame_cache.heat(np.float32([[64]])))
+    np.testing.assert_array_equal(frame_cache.heatmap(np.float32([[200]])), frame_cache.heatmap(np.float32([[64]])))
 
 
 def test_crops_are_of_one_size_and_follow_the_face():

@@ -9,7 +9,7 @@ import torch
 import egstalker_nb as egs
 from egstalker_nb import cli
 from egstalker_nb.core.errors import InputError
-from egstalker_nb.core.progress import Listener, listening
+from egstalker_nb.core.progress import ProgressListener, listening
 from egstalker_nb.media.audio import load_audio, save_wav
 from egstalker_nb.model import ply
 from egstalker_nb.rasterizer import rasterize
@@ -94,7 +94,7 @@ def test_a_folder_of_something_else_is_left_alone(spoken_run, speech, tmp_path):
 
 def test_a_stopped_export_leaves_nothing(spoken_run, speech, tmp_path):
     """Half a film under its final name would be used as a whole one."""
-    stopper = Listener(lambda line, share: None)
+    stopper = ProgressListener(lambda line, share: None)
     stopper.stopping.set()
     with listening(stopper), pytest.raises(KeyboardInterrupt):
         egs.export_ply(spoken_run, speech, tmp_path / "ply")

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from egstalker_nb.face.expression import COLUMNS, motion, upper_face
+from egstalker_nb.face.expression import UPPER_FACE_COLUMNS, landmark_motion, upper_face
 
 FOCAL, SIZE, COUNT = 600.0, 256, 40
 BROW = [55, 107, 65, 66]   # the inner brow of column 1
@@ -28,7 +28,7 @@ def project(points, w2c):
 
 
 def measured(points, face, w2c):
-    return upper_face(motion(project(points, w2c), w2c, face, FOCAL, SIZE), np.linspace(0, 1, COUNT), COUNT)
+    return upper_face(landmark_motion(project(points, w2c), w2c, face, FOCAL, SIZE), np.linspace(0, 1, COUNT), COUNT)
 
 
 def test_a_raised_brow_shows_and_head_motion_does_not(clip):
@@ -37,7 +37,7 @@ def test_a_raised_brow_shows_and_head_motion_does_not(clip):
     points = np.tile(face, (COUNT, 1, 1))
     points[:, BROW, 1] += lift[:, None]
     values = measured(points, face, w2c)
-    assert values.shape == (COUNT, len(COLUMNS)) and values.dtype == np.float32
+    assert values.shape == (COUNT, len(UPPER_FACE_COLUMNS)) and values.dtype == np.float32
     assert np.corrcoef(values[:, 1], lift)[0, 1] > 0.99
     np.testing.assert_allclose(values[:, 0], np.linspace(-1, 1, COUNT), atol=1e-6)
     assert np.abs(values).max() <= 1.5

@@ -55,7 +55,7 @@ def saved(figure, folder):
     assert plt.get_fignums() == [], "pyplot would show it a second time and keep it for ever"
 
 
-@pytest.mark.parametrize("name", ["anatomy", "signals", "motion"])
+@pytest.mark.parametrize("name", ["anatomy", "signals", "head_pose"])
 def test_dataset_figures(tiny_dataset, tmp_path, name):
     saved(getattr(figures, name)(tiny_dataset, *([3] if name == "anatomy" else [])), tmp_path)
 

@@ -41,7 +41,7 @@ def test_words_in_the_order_asked_for():
     """Case does not matter; units stand in front; nothing asked means everything."""
     table = glossary.words("psnr", "alpha")
     assert [row[0] for row in table.rows] == ["PSNR", "alpha"]
-    assert table.rows[0][1].startswith("(dB") and table.columns == glossary.COLUMNS
+    assert table.rows[0][1].startswith("(dB") and table.columns == glossary.TERM_COLUMNS
     assert len(glossary.words().rows) == len(glossary.entries())
 
 

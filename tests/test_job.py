@@ -9,7 +9,7 @@ import pytest
 from egstalker_nb.core import progress
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.core.files import exclusive_lock
-from egstalker_nb.core.progress import Listener, Progress, listening
+from egstalker_nb.core.progress import Progress, ProgressListener, listening
 from egstalker_nb.notebook.widgets import Job, Panel
 from egstalker_nb.notebook.widgets import job as job_module
 from egstalker_nb.training.train import stop_signal
@@ -129,7 +129,7 @@ def test_training_gives_the_stop_button_back():
     found = []
 
     def work():
-        listener = Listener(lambda line, share: None)
+        listener = ProgressListener(lambda line, share: None)
         with listening(listener):
             with stop_signal() as stopping:
                 found.append((listener.graceful, stopping is listener.stopping))

@@ -97,7 +97,7 @@ def test_headless_runs_refer_to_files_from_where_the_notebook_is_saved(small, tm
     made = video(tmp_path / "outputs" / "me" / "talk.mp4", 1001)
     with runner._kernel_environment(tmp_path / "progress", saved, None):
         assert Seen(made._repr_html_()).one("video")["src"] == "../talk.mp4"
-    assert player.FOLDER not in os.environ
+    assert player.NOTEBOOK_FOLDER not in os.environ
 
 
 def test_widgets_show_the_same(small, tmp_path):
@@ -109,25 +109,25 @@ def test_widgets_show_the_same(small, tmp_path):
 
 
 def test_a_long_sound_is_played_from_its_file(small, tmp_path):
-    from egstalker_nb.notebook.widgets.speech_input import SpeechIn
+    from egstalker_nb.notebook.widgets.speech_input import SpeechInput
 
     long, short = (save_wav(tmp_path / f"{n}.wav", np.zeros(n, np.float32)) for n in (600, 400))
     now = [(long, np.zeros(600, np.float32))]
-    panel = SpeechIn(lambda file: None, lambda: now[0], tmp_path)
+    panel = SpeechInput(lambda file: None, lambda: now[0], tmp_path)
     assert panel.widget is not None and "600.wav" in panel.place.children[0].outputs[0]["data"]["text/html"]
     now[0] = (short, np.zeros(400, np.float32))
-    panel.follow()
+    panel.refresh()
     assert bytes(panel.place.children[0].value) == short.read_bytes()
 
 
 def test_the_panel_says_that_nothing_can_be_heard(tmp_path):
-    from egstalker_nb.notebook.widgets.speech_input import SpeechIn
+    from egstalker_nb.notebook.widgets.speech_input import SpeechInput
 
     now = [(tmp_path / "a.wav", np.zeros(6400, np.float32))]
-    panel = SpeechIn(lambda file: None, lambda: now[0], tmp_path)
+    panel = SpeechInput(lambda file: None, lambda: now[0], tmp_path)
     assert panel.widget is not None and "mouth stays shut" in panel.line.value
     now[0] = (tmp_path / "b.wav", np.sin(np.arange(6400, dtype=np.float32)))
-    panel.follow()
+    panel.refresh()
     assert "b.wav" in panel.line.value and "shut" not in panel.line.value
 
 
@@ -145,7 +145,7 @@ def executed(folder, html):
 def test_the_gallery_holds_copies_of_large_videos(small, name, tmp_path, monkeypatch):
     folder = tmp_path / "outputs" / "me" / "notebooks"
     made = video(folder.parent / name, 1001)
-    monkeypatch.setenv(player.FOLDER, str(folder))
+    monkeypatch.setenv(player.NOTEBOOK_FOLDER, str(folder))
     executed(folder, made._repr_html_())
     index = build.export(tmp_path / "outputs").index
     page = index.parent / "me" / "06_custom_audio_rendering.html"
@@ -161,7 +161,7 @@ def test_the_gallery_holds_copies_of_large_videos(small, name, tmp_path, monkeyp
 def test_a_video_that_was_deleted_since_leaves_no_dead_link(small, tmp_path, monkeypatch):
     folder = tmp_path / "outputs" / "me" / "notebooks"
     made = video(folder.parent / "talk.mp4", 1001)
-    monkeypatch.setenv(player.FOLDER, str(folder))
+    monkeypatch.setenv(player.NOTEBOOK_FOLDER, str(folder))
     executed(folder, made._repr_html_())
     made.path.unlink()
     index = build.export(tmp_path / "outputs").index

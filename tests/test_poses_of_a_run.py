@@ -145,7 +145,7 @@ OF_A_CHECKPOINT = {
     "attribution.attention_by_part":
         lambda run, at, out: attribution.attention_by_part(egs.Renderer.from_run(run, at), [3]),
     "widgets.LossTerms": lambda run, at, out: widgets.LossTerms(run, at).still(),
-    "growth_figures.born_on_frame": lambda run, at, out: growth_figures.born_on_frame(run, iteration=at),
+    "growth_figures.born_on_frame": lambda run, at, out: growth_figures.added_on_frame(run, iteration=at),
     **{f"render, {poses}": lambda run, at, out, poses=poses: egs.render(
         run, sound(run), out / "a.mp4", poses=poses, iteration=at, duration=0.2, device="cpu")
        for poses in ("static", "cycle")},
@@ -158,7 +158,7 @@ OF_THE_NEWEST = {
     "widgets.AttentionView": lambda run, at, out: widgets.AttentionView(run).still(),
     "export_ply": lambda run, at, out: egs.export_ply(run, sound(run), out / "ply", poses="static", duration=0.2),
     "sync_score": lambda run, at, out: egs.sync_score(run, device="cpu", pause=0),
-    "sidebyside.Renders": lambda run, at, out: frame_cache.Renders([run]).picture(0, 3),
+    "sidebyside.Renders": lambda run, at, out: frame_cache.FrameCache([run]).picture(0, 3),
     "widgets.Studio": lambda run, at, out: (s := studio(run, "static"), s.viewer.picture(1), s.curves),
     "exercises": lambda run, at, out: [item.answer() for make in (coarse, fine) for item in make(run).items],
 }

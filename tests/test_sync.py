@@ -192,7 +192,7 @@ def test_a_score_shows_itself(tmp_path):
     for text in (str(score), repr(score), score._repr_html_()):
         assert all(name in text for name in lip_sync.SCORE_MEANINGS) and "driven by voice" in text
     assert score.as_dict()["silent"] == list(range(9)) and "wave" not in score.as_dict()
-    figure = plots.finish(audio_figures.curves(score), tmp_path, "curves")
+    figure = plots.finish(audio_figures.lip_sync_figure(score), tmp_path, "curves")
     assert len(figure.axes) == 2 and "r = 0.50" in figure.axes[1].get_title()
     assert len(figure.axes[0].patches) == 1, "the silent passage is shaded"
     assert (tmp_path / "figures" / "curves.png").is_file()

@@ -168,7 +168,7 @@ def test_preparation_can_be_stopped_between_steps(sample_clip, tmp_path, monkeyp
 def test_status_agrees_with_the_warnings():
     status = widgets.QualityStatus(GOOD)
     assert status.verdict == "ok" and [c.name for c in status.concerns] == [
-        "length", "frames", "face", "view", "picture", "timing", "sound", "mouth", "pose"]
+        "length", "frames", "face", "view", "image", "timing", "audio", "mouth", "pose"]
     bad = copy.deepcopy(GOOD)
     bad["seconds"], bad["sound"]["moved_s"], bad["other_faces_share"] = 2.0, -0.08, 0.5
     status = widgets.QualityStatus(bad)
@@ -185,12 +185,12 @@ def test_statuses_are_told_apart_by_symbol_and_word():
     html, text = widgets.QualityStatus(bad)._repr_html_(), str(widgets.QualityStatus(bad))
     for words in ("\u25cf ok", "\u25b2 warning", "\u25a0 error"):
         assert words in html and words in text
-    assert "lasts only 2.0 s" in html and f"1 of {len(quality.CONCERNS)} checks failed" in html
+    assert "lasts only 2.0 s" in html and f"1 of {len(quality.QUALITY_CHECKS)} checks failed" in html
 
 
 def test_status_of_an_old_report_says_what_is_not_known():
     status = widgets.QualityStatus({"num_frames": 12, "seconds": 20.0, "warnings": []})
-    unknown = ["unknown"] * (len(quality.CONCERNS) - 1)
+    unknown = ["unknown"] * (len(quality.QUALITY_CHECKS) - 1)
     assert status.verdict == "unknown" and status.statuses == ["ok", *unknown]
     assert "not measured" in str(status)
 

@@ -132,10 +132,10 @@ def test_starts_with_the_widest_mouth_of_the_validation_frames(panel, result):
 
 def test_controls_change_what_is_shown(panel, result):
     assert panel.widget
-    wipe, heat, mouth = panel.wipe.view.left, panel.heat.value, panel.crops["mouth", "two"].value
+    wipe, heatmap, mouth = panel.wipe.view.left, panel.heatmap.value, panel.crops["mouth", "two"].value
     panel.slider.value = 2
     panel.wait()
-    assert panel.frame == 2 and panel.wipe.view.left != wipe and panel.heat.value != heat
+    assert panel.frame == 2 and panel.wipe.view.left != wipe and panel.heatmap.value != heatmap
     assert panel.crops["mouth", "two"].value != mouth and "Frame 2 (training)" in panel.line.value
     panel.menus["a"].value = -1
     panel.wait()
@@ -201,7 +201,7 @@ def test_still_form_shows_pictures_difference_and_crops(panel, tmp_path):
 
 def test_colour_bar_names_scale_and_unit():
     bar = base.ipywidgets.HTML(comparison_panel.difference_bar(300)).value
-    assert "64 and more" in bar and frame_cache.UNIT in bar
+    assert "64 and more" in bar and frame_cache.DIFFERENCE_UNIT in bar
 
 
 # ---- the wipe ----
@@ -251,9 +251,9 @@ def test_each_run_has_a_dash_and_a_name(result):
 
 
 def test_cost_marks_the_front(result, monkeypatch):
-    made = [cost.Outcome("cheap", 20.0, 5.0, 478, 8.0, 24), cost.Outcome("good", 25.0, 9.0, 900, 9.0, 24),
-            cost.Outcome("waste", 19.0, 20.0, 478, 8.0, 24)]
-    monkeypatch.setattr(result, "outcomes", lambda: made)
+    made = [cost.RunSummary("cheap", 20.0, 5.0, 478, 8.0, 24), cost.RunSummary("good", 25.0, 9.0, 900, 9.0, 24),
+            cost.RunSummary("waste", 19.0, 20.0, 478, 8.0, 24)]
+    monkeypatch.setattr(result, "summaries", lambda: made)
     figure = bundle(widgets.cost_plot(result))[base.PLOTLY]
     assert figure["data"][0]["name"] == "Pareto front" and figure["data"][0]["y"] == [20.0, 25.0]
     assert [t["name"] for t in figure["data"][1:]] == ["cheap", "good", "waste"]
@@ -263,8 +263,8 @@ def test_cost_marks_the_front(result, monkeypatch):
 
 
 def test_cost_of_a_run_without_metrics(result, monkeypatch):
-    made = [cost.Outcome("known", 20.0, 5.0, 478, 8.0, 24), cost.Outcome("unknown", 25.0, None, 900, 9.0, 24)]
-    monkeypatch.setattr(result, "outcomes", lambda: made)
+    made = [cost.RunSummary("known", 20.0, 5.0, 478, 8.0, 24), cost.RunSummary("unknown", 25.0, None, 900, 9.0, 24)]
+    monkeypatch.setattr(result, "summaries", lambda: made)
     assert [o.name for o in comparison_plots.front(made, "seconds")] == ["known"]
     assert bundle(widgets.cost_plot(result))["image/png"]
 

@@ -10,7 +10,7 @@ from egstalker_nb.core.errors import InputError
 from egstalker_nb.face.regions import REGIONS
 from egstalker_nb.notebook import widgets
 from egstalker_nb.notebook.exercises.notebook_04 import THRESHOLD, growth
-from egstalker_nb.notebook.growth_moments import COLOURINGS
+from egstalker_nb.notebook.snapshot_figures import COLOURINGS
 from egstalker_nb.notebook.widgets import base
 from egstalker_nb.notebook.widgets import growth_panel as panels
 
@@ -99,8 +99,8 @@ def test_counts_switch_between_kinds_and_regions(run):
     assert len(views) == 1 + 3 + len(REGIONS)
     splits = [row["split"] for row in run.metrics("densify")]
     whole = {bar.name: bar.y for bar in views["whole head, by kind"]}
-    assert list(whole["born: children of splits"]) == [2 * n for n in splits]
-    placed = views["born: children of splits, by region"]
+    assert list(whole["added by splitting"]) == [2 * n for n in splits]
+    placed = views["added by splitting, by region"]
     assert [bar.name for bar in placed] == list(REGIONS)
     assert np.sum([bar.y for bar in placed], 0).tolist() == [2 * n for n in splits]
     assert len({bar.marker.pattern.shape for bar in placed}) == len(REGIONS), "told apart without colour"
@@ -113,7 +113,7 @@ def test_the_line_moves_by_slider_click_and_drag(run):
     assert panel.widget is not None and panel.threshold == 0.001
     panel.mover.value = 0.01
     assert panel.threshold == pytest.approx(0.01) == panel.drawn.layout.shapes[0].x0
-    assert f"<td style='text-align:left'>{panel.outcome.above}</td>" in panel.words.value
+    assert f"<td style='text-align:left'>{panel.preview.above}</td>" in panel.words.value
     panel.canvas.clicked = {"x": 0.0004, "count": 1}  # as the browser does it
     assert panel.threshold == 0.0004 and panel.mover.value == pytest.approx(0.0004)
     panel.canvas.changed = {"shapes[0].x0": 0.0007, "shapes[0].x1": 0.0007, "count": 1}
@@ -126,7 +126,7 @@ def test_other_rounds_and_caps_redraw_the_chart(run):
     panel.set(threshold=0.00001)
     cap = len(run.snapshot(panel.iteration)) + 50
     panel.top.value = cap
-    assert panel.outcome.held > 0 and max(panel.drawn.data[3].y) <= cap < max(panel.drawn.data[2].y)
+    assert panel.preview.held > 0 and max(panel.drawn.data[3].y) <= cap < max(panel.drawn.data[2].y)
     panel.when.value = panel.iterations[0]
     now = run.snapshot(panel.iterations[0])
     assert sum(map(np.sum, (panel.drawn.data[0].y, panel.drawn.data[1].y))) == len(now)
@@ -135,7 +135,7 @@ def test_other_rounds_and_caps_redraw_the_chart(run):
 
 def test_its_own_settings_are_what_the_round_did(run):
     for row in run.metrics("densify"):
-        o = widgets.Threshold(run, row["iteration"]).outcome
+        o = widgets.Threshold(run, row["iteration"]).preview
         assert (o.cloned, o.split, o.pruned, o.points) == tuple(row[k] for k in ("cloned", "split", "pruned", "points"))
 
 
@@ -162,7 +162,7 @@ def test_a_run_without_densification_says_what_is_missing(run, make, monkeypatch
 
 def test_exercises(run):
     """Right answers as a reader would find them; wrong and open ones."""
-    moment = analysis.counted_rounds(run)[0]
+    moment = analysis.recorded_steps(run)[0]
     scope = {"egs": egs, "analysis": analysis, "shown": run}
     items = growth(run)
     solved = []

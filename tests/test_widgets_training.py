@@ -250,9 +250,9 @@ def test_parts_attend_to_the_tokens_that_concern_them(trained):
     renderer = Renderer.from_run(trained, 60, "cpu")
     seen = attribution.attention_by_part(renderer, range(len(renderer.ds)))
     assert seen.shape == (12, 3, 4) and np.allclose(seen.sum(-1), 1, atol=1e-4)
-    by = {part: dict(zip(TOKENS, seen[:, k].mean(0))) for k, part in enumerate(attribution.PARTS)}
+    by = {part: dict(zip(TOKENS, seen[:, k].mean(0))) for k, part in enumerate(attribution.ATTENTION_PARTS)}
     assert by["mouth"]["audio"] > by["eyes"]["audio"] and by["eyes"]["eye"] > by["mouth"]["eye"]
-    assert attribution.favourite(renderer, 2, "mouth") in TOKENS
+    assert attribution.most_attended_token(renderer, 2, "mouth") in TOKENS
 
 
 def test_panel_of_the_attention(trained, coarse_only, tmp_path):
@@ -274,7 +274,7 @@ def test_heat_is_dark_below_and_bright_above():
     values = np.array([[0.0, 0.5], [1.0, np.nan]], np.float32)
     picture = heat_map(values, 0, 1, np.full((2, 2, 3), 200, np.uint8)).mean(-1)
     assert picture[0, 0] < picture[0, 1] < picture[1, 0] and picture[1, 1] == pytest.approx(200 * 255 / 400, abs=1)
-    assert png(plots.pictures([heat_map(values, 0, 1)], ["x"]))[:4] == b"\x89PNG"
+    assert png(plots.image_grid([heat_map(values, 0, 1)], ["x"]))[:4] == b"\x89PNG"
 
 
 # ---- exercises ----

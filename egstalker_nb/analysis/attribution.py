@@ -15,7 +15,7 @@ from ..model.deformation import TOKENS
 from ..rendering.inspection import paint_values
 from ..rendering.renderer import Renderer
 from ..training.losses import Losses
-from .audio_curves import PARTS, attention_of_parts
+from .audio_curves import ATTENTION_PARTS, attention_of_parts
 
 #: parameters of the Gaussians whose gradients `term_gradients` gives -> their names for readers
 PARAMETERS = {"means": "position", "scales": "scale", "opacities": "opacity", "sh0": "colour"}
@@ -110,11 +110,11 @@ def attention_by_part(renderer: Renderer, ids: Sequence[int]) -> np.ndarray:
     """Mean attention of the Gaussians of each part of the face in frames `ids`.
 
     Returns:
-        [len(ids), 3, 4] float32 0...1: `PARTS` by `TOKENS`; the four sum to 1.
+        [len(ids), 3, 4] float32 0...1: `ATTENTION_PARTS` by `TOKENS`; the four sum to 1.
     """
     return attention_of_parts(renderer.head, renderer.conditions(ids)).cpu().numpy()
 
 
-def favourite(renderer: Renderer, i: int, part: str = "mouth") -> str:
-    """The token with the highest mean attention of a part of the face (see `PARTS`) in frame i."""
-    return TOKENS[int(attention_by_part(renderer, [i])[0, PARTS.index(part)].argmax())]
+def most_attended_token(renderer: Renderer, i: int, part: str = "mouth") -> str:
+    """The token with the highest mean attention of a part of the face (see `ATTENTION_PARTS`) in frame i."""
+    return TOKENS[int(attention_by_part(renderer, [i])[0, ATTENTION_PARTS.index(part)].argmax())]

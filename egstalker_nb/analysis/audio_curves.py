@@ -19,15 +19,15 @@ from ..rendering import inspection
 from ..rendering.renderer import Renderer, Script
 from ..speech.encoders import channel_names
 
-PARTS = tuple(VIEWS)      # columns of `regions.share_of_parts`
+ATTENTION_PARTS = tuple(VIEWS)      # columns of `regions.share_of_parts`
 #: part -> label with the tokens that a Gaussian wholly inside it can attend to; the parts have soft edges
-ABOUT = {part: f"{part}: attends to {', '.join(VIEWS[part])}" for part in ("mouth", "eyes", "rest")}
+PART_LABELS = {part: f"{part}: attends to {', '.join(VIEWS[part])}" for part in ("mouth", "eyes", "rest")}
 MAX_STEPS = 1500          # columns of features in a chart
 MAX_SAMPLES = 3000        # points of a waveform in a chart
 
 
 @dataclass
-class Timeline:
+class AudioCurves:
     """Curves of a script, one value for each of F frames.
 
     Attributes:
@@ -72,7 +72,7 @@ class Timeline:
         return np.arange(len(steps)) * length / (2 * FPS), shown
 
 
-def timeline(renderer: Renderer, script: Script) -> Timeline:
+def compute_audio_curves(renderer: Renderer, script: Script) -> AudioCurves:
     """The curves of a script with driving audio.
 
     Raises:
@@ -82,14 +82,14 @@ def timeline(renderer: Renderer, script: Script) -> Timeline:
         raise InputError("a script with driving audio", "a replay of the clip", "Make one with `audio_script`.")
     given = renderer.conditions_of(script)
     names = channel_names(renderer.ds.encoder, script.features.shape[2])
-    return Timeline(script.wave, script.features, tuple(names), script.silent,
+    return AudioCurves(script.wave, script.features, tuple(names), script.silent,
                     aperture(inspection.mean_faces(renderer, given.mouth)),
                     attention_of_parts(renderer.head, given).cpu().numpy())
 
 
 @torch.no_grad()
 def attention_of_parts(head: Head, given: Conditions) -> Tensor:
-    """Mean attention of the Gaussians of each part of the face to each token, [F, 3, 4] float32, see `Timeline`.
+    """Mean attention of the Gaussians of each part of the face to each token, [F, 3, 4] float32, see `AudioCurves`.
 
     The mean over the Gaussians is taken of their weights over the agents, which is the same (attention is linear in
     them) and needs no [N, 4] array per frame.

@@ -49,7 +49,7 @@ def collapse_config(rate: float = COLLAPSE_LR) -> Config:
                        deformation_lr_init=rate, deformation_lr_final=rate)
 
 
-def provoke(run: Run, rate: float = COLLAPSE_LR) -> Collapse:
+def induce_collapse(run: Run, rate: float = COLLAPSE_LR) -> Collapse:
     """Train a head on the dataset of `run` until it collapses; kept in `collapse_<rate>` in that run's folder.
 
     The steps are those of `egs.train`, with a row of metrics after each one. The last good checkpoint is that of the

@@ -15,8 +15,8 @@ from ..evaluation.evaluate import SCORES, Scores, evaluate, saved_scores
 from ..training import checkpoint
 from ..training.run import Run, load_run
 from . import cost
-from .cost import MEBIBYTE, Outcome, seconds_at
-from .frame_cache import Renders
+from .cost import MEBIBYTE, RunSummary, seconds_at
+from .frame_cache import FrameCache
 from .setting_effects import Differences, differences, with_presets
 
 SCORED_FRAMES = 8   # validation frames behind the scores table, unless a run was scored on more
@@ -114,9 +114,9 @@ class Comparison:
         return [self.parameters(), self.costs(), *scores]
 
     @cached_property
-    def renders(self) -> Renders:
+    def renders(self) -> FrameCache:
         """Their renderings, each made once and cached."""
-        return Renders(self.runs)
+        return FrameCache(self.runs)
 
     def parameters(self, presets: bool = False) -> Differences:
         """The settings in which the runs differ, and the effect of each.
@@ -163,7 +163,7 @@ class Comparison:
         return [known[count] if count in known else evaluate(r, split, max_frames=count if count < total else None)
                 for r, known in zip(self.runs, saved)]
 
-    def outcomes(self, max_frames: Optional[int] = SCORED_FRAMES) -> list[Outcome]:
+    def summaries(self, max_frames: Optional[int] = SCORED_FRAMES) -> list[RunSummary]:
         """Quality and cost of each run; PSNR on the same validation frames (see `scores`)."""
         scores = self.measure("val", max_frames)
         return [cost.summarize(r, name, s["psnr_composite"]) for r, name, s in zip(self.runs, self.names, scores)]

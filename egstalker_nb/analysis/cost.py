@@ -57,7 +57,7 @@ def series(run: Run, kind: str, key: str, by: By = "iteration") -> tuple[list[fl
 
 
 @dataclass
-class Outcome:
+class RunSummary:
     """Quality and cost of a run.
 
     Attributes:
@@ -77,12 +77,12 @@ class Outcome:
     iterations: int
 
 
-def summarize(run: Run, name: str, psnr: float) -> Outcome:
+def summarize(run: Run, name: str, psnr: float) -> RunSummary:
     """Quality and cost of a run's newest checkpoint, whose PSNR (dB) is known."""
     number = run.pick()
     seconds = [s for i, s in seconds_at(run).items() if i <= number]
     file = checkpoint.folder(run.root, number) / checkpoint.HEAD
-    return Outcome(name, psnr, seconds[-1] if seconds else None, len(run.added_at(number)),
+    return RunSummary(name, psnr, seconds[-1] if seconds else None, len(run.added_at(number)),
                    file.stat().st_size / MEBIBYTE, number)
 
 

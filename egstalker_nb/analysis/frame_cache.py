@@ -12,15 +12,15 @@ from ..rendering.renderer import Renderer, Script, replay_script
 from ..training.run import Run
 
 MAX_BYTES = 256 << 20   # of cached images; the least recently used are dropped first
-HIGHEST = 64            # of 255: end of the colour scale of differences
-MAP = "inferno"         # its lightness increases monotonically: readable in greyscale
-UNIT = "mean absolute difference over the colour channels (of 255)"
-TRUTH = "ground truth"
+MAX_DIFFERENCE = 64            # of 255: end of the colour scale of differences
+COLOUR_MAP = "inferno"         # its lightness increases monotonically: readable in greyscale
+DIFFERENCE_UNIT = "mean absolute difference over the colour channels (of 255)"
+GROUND_TRUTH = "ground truth"
 #: part of the face -> (the dataset's rectangle, width over height of the crop)
 CROPS = {"mouth": ("lip_rect", 1.5), "eyes": ("eye_rect", 2.0)}
 
 
-class Renders:
+class FrameCache:
     """Frames of a dataset as rendered by several runs; each is rendered once and cached.
 
     Args:
@@ -65,9 +65,9 @@ def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.abs(a.astype(np.float32) - b).mean(-1)
 
 
-def heat(values: np.ndarray) -> np.ndarray:
-    """Differences [S, S] as colours of `MAP` on the fixed scale 0...`HIGHEST`: [S, S, 3] uint8."""
-    colours = matplotlib.colormaps[MAP](np.clip(values / HIGHEST, 0, 1))
+def heatmap(values: np.ndarray) -> np.ndarray:
+    """Differences [S, S] as colours of `COLOUR_MAP` on the fixed scale 0...`MAX_DIFFERENCE`: [S, S, 3] uint8."""
+    colours = matplotlib.colormaps[COLOUR_MAP](np.clip(values / MAX_DIFFERENCE, 0, 1))
     return (255 * colours[..., :3]).round().astype(np.uint8)
 
 

@@ -21,7 +21,7 @@ from ..training.train import train
 
 LESSON_ITERATIONS, LESSON_POINTS = 300, 2_000
 #: key of the counts by region in a row of the metrics -> what is counted
-KINDS = {"cloned": "added by cloning", "split": "added by splitting", "pruned": "pruned"}
+KIND_LABELS = {"cloned": "added by cloning", "split": "added by splitting", "pruned": "pruned"}
 #: the settings that decide densification -> their meaning
 GROWTH_SETTINGS = {
     "iterations": "length of the run", "coarse_iterations": "end of the coarse stage",
@@ -50,7 +50,7 @@ def schedule(*runs: Run) -> Table:
     return Table(("setting", *[run.root.name for run in runs], "meaning"), rows, "What decides densification")
 
 
-def presets() -> Table:
+def preset_schedules() -> Table:
     """The densification steps of each preset, and the length that a run must have for the first one."""
     rows = []
     for name, c in loadable().items():
@@ -65,7 +65,7 @@ def grew(run: Run) -> bool:
     return any(r["cloned"] + r["split"] for r in run.metrics("densify"))
 
 
-def explain(run: Run) -> str:
+def explain_growth(run: Run) -> str:
     """Why the number of Gaussians of a run grew or did not, in a few sentences with the run's own numbers."""
     c, planned, done = run.config, densification_steps(run.config), run.metrics("densify")
     now = run.pick()
@@ -117,7 +117,7 @@ def lesson_run(run: Run, iterations: int = LESSON_ITERATIONS) -> Run:
     return train(run.dataset, lesson_config(iterations), run.root / f"lesson_{iterations}")
 
 
-def to_show(run: Run, iterations: int = LESSON_ITERATIONS) -> Run:
+def growing_run(run: Run, iterations: int = LESSON_ITERATIONS) -> Run:
     """The run itself if it grew, else a short lesson run on its dataset."""
     return run if grew(run) else lesson_run(run, iterations)
 
@@ -139,7 +139,7 @@ def gaussian_counts(run: Run) -> tuple[list[int], list[int]]:
     return [i for i, _ in steps], [n for _, n in steps]
 
 
-def ledger(run: Run) -> Table:
+def count_balance(run: Run) -> Table:
     """Origin of the Gaussians of the newest checkpoint: start + added - removed, beside the checkpoint's own count."""
     done = [r for r in run.metrics("densify") if r["iteration"] <= run.pick()]
     cloned, split, pruned = (sum(r[k] for r in done) for k in ("cloned", "split", "pruned"))
@@ -153,7 +153,7 @@ def ledger(run: Run) -> Table:
     return Table(("Gaussians", "number", ""), rows, f"Gaussians added to and removed from '{run.root.name}'")
 
 
-def census(run: Run) -> Table:
+def count_by_region(run: Run) -> Table:
     """Gaussians by region of the face: at the start, added in all densification steps, and in the newest checkpoint.
 
     Added ones are counted where they were added, those of the checkpoint where they are now.
@@ -195,7 +195,7 @@ def size_px(scales: Tensor | np.ndarray, ds: Dataset) -> np.ndarray:
 # ---- what a densification step does, and would do ----
 
 @dataclass(frozen=True)
-class Outcome:
+class DensificationPreview:
     """Counts of one densification step at a threshold and a cap.
 
     Attributes:
@@ -230,8 +230,8 @@ def is_small(snapshot: Snapshot) -> np.ndarray:
     return (longest <= MAX_CLONE_SCALE).numpy()
 
 
-def outcome(snapshot: Snapshot, cfg: Config, threshold: Optional[float] = None,
-            cap: Optional[int] = None) -> Outcome:
+def preview(snapshot: Snapshot, cfg: Config, threshold: Optional[float] = None,
+            cap: Optional[int] = None) -> DensificationPreview:
     """Count what a densification step would do to the Gaussians of a snapshot, by the rules of `Densifier`.
 
     Args:
@@ -250,26 +250,26 @@ def outcome(snapshot: Snapshot, cfg: Config, threshold: Optional[float] = None,
     cloned, split = int(clones.sum()), int((grows & ~clones).sum())
     pruned = int(faint.sum() + (faint & grows).sum())  # copies have the opacity of their originals
     points = len(snapshot) + cloned + split - pruned
-    return Outcome(threshold, cap, above=total, cloned=cloned, split=split, held=total - cloned - split,
+    return DensificationPreview(threshold, cap, above=total, cloned=cloned, split=split, held=total - cloned - split,
                    pruned=pruned, points=points)
 
 
-def counted_rounds(run: Run) -> list[int]:
+def recorded_steps(run: Run) -> list[int]:
     """Densification steps (iterations) for which the run has a snapshot, taken just before the step."""
     done = {r["iteration"] for r in run.metrics("densify")}
     return [i for i in run.snapshots if i in done]
 
 
-def measured(run: Run) -> list[int]:
+def steps_with_gradients(run: Run) -> list[int]:
     """Iterations of the snapshots that hold gradients: those of densification steps, or without any, all others."""
-    return counted_rounds(run) or [i for i in run.snapshots if run.snapshot(i).gradient.any()]
+    return recorded_steps(run) or [i for i in run.snapshots if run.snapshot(i).gradient.any()]
 
 
 def recount(run: Run) -> Table:
     """Densification steps counted again from their snapshots at the run's own settings, beside the logged counts."""
     logged, rows = {r["iteration"]: r for r in run.metrics("densify")}, []
-    for i in counted_rounds(run):
-        again, row = outcome(run.snapshot(i), run.config), logged[i]
+    for i in recorded_steps(run):
+        again, row = preview(run.snapshot(i), run.config), logged[i]
         pairs = [(getattr(again, k), row[k]) for k in ("cloned", "split", "pruned", "points")]
         rows.append((i, threshold_at(run.config, i), *[a if a == b else f"{a}, not {b}" for a, b in pairs],
                      all(a == b for a, b in pairs)))
@@ -300,7 +300,7 @@ def what_if(run: Run, iteration: int, threshold: Optional[float] = None, cap: Op
         named["your line"] = threshold
     rows = []
     for name, value in named.items():
-        o = outcome(now, run.config, value, cap)
+        o = preview(now, run.config, value, cap)
         rows.append((name, f"{value:.2g}", o.above, o.cloned, o.split, o.held, len(now) - o.above, o.pruned, o.points))
     return Table(("setting", "threshold", "above it", "cloned", "split", "excluded by the cap", "unchanged", "pruned",
                   "Gaussians after"), rows,
@@ -308,13 +308,13 @@ def what_if(run: Run, iteration: int, threshold: Optional[float] = None, cap: Op
 
 
 def by_region(run: Run) -> dict[str, np.ndarray]:
-    """Counts of each densification step by region of the face: kind (see `KINDS`) -> [steps, regions] int.
+    """Counts of each densification step by region of the face: kind (see `KIND_LABELS`) -> [steps, regions] int.
 
     Raises:
         DatasetError: there was no densification step.
     """
     done = run.metrics("densify")
     if not done:
-        raise DatasetError("a run with densification steps", explain(run),
+        raise DatasetError("a run with densification steps", explain_growth(run),
                            "Use growth.lesson_run(run) for one that grows.")
-    return {kind: np.array([[r["by_region"][kind][name] for name in REGIONS] for r in done]) for kind in KINDS}
+    return {kind: np.array([[r["by_region"][kind][name] for name in REGIONS] for r in done]) for kind in KIND_LABELS}

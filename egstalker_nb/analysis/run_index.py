@@ -16,7 +16,7 @@ COLLAPSED = "collapse_"  # prefix of the runs of `collapse.py`
 
 
 @dataclass
-class Found:
+class RunInfo:
     """A run folder and what is known about it without rendering.
 
     Attributes:
@@ -49,14 +49,14 @@ class Found:
     device: str = ""
     problem: str = ""
 
-    def against(self, hash: str) -> str:
+    def mismatch(self, hash: str) -> str:
         """Why it cannot be compared on the dataset with this hash; "" if it can."""
         if self.problem or not hash or self.hash == hash:
             return self.problem
         return f"other dataset ({self.hash[:4]}, {self.size} px)"
 
 
-def find(*places: str | Path) -> list[Found]:
+def find_runs(*places: str | Path) -> list[RunInfo]:
     """All run folders (`config.yaml` and `manifest.json`) in `places`, at any depth, sorted by dataset and path.
 
     Folders that do not exist or contain no run are ignored; a damaged run is listed with its problem.
@@ -67,21 +67,21 @@ def find(*places: str | Path) -> list[Found]:
             below[:] = sorted(b for b in below if b not in SKIPPED and not b.startswith((".", COLLAPSED)))
             if CONFIG in files and MANIFEST in files:
                 folders.setdefault(Path(folder).resolve())
-    found = [describe(folder) for folder in folders]
+    found = [describe_run(folder) for folder in folders]
     for run, name in zip(found, short_names([r.path for r in found])):
         run.name = name
     return sorted(found, key=lambda r: (r.dataset, r.hash, str(r.path)))
 
 
-def describe(path: Path) -> Found:
+def describe_run(path: Path) -> RunInfo:
     """What is known about one run folder."""
     try:
         run = load_run(path)
         place = (path / run.manifest["dataset"]).resolve()
-        found = Found(path, path.name, str(place), run.manifest["dataset_hash"], run.manifest.get("dataset_size", 0),
+        found = RunInfo(path, path.name, str(place), run.manifest["dataset_hash"], run.manifest.get("dataset_size", 0),
                       run.config.preset, planned=run.config.iterations, device=run.manifest.get("device", ""))
     except EgsError as error:
-        return Found(path, path.name, problem=f"cannot be read: {error.found}")
+        return RunInfo(path, path.name, problem=f"cannot be read: {error.found}")
     if not run.iterations:
         found.problem = "no checkpoint yet"
         return found
@@ -113,9 +113,9 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return [str(p) for p in paths]
 
 
-def datasets(found: Iterable[Found]) -> dict[str, list[Found]]:
+def runs_by_dataset(found: Iterable[RunInfo]) -> dict[str, list[RunInfo]]:
     """Dataset hash -> its usable runs."""
-    groups: dict[str, list[Found]] = {}
+    groups: dict[str, list[RunInfo]] = {}
     for run in found:
         if not run.problem:
             groups.setdefault(run.hash, []).append(run)

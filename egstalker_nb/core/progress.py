@@ -31,7 +31,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-class Listener:
+class ProgressListener:
     """Receives the progress of a worker thread, and asks the thread to stop.
 
     Attributes:
@@ -44,11 +44,11 @@ class Listener:
         self.show, self.stopping, self.graceful = show, threading.Event(), False
 
 
-_listener: ContextVar[Optional[Listener]] = ContextVar("listener", default=None)
+_listener: ContextVar[Optional[ProgressListener]] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def listening(listener: Optional[Listener]) -> Iterator[None]:
+def listening(listener: Optional[ProgressListener]) -> Iterator[None]:
     """Send all progress lines of this thread to `listener` inside the block; None: to the default output."""
     token = _listener.set(listener)
     try:
@@ -57,7 +57,7 @@ def listening(listener: Optional[Listener]) -> Iterator[None]:
         _listener.reset(token)
 
 
-def listener() -> Optional[Listener]:
+def listener() -> Optional[ProgressListener]:
     """This thread's listener, or None."""
     return _listener.get()
 
@@ -99,8 +99,8 @@ class Progress:
     """A progress line: `desc 120/1000 12% 31.0 it/s 0:28 left  loss 0.12  psnr 27.1`.
 
     In a terminal it rewrites one line of stderr (if stderr is a file, it appends a line every 10 s). In a notebook it
-    updates one display, which Papermill saves with the notebook. In a thread with a `Listener` it goes to the listener;
-    in any other worker thread, which has no cell to write to, it shows nothing. If the environment variable
+    updates one display, which Papermill saves with the notebook. In a thread with a `ProgressListener` it goes to
+    that; in any other worker thread, which has no cell to write to, it shows nothing. If the environment variable
     `EGS_PROGRESS_FILE` names a file, the latest line is also written there, so that a program that runs a notebook
     headless can show it.
 

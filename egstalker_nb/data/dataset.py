@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..core.errors import DatasetError, InputError
-from ..face.expression import lower_face, motion, upper_face
+from ..face.expression import landmark_motion, lower_face, upper_face
 from ..media.image_io import read_rgb
 
 FORMAT = 1
@@ -63,7 +63,7 @@ class Dataset:
         self.features, self._tracking = features, tracking
         for name in TRACKING:
             setattr(self, name, tracking[name])
-        moved = motion(self.landmarks, self.w2c, self.mean_face, self.focal, self.size)
+        moved = landmark_motion(self.landmarks, self.w2c, self.mean_face, self.focal, self.size)
         self.eyes = upper_face(moved, self.blink, self.num_train)
         self.mouth = lower_face(moved)
         half = self.size / 2

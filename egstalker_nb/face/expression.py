@@ -6,7 +6,8 @@ import numpy as np
 from .regions import CHIN_AND_JAW, PARTS
 
 #: columns of `upper_face`
-COLUMNS = ("blink", "brow inner right", "brow outer right", "brow inner left", "brow outer left", "gaze x", "gaze y")
+UPPER_FACE_COLUMNS = ("blink", "brow inner right", "brow outer right", "brow inner left", "brow outer left", "gaze x",
+                      "gaze y")
 # for each column but blink: MediaPipe landmarks whose movement is averaged, and its axis (0 right, 1 down)
 _UPPER = (((55, 107, 65, 66), 1), ((46, 70, 53, 63), 1), ((285, 336, 295, 296), 1), ((276, 300, 283, 293), 1),
           ((468, 473), 0), ((468, 473), 1))
@@ -16,7 +17,8 @@ _MAX_DEVIATION = 3.0  # standard deviations; larger values are tracking errors
 LOWER = (*PARTS["lips"], *CHIN_AND_JAW)
 
 
-def motion(landmarks: np.ndarray, w2c: np.ndarray, mean_face: np.ndarray, focal: float, size: int) -> np.ndarray:
+def landmark_motion(landmarks: np.ndarray, w2c: np.ndarray, mean_face: np.ndarray, focal: float,
+                    size: int) -> np.ndarray:
     """Movement of landmarks relative to the rigid head, which is the facial expression.
 
     The projected mean face is subtracted from the landmarks; the difference is scaled to head units and rotated into
@@ -44,12 +46,13 @@ def upper_face(moved: np.ndarray, blink: np.ndarray, num_train: int) -> np.ndarr
     """The input of the eye token. Upstream uses the blink alone; without the brows, the forehead would be blurred.
 
     Args:
-        moved: see `motion`.
+        moved: see `landmark_motion`.
         blink: [N] 0 open ... 1 closed.
         num_train: the first frames, whose mean and standard deviation normalise the values.
 
     Returns:
-        [N, 7] float32, see `COLUMNS`: blink as -1 open ... 1 closed, the rest as half standard deviations, -1.5...1.5.
+        [N, 7] float32, see `UPPER_FACE_COLUMNS`: blink as -1 open ... 1 closed, the rest as half standard deviations,
+        -1.5...1.5.
     """
     values = np.stack([moved[:, ids, axis].mean(1) for ids, axis in _UPPER], 1)
     known = values[:num_train]
@@ -58,5 +61,5 @@ def upper_face(moved: np.ndarray, blink: np.ndarray, num_train: int) -> np.ndarr
 
 
 def lower_face(moved: np.ndarray) -> np.ndarray:
-    """Shape of lips, chin and jaw: `motion` [N, 478, 2] -> [N, 2 * len(LOWER)] float32 head units."""
+    """Shape of lips, chin and jaw: `landmark_motion` [N, 478, 2] -> [N, 2 * len(LOWER)] float32 head units."""
     return moved[:, LOWER].reshape(len(moved), -1).astype(np.float32)

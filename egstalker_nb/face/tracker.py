@@ -11,7 +11,7 @@ MESH_SIDE = 1024
 #: frames to track before the first frame of a chunk, until the tracker's smoothing has settled
 WARM_UP = 5
 
-Region = tuple[int, int, int, int]  # x0, y0, x1, y1 px
+Roi = tuple[int, int, int, int]  # x0, y0, x1, y1 px
 
 
 class FaceTracker:
@@ -26,7 +26,7 @@ class FaceTracker:
                              max_num_faces=faces, refine_landmarks=True, min_detection_confidence=0.5,
                              min_tracking_confidence=0.5)
 
-    def __call__(self, image: np.ndarray, roi: Region | None = None, box: np.ndarray | None = None
+    def __call__(self, image: np.ndarray, roi: Roi | None = None, box: np.ndarray | None = None
                  ) -> np.ndarray | None:
         """Landmarks in the next frame.
 

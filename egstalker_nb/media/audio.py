@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from av import AudioFrame, AudioLayout
 
 SAMPLES_PER_STEP = SAMPLE_RATE // 50
-STEPS = 16
+WINDOW_STEPS = 16
 FEATURE_CHANNELS = 29
 MAX_FILE_CHANNELS = 64  # limit of FFmpeg's resampler
 
@@ -208,16 +208,16 @@ def windows_of(steps: np.ndarray, num_frames: int) -> np.ndarray:
     Returns:
         float32 [num_frames, 16, 29]. Window i holds steps 2i-8 .. 2i+7; steps outside the audio are 0.
     """
-    padded = np.zeros((2 * num_frames + STEPS - 2, FEATURE_CHANNELS), np.float32)
-    used = steps[:max(0, len(padded) - STEPS // 2)]
-    padded[STEPS // 2:STEPS // 2 + len(used)] = used
-    windows = np.lib.stride_tricks.sliding_window_view(padded, STEPS, axis=0)[::2]
+    padded = np.zeros((2 * num_frames + WINDOW_STEPS - 2, FEATURE_CHANNELS), np.float32)
+    used = steps[:max(0, len(padded) - WINDOW_STEPS // 2)]
+    padded[WINDOW_STEPS // 2:WINDOW_STEPS // 2 + len(used)] = used
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_STEPS, axis=0)[::2]
     return windows.transpose(0, 2, 1).copy()
 
 
 def steps_of(windows: np.ndarray) -> np.ndarray:
     """Undo `windows_of`: overlapping windows [N, 16, 29] -> steps [2N, 29] at 50 Hz."""
-    return windows[:, STEPS // 2:STEPS // 2 + 2].reshape(-1, windows.shape[2])
+    return windows[:, WINDOW_STEPS // 2:WINDOW_STEPS // 2 + 2].reshape(-1, windows.shape[2])
 
 
 def load_features(path: str | Path, wave: np.ndarray) -> np.ndarray:
@@ -256,8 +256,8 @@ def _read_features(path: str | Path) -> np.ndarray:
         found = f"{features.dtype} values" if isinstance(features, np.ndarray) else "an archive of several arrays"
         raise InputError("floating point features in one .npy array", f"{found} in {path}",
                          "Save one float32 array with numpy.save.")
-    if features.ndim != 3 or features.shape[1:] != (STEPS, FEATURE_CHANNELS) or len(features) == 0:
-        raise InputError(f"features of shape [num_frames, {STEPS}, {FEATURE_CHANNELS}]",
+    if features.ndim != 3 or features.shape[1:] != (WINDOW_STEPS, FEATURE_CHANNELS) or len(features) == 0:
+        raise InputError(f"features of shape [num_frames, {WINDOW_STEPS}, {FEATURE_CHANNELS}]",
                          f"{list(features.shape)} in {path}",
                          "Use one window of 16 steps and 29 channels for each frame.")
     features = features.astype(np.float32, copy=False)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 #: largest file that is embedded, in bytes; larger ones would make notebooks too big for browsers
 MAX_EMBEDDED = 8_000_000
 #: environment variable with the folder of the notebook, if it is not the kernel's working directory (headless runs)
-FOLDER = "EGS_NOTEBOOK_FOLDER"
+NOTEBOOK_FOLDER = "EGS_NOTEBOOK_FOLDER"
 
 
 def embeds(path: Path) -> bool:
@@ -42,6 +42,6 @@ def _address(path: Path) -> str:
     """URL of the file, relative to the notebook's folder."""
     path = path.resolve()
     try:
-        return quote(Path(os.path.relpath(path, os.environ.get(FOLDER) or Path.cwd())).as_posix())
+        return quote(Path(os.path.relpath(path, os.environ.get(NOTEBOOK_FOLDER) or Path.cwd())).as_posix())
     except ValueError:  # on another drive
         return path.as_uri()

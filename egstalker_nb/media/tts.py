@@ -15,8 +15,8 @@ from ..core.files import check_target
 from .audio import load_audio, save_wav
 
 MAX_TEXT = 5000          # characters: about six minutes of speech
-SLOWEST, FASTEST = 80, 400  # words a minute
-USUAL = 160
+MIN_PACE, MAX_PACE = 80, 400  # words a minute
+DEFAULT_PACE = 160
 TIMEOUT = 120             # seconds, for a synthesiser that hangs
 FLITE_PACE = 175          # words a minute of flite's voices by default
 #: flite's voices by quality, best first; others follow
@@ -100,7 +100,7 @@ def find_voice(name: Optional[str] = None) -> Voice:
                      f"For instance {', '.join(sorted({v.language for v in have})[:12])}; tts.voices() lists all.")
 
 
-def synthesize(text: str, out: str | Path, voice: Optional[str | Voice] = None, pace: float = USUAL) -> Path:
+def synthesize(text: str, out: str | Path, voice: Optional[str | Voice] = None, pace: float = DEFAULT_PACE) -> Path:
     """Synthesise a text into a WAV file (16 kHz, mono, 16 bit).
 
     Args:
@@ -120,8 +120,8 @@ def synthesize(text: str, out: str | Path, voice: Optional[str | Voice] = None, 
     if not isinstance(text, str) or not text.strip() or len(text) > MAX_TEXT:
         found = f"{len(text)} characters" if isinstance(text, str) and text.strip() else "no text"
         raise InputError(f"a text of 1 to {MAX_TEXT} characters", found, "Type what the head is to say.")
-    if not SLOWEST <= pace <= FASTEST:
-        raise InputError(f"a pace of {SLOWEST} to {FASTEST} words a minute", str(pace), "People speak 120 to 180.")
+    if not MIN_PACE <= pace <= MAX_PACE:
+        raise InputError(f"a pace of {MIN_PACE} to {MAX_PACE} words a minute", str(pace), "People speak 120 to 180.")
     voice = voice if isinstance(voice, Voice) else find_voice(voice)
     out = check_target(out, ".wav")
     with tempfile.TemporaryDirectory() as folder:

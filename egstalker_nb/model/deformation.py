@@ -182,7 +182,7 @@ class Deformation(nn.Module):
         self.register_buffer("pose_mean", pose_mean)
         self.register_buffer("pose_std", pose_std)
         self.triplane = TriPlane(cfg.plane_resolution, cfg.output_coordinate_dim, cfg.bounds)
-        inputs = {"audio": MODES, "eye": len(expression.COLUMNS), "camera": CAMERA_DIM}
+        inputs = {"audio": MODES, "eye": len(expression.UPPER_FACE_COLUMNS), "camera": CAMERA_DIM}
         self.encoders = nn.ModuleDict({name: TaylorKAN(n, width) for name, n in inputs.items()})
         self.null = nn.Parameter(torch.zeros(width))
         self.attention = ESAA(width, cfg.num_heads, cfg.num_agents)

@@ -4,14 +4,14 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..analysis.audio_curves import ABOUT, PARTS, Timeline
+from ..analysis.audio_curves import ATTENTION_PARTS, PART_LABELS, AudioCurves
 from ..evaluation.lip_sync import SyncScore
 from ..media.rates import FPS, SAMPLES_PER_FRAME
 from ..model.deformation import TOKENS
 from . import plots
 
 
-def sound_figure(curves: Timeline, frame: int) -> Figure:
+def audio_figure(curves: AudioCurves, frame: int) -> Figure:
     """Waveform, audio features and predicted mouth opening over time, with a cursor at `frame`."""
     figure, axes = plots.subplots(3, height=2.4)
     end = len(curves) / FPS
@@ -33,20 +33,20 @@ def sound_figure(curves: Timeline, frame: int) -> Figure:
     return figure
 
 
-def attention_figure(curves: Timeline, frame: int) -> Figure:
+def attention_figure(curves: AudioCurves, frame: int) -> Figure:
     """Attention of mouth, eyes and the rest of the head to the tokens over time, with a cursor at `frame`."""
-    figure, axes = plots.subplots(len(PARTS), height=1.9)
-    for axis, part in zip(axes, ABOUT):
+    figure, axes = plots.subplots(len(ATTENTION_PARTS), height=1.9)
+    for axis, part in zip(axes, PART_LABELS):
         for style, token in enumerate(TOKENS):
-            plots.curve(axis, curves.time, curves.attention[:, PARTS.index(part), style], token, style)
-        plots.label(axis, "time (s)", "attention\n(0 ... 1)", ABOUT[part])
+            plots.curve(axis, curves.time, curves.attention[:, ATTENTION_PARTS.index(part), style], token, style)
+        plots.label(axis, "time (s)", "attention\n(0 ... 1)", PART_LABELS[part])
         axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="token")
         axis.set(xlim=(0, len(curves) / FPS), ylim=(0, 1))
         axis.axvline(frame / FPS, color="#222222", linewidth=1.2, linestyle=(0, (4, 2)))
     return figure
 
 
-def curves(score: SyncScore) -> Figure:
+def lip_sync_figure(score: SyncScore) -> Figure:
     """The audio (silence shaded), and the mouth opening of the rendering and of the speaker, over time."""
     figure, axes = plots.subplots(2, height=1.9)
     time, end = np.arange(score.frames) / FPS, score.frames / FPS

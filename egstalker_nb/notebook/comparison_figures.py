@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ..analysis.comparison import Comparison
 from ..analysis.cost import series
-from ..analysis.frame_cache import HIGHEST, MAP, TRUTH, difference
+from ..analysis.frame_cache import COLOUR_MAP, GROUND_TRUTH, MAX_DIFFERENCE, difference
 from ..core.errors import InputError
 from ..metrics.image_metrics import psnr
 from ..training.metrics_log import NOT_A_TERM
@@ -17,7 +17,7 @@ from . import plots
 SHOWN_FRAMES = 4    # columns of the grid of frames
 
 
-def figure(a: np.ndarray, b: np.ndarray, names: tuple[str, str], zoomed: dict[str, dict[str, np.ndarray]],
+def wipe_figure(a: np.ndarray, b: np.ndarray, names: tuple[str, str], zoomed: dict[str, dict[str, np.ndarray]],
            position: float = 0.5) -> Figure:
     """Two images, the wipe between them and their difference, above crops of every source.
 
@@ -38,7 +38,7 @@ def figure(a: np.ndarray, b: np.ndarray, names: tuple[str, str], zoomed: dict[st
         axis.imshow(image)
         axis.set_title(name, fontsize=11)
     axes[1].axvline(at - 0.5, color="white", linewidth=1.5)
-    scale = axes[3].imshow(difference(a, b), vmin=0, vmax=HIGHEST, cmap=MAP)
+    scale = axes[3].imshow(difference(a, b), vmin=0, vmax=MAX_DIFFERENCE, cmap=COLOUR_MAP)
     axes[3].set_title(f"|A - B|, PSNR {psnr(a, b):.1f} dB" if (a != b).any() else "|A - B|: the same", fontsize=11)
     result.colorbar(scale, ax=axes[3], label="difference (of 255)", shrink=0.85, extend="max")
     for row, (part, sources) in enumerate(zoomed.items(), 1):
@@ -95,9 +95,9 @@ def frame_grid(result: Comparison, ids: Optional[Sequence[int]] = None) -> Figur
     if ids is None:
         ids = np.unique(np.linspace(ds.val_ids[0], ds.val_ids[-1], SHOWN_FRAMES).astype(int)).tolist()
     truth = [ds.frame(i) for i in ids]
-    images, names = list(truth), [f"{TRUTH}, frame {i}" for i in ids]
+    images, names = list(truth), [f"{GROUND_TRUTH}, frame {i}" for i in ids]
     for k, name in enumerate(result.names):
         for i, real in zip(ids, truth):
             images.append(result.renders.picture(k, i))
             names.append(f"{name}: {psnr(images[-1], real):.1f} dB")
-    return plots.pictures(images, names, columns=len(ids))
+    return plots.image_grid(images, names, columns=len(ids))

@@ -39,7 +39,7 @@ def anatomy(ds: Dataset, i: int) -> Figure:
     images = [frame, frame, tinted.astype(np.uint8), ds.plate, torso, head]
     names = [f"frame {i}", "landmarks, mouth, eyes", "masks: head, torso, rest", "background plate",
              "target of the torso layer", "target of the head"]
-    figure = plots.pictures(images, names, columns=3)
+    figure = plots.image_grid(images, names, columns=3)
     axis = figure.axes[1]
     x, y = ds.landmarks[i, :, :2].T - 0.5
     axis.scatter(x, y, s=1.5, c="#00e0a0", linewidths=0)
@@ -89,7 +89,7 @@ def signals(ds: Dataset, axes: Optional[Sequence[Axes]] = None) -> Figure:
     return cast(Figure, axes[0].figure)
 
 
-def motion(ds: Dataset) -> Figure:
+def head_pose(ds: Dataset) -> Figure:
     """Yaw, pitch and roll of the head over time, and the reprojection error of the rigid landmarks."""
     figure, axes = plots.subplots(2, height=2.0)
     time = np.arange(len(ds)) / FPS
@@ -112,7 +112,7 @@ def gaussians_on_frame(renderer: Renderer, i: int) -> Figure:
     colours = (0.5 + 0.2820948 * head.gaussians["sh0"][:, 0].detach().cpu().numpy()).clip(0, 1)
     radius = head.gaussians["scales"].detach().cpu().exp().mean(1).numpy() * ds.focal / depth
     shown = render_frames(renderer, [i])[0]
-    figure = plots.pictures([ds.frame(i)] * 2 + [np.full_like(shown, 255), shown],
+    figure = plots.image_grid([ds.frame(i)] * 2 + [np.full_like(shown, 255), shown],
                             [f"frame {i}", "centres", "one standard deviation", "rendering"], edge=2.8)
     x, y = pixels.T - 0.5
     figure.axes[1].scatter(x, y, s=3, c="#00e0a0", linewidths=0)
@@ -155,7 +155,7 @@ def views(renderer: Renderer, degrees: Sequence[float] = (-40, -20, 0, 20, 40)) 
     plain = torch.full((n, ds.size, ds.size, 3), LIGHT, device=device)
     given = replace(renderer.conditions([i] * n), w2c=torch.from_numpy(w2c).to(device))
     rgb, _ = Renderer(renderer.head, ds, deform=False).batch(given, plain)
-    return plots.pictures(list(rgb.cpu().numpy()), [f"{d:+g} degrees" if d else "front" for d in degrees], edge=2.1)
+    return plots.image_grid(list(rgb.cpu().numpy()), [f"{d:+g} degrees" if d else "front" for d in degrees], edge=2.1)
 
 
 # ---- the deformation ----
@@ -208,7 +208,7 @@ def faces_and_mouths(shown: dict[str, np.ndarray], rects: np.ndarray, names: Seq
     faces = [list(images) for images in shown.values()]
     mouths = [[crop_mouth(image, rect) for image, rect in zip(images, rects)] for images in shown.values()]
     titles = [f"{kind}, {name}{part}" for part in ("", ": mouth") for kind in shown for name in names]
-    return plots.pictures([p for row in faces + mouths for p in row], titles, columns=len(names), edge=1.9)
+    return plots.image_grid([p for row in faces + mouths for p in row], titles, columns=len(names), edge=1.9)
 
 
 def mouth_modes(renderer: Renderer, count: int = 4) -> Figure:

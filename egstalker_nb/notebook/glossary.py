@@ -10,7 +10,7 @@ from ..core.errors import InputError
 from ..core.table import Table
 
 SOURCE = Path(__file__).with_name("glossary.md")
-COLUMNS = ("word", "meaning", "notebook")
+TERM_COLUMNS = ("word", "meaning", "notebook")
 _ENTRY = re.compile(r"^- \*\*(.+?)\*\*(?: \((.+?)\))?: (.+) \[(\d)\]$")
 
 
@@ -51,7 +51,7 @@ def words(*asked: str) -> Table:
                              "`glossary.words()` shows all.")
         word = folded[word.lower()]
         rows.append((word, *known[word]))
-    return Table(COLUMNS, rows)
+    return Table(TERM_COLUMNS, rows)
 
 
 def search(text: str) -> Table:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..analysis import growth
-from ..analysis.growth import KINDS, by_region
+from ..analysis.growth import KIND_LABELS, by_region
 from ..config import Config, densification_steps, first_densification_step, loadable
 from ..face.regions import REGIONS
 from ..rendering.inspection import project_points, render_frames
@@ -43,7 +43,7 @@ def phases(c: Config) -> dict[str, tuple[int, int]]:
             "refinement": (min(refined, c.iterations), c.iterations)}
 
 
-def timeline(*runs: Run) -> Figure:
+def schedule_figure(*runs: Run) -> Figure:
     """Phases of every preset, and of the given runs, over iterations: all of them, and the first ones enlarged.
 
     Solid: the phases that a run of this length reaches. Dashed outline: the part of the densification window beyond its
@@ -152,7 +152,7 @@ def stack(axis: Axes, at: np.ndarray, width: float, bars: Sequence[tuple[np.ndar
     axis.set_axisbelow(True)
 
 
-def births_figure(run: Run) -> Figure:
+def densification_figure(run: Run) -> Figure:
     """Gaussians added (up) and removed (down) by each densification step: in all, and by region of the face.
 
     Raises:
@@ -167,14 +167,14 @@ def births_figure(run: Run) -> Figure:
         looks = zip(values.T, REGION_COLOURS, REGION_HATCHES, REGIONS)
         stack(axis, at, width, [look for look in looks if look[0].any()])
         plots.label(axis, "iteration of the step", "Gaussians per step",
-                    f"{KINDS[kind]}: {values.sum()} in all, by region")
+                    f"{KIND_LABELS[kind]}: {values.sum()} in all, by region")
         if not values.any():
             axis.set(yticks=[0], ylim=(-1, 1), xlim=axes[0].get_xlim())
             axis.text(0.5, 0.6, "none", transform=axis.transAxes, ha="center")
     return figure
 
 
-def born_on_frame(run: Run, i: Optional[int] = None, iteration: Optional[int] = None) -> Figure:
+def added_on_frame(run: Run, i: Optional[int] = None, iteration: Optional[int] = None) -> Figure:
     """Centres of the Gaussians on frame i, coloured by the iteration at which they were added, and the rendering.
 
     Args:
@@ -189,7 +189,7 @@ def born_on_frame(run: Run, i: Optional[int] = None, iteration: Optional[int] = 
     rendering = render_frames(renderer, [i])[0]
     dim = (0.35 * ds.frame(i) + 0.65 * 255).astype(np.uint8)
     old, new = int((added_at == 0).sum()), int((added_at > 0).sum())
-    figure = plots.pictures([ds.frame(i), dim, dim, rendering],
+    figure = plots.image_grid([ds.frame(i), dim, dim, rendering],
                             [f"frame {i}", f"{old} from the start", f"{new} added since", "rendering"], edge=3.2)
     nearest_last = np.argsort(-depth)  # nearest last
     for axis, chosen in ((figure.axes[1], added_at == 0), (figure.axes[2], added_at > 0)):

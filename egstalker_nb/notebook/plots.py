@@ -45,7 +45,7 @@ def curve(axis: Axes, x: Any, y: Any, name: str = "", style: int = 0, **more: An
     axis.plot(x, y, color=colour, linestyle=line, label=name or None, **more)
 
 
-def pictures(images: Sequence[np.ndarray], names: Sequence[str], columns: Optional[int] = None,
+def image_grid(images: Sequence[np.ndarray], names: Sequence[str], columns: Optional[int] = None,
              edge: float = 2.6) -> Figure:
     """A grid of images with titles.
 

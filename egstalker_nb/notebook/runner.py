@@ -200,7 +200,7 @@ def _kernel_environment(progress_file: Path, saved: Path, device: Optional[str])
         package = str(Path(__file__).resolve().parents[2])
         new = {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")])),
                "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-               "EGS_PROGRESS_FILE": str(progress_file), "EGS_STATIC": "1", player.FOLDER: str(saved),
+               "EGS_PROGRESS_FILE": str(progress_file), "EGS_STATIC": "1", player.NOTEBOOK_FOLDER: str(saved),
                "MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # the caller's own may show no pictures
         if device == "cpu":
             new["CUDA_VISIBLE_DEVICES"] = ""

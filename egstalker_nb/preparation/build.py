@@ -13,7 +13,7 @@ from ..core.errors import InputError
 from ..data.dataset import FORMAT
 from ..face import landmarks as face
 from ..face import pose_math
-from ..face.expression import lower_face, motion
+from ..face.expression import landmark_motion, lower_face
 from ..media import audio
 from ..media.image_io import write_png
 from ..media.rates import FPS, SAMPLES_PER_FRAME
@@ -98,7 +98,7 @@ def build(clip: Clip, root: Path, settings: dict[str, Any]) -> None:
     plated = work.run("plate", lambda step: _plate_step(step, framed, root), needs=["frames"])
     poses = read_npz(posed.folder / "pose.npz")
     focal, opening = float(poses.pop("focal")), aperture(landmarks)
-    mouth = lower_face(motion(landmarks, poses["w2c"], poses["mean_face"], focal, size))
+    mouth = lower_face(landmark_motion(landmarks, poses["w2c"], poses["mean_face"], focal, size))
     audio_step = work.run("sound", lambda step: _audio_step(step, root, clip, shot, mouth, opening),
                           {name: settings[name] for name in ("features", "encoder", "track")}, ["pose"])
     tracking = {"landmarks": landmarks, "found": raw["found"], **poses,

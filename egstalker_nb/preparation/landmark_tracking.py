@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.progress import Progress
 from ..face.landmarks import NUM_LANDMARKS, fill_gaps
-from ..face.tracker import WARM_UP, FaceTracker, Region
+from ..face.tracker import WARM_UP, FaceTracker, Roi
 from ..media.image_io import write_jpeg
 from .parallel import WorkerPool
 from .scan import Scan
@@ -42,14 +42,14 @@ def track_face(step: Step, source: Source, seen: Scan, main: np.ndarray, others:
         pool.run(track_chunk, tasks, bar)
 
 
-def track_chunk(path: Path, source: Source, ids: range, boxes: np.ndarray, region: Region, faces: int,
+def track_chunk(path: Path, source: Source, ids: range, boxes: np.ndarray, region: Roi, faces: int,
                 keep: dict[int, Path], tick: Callable[[], None]) -> None:
     """Track one chunk and write it, see `track_landmarks`."""
     landmarks, found = track_landmarks(source, ids, boxes, region, faces, tick, keep)
     write_npz(path, landmarks=landmarks, found=found)
 
 
-def track_landmarks(source: Source, ids: range, boxes: np.ndarray, region: Region, faces: int,
+def track_landmarks(source: Source, ids: range, boxes: np.ndarray, region: Roi, faces: int,
                     tick: Callable[[], None], keep: Mapping[int, Path] = MappingProxyType({})
                     ) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks of one face in some frames.
@@ -98,7 +98,7 @@ def reference_frames(step: Step, num_frames: int) -> Iterator[tuple[int, Path]]:
         yield i, step.folder / f"{i:06d}.jpg"
 
 
-def tracking_inputs(seen: Scan, main: np.ndarray, others: np.ndarray, ids: range) -> tuple[np.ndarray, Region, int]:
+def tracking_inputs(seen: Scan, main: np.ndarray, others: np.ndarray, ids: range) -> tuple[np.ndarray, Roi, int]:
     """Boxes, region and number of faces for `track_landmarks`, in frames `ids`."""
     rows = np.unique(seen.rows[ids.start:ids.stop])
     alone = not others[rows].any()
@@ -108,7 +108,7 @@ def tracking_inputs(seen: Scan, main: np.ndarray, others: np.ndarray, ids: range
             1 if alone else 2)
 
 
-def _region(main: np.ndarray, size: tuple[int, int]) -> Region:
+def _region(main: np.ndarray, size: tuple[int, int]) -> Roi:
     """The part of the source frames that the landmark network sees during a chunk."""
     width, height = size
     main = main[~np.isnan(main[:, 0])]

@@ -79,7 +79,7 @@ def _cross_validated_correlation(posteriors: np.ndarray, shapes: np.ndarray, shi
     at = np.clip(2 * np.arange(len(shapes)) + shift, 0, len(posteriors) - 1)
     x = posteriors[at].astype(np.float64)
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-3)
-    predicted = ridge.left_out(x, shapes, RIDGE_PENALTY)
+    predicted = ridge.leave_block_out(x, shapes, RIDGE_PENALTY)
     predicted -= predicted.mean(0)
     deviation = np.maximum(predicted.std(0) * shapes.std(0), 1e-9)
     return float(((predicted * shapes).mean(0) / deviation).mean())

@@ -141,13 +141,13 @@ def find_problems(report: Report) -> list[str]:
     Args:
         report: what `measure` returned, and what `build` added.
     """
-    return [fault.text for check, _, _ in CONCERNS.values() for fault in check(report)]
+    return [fault.text for check, _, _ in QUALITY_CHECKS.values() for fault in check(report)]
 
 
 def concerns(report: Report) -> list[Concern]:
     """The same checks with their results, passed ones too; measurements that an older report lacks are unknown."""
     found = []
-    for name, (check, measured, wanted) in CONCERNS.items():
+    for name, (check, measured, wanted) in QUALITY_CHECKS.items():
         try:
             faults = list(check(report))
             levels = {fault.level for fault in faults}
@@ -281,7 +281,7 @@ def _describe_sync(r: Report) -> str:
 
 
 #: name -> the check, and the measured and wanted values as text; in the order of the warnings
-CONCERNS: dict[str, tuple[Callable[[Report], Iterable[Fault]], Callable[[Report], str], str]] = {
+QUALITY_CHECKS: dict[str, tuple[Callable[[Report], Iterable[Fault]], Callable[[Report], str], str]] = {
     "length": (_check_length, lambda r: f"{r['seconds']:.1f} s",
                f"at least {MIN_SECONDS:.0f} s, better a minute or more"),
     "frames": (_check_frames, lambda r: account_text(r["account"]), "all of the video, one shot"),

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..data.dataset import Dataset
-from ..media.audio import SAMPLES_PER_STEP, STEPS, frames_of, windows_of
+from ..media.audio import SAMPLES_PER_STEP, WINDOW_STEPS, frames_of, windows_of
 from ..media.live_audio import check_rate, mono_16khz
 from ..media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ..speech.encoders import describe, load_encoder
 from ..speech.phones import BACK, BANDS, HOP, SPEECH, WINDOW, level_and_mean, log_power, network, normalised
-from ..speech.voice_activity import CLOSING, HANGOVER, INAUDIBLE_DB, QUIET_DB, loudness, silent_note, speech_level
+from ..speech.voice_activity import BLUR, HANGOVER, INAUDIBLE_DB, QUIET_DB, loudness, silent_note, speech_level
 from ..training.run import Run
 from . import motion as control
 from .motion import Blink, Poses
@@ -40,7 +40,7 @@ START = 25            # steps (0.5 s) of a new voice after which the clip's own 
 BLUR_REACH = 6        # frames around one whose silence still closes the mouth: 4 standard deviations
 DEAF = 250            # frames (10 s) of silence from the start on, after which a silent microphone is pointed out
 _AHEAD = round(LOOK_AHEAD * SAMPLE_RATE)
-_SEEN = BACK + STEPS // 2  # steps before a frame's own time that the network is shown
+_SEEN = BACK + WINDOW_STEPS // 2  # steps before a frame's own time that the network is shown
 
 
 def stream(run: Run, chunks: Iterable[np.ndarray], poses: Poses = "cycle", blink: Blink = "dataset",
@@ -195,7 +195,7 @@ class Listener:
         after = np.full(HANGOVER + BLUR_REACH if over else 0, -np.inf)
         quiet = np.concatenate([loud, after]) < max(self._voice.loudness - QUIET_DB, INAUDIBLE_DB)
         silent = sliding_window_view(quiet, 2 * HANGOVER + 1).all(1).astype(np.float32)
-        return float(gaussian_filter1d(silent, CLOSING, mode="nearest")[BLUR_REACH])
+        return float(gaussian_filter1d(silent, BLUR, mode="nearest")[BLUR_REACH])
 
     def _forget(self) -> None:
         """Drop what no later frame needs."""

@@ -19,7 +19,7 @@ from typing import Any, Iterator, Optional
 import numpy as np
 
 from ..core.errors import EgsError, InputError, MissingPackageError
-from ..media.audio import FEATURE_CHANNELS, SAMPLES_PER_STEP, STEPS
+from ..media.audio import FEATURE_CHANNELS, SAMPLES_PER_STEP, WINDOW_STEPS
 from ..media.rates import FPS, SAMPLE_RATE
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -92,7 +92,7 @@ class CtcModel:
         self.spec: dict[str, Any] = {
             "name": "ctc", "version": 1, "model": name, "weights": weights_hash(folder), "classes": list(CLASSES),
             "tokens": self.tokens, "normalise": self._normalise, "sample_rate": SAMPLE_RATE, "hop": SAMPLES_PER_STEP,
-            "steps": STEPS, "fps": FPS, "centre": _CENTRE, "scale": _SCALE, "floor": _FLOOR,
+            "steps": WINDOW_STEPS, "fps": FPS, "centre": _CENTRE, "scale": _SCALE, "floor": _FLOOR,
             "chunk": _CHUNK, "context": _CONTEXT}
 
     def steps(self, wave: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ..core.errors import MissingPackageError
-from ..media.audio import FEATURE_CHANNELS, SAMPLES_PER_STEP, STEPS
+from ..media.audio import FEATURE_CHANNELS, SAMPLES_PER_STEP, WINDOW_STEPS
 from ..media.rates import FPS, SAMPLE_RATE
 
 _WINDOW = 640  # samples, 40 ms: resolves a voice's harmonics in 29 bands, and plosives in time
@@ -25,7 +25,7 @@ _BLOCK = 4096  # steps computed at once, which bounds memory
 
 #: everything that determines the features
 SPEC = {"name": "logmel", "version": 1, "sample_rate": SAMPLE_RATE, "hop": SAMPLES_PER_STEP, "window": _WINDOW,
-        "fft": _FFT, "bands": FEATURE_CHANNELS, "low_hz": _LOW, "high_hz": _HIGH, "steps": STEPS, "fps": FPS,
+        "fft": _FFT, "bands": FEATURE_CHANNELS, "low_hz": _LOW, "high_hz": _HIGH, "steps": WINDOW_STEPS, "fps": FPS,
         "silence": _SILENCE, "band_range": _BAND_RANGE, "total_range": _TOTAL_RANGE, "min_std": _MIN_STD,
         "normalisation": "utterance"}
 

@@ -20,7 +20,7 @@ def weights(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
     return _solved(x.T @ x, x.T @ y, penalty * len(x))
 
 
-def left_out(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
+def leave_block_out(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
     """Leave-block-out predictions of `y`, each fitted without the frame's block and its surroundings.
 
     Neighbouring frames are similar, so they are left out together. The products over all frames are computed once and

@@ -60,7 +60,7 @@ def _fit_prediction(mouth: Mouth, inputs: Tensor, coefficients: Tensor) -> None:
     free = torch.ones(INPUTS, dtype=torch.float64)
     free[-len(OPEN_TAPS):] = OPEN_WEIGHT
     x, y = x * free, coefficients.double()
-    left_out = torch.from_numpy(ridge.left_out(x.numpy(), y.numpy(), RIDGE))
+    left_out = torch.from_numpy(ridge.leave_block_out(x.numpy(), y.numpy(), RIDGE))
     r = torch.nan_to_num(torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(left_out.t(), y.t())]))
     mouth.cross_validated_r.copy_(r)
     scale = r.clamp_min(MIN_R).sqrt() / left_out.std(0).clamp_min(1e-3)

@@ -98,7 +98,7 @@ def stop_iteration(cfg: Config, until: Optional[str | int]) -> int:
 def stop_signal() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, so that a step is never cut in the middle; a second Ctrl-C is immediate.
 
-    In a thread it is the event of the thread's `Listener`, which a button sets.
+    In a thread it is the event of the thread's `ProgressListener`, which a button sets.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

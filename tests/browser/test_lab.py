@@ -46,11 +46,11 @@ class Both(widgets.Panel):
         with self.chart.changing() as figure:
             figure.data[0].y = [change.new, 1]
     def still(self):
-        return plots.pictures([dark], ["dark"])
+        return plots.image_grid([dark], ["dark"])
 Both()
 """, """
 widgets.Plot(base.in_style(go.Figure([base.line([0, 1], [2, 1])]), "time in s", "loss"),
-             lambda: plots.pictures([dark], ["not shown"]))
+             lambda: plots.image_grid([dark], ["not shown"]))
 """, """
 done = 0
 def work():

@@ -32,7 +32,7 @@ def fine(run: Run) -> Exercises:
         return mouth_psnr(Renderer.from_run(run), widest) - mouth_psnr(Renderer.from_run(run, coarse), widest)
 
     def attended() -> str:
-        return attribution.favourite(Renderer.from_run(run), widest, "mouth")
+        return attribution.most_attended_token(Renderer.from_run(run), widest, "mouth")
 
     def when() -> int:
         at, value = History(run.root).curve("val_psnr", "eval", points=10**9)

@@ -13,8 +13,8 @@ THRESHOLD = 0.002
 
 
 def gained(run: Run) -> dict[str, int]:
-    """Gaussians that each region has gained between the first and the newest moment, see `analysis.census`."""
-    return {name: alive - start for name, start, _, alive in analysis.census(run).rows}
+    """Gaussians that each region gained between the first and the newest moment, see `analysis.count_by_region`."""
+    return {name: alive - start for name, start, _, alive in analysis.count_by_region(run).rows}
 
 
 def growth(run: Run) -> Exercises:
@@ -23,7 +23,7 @@ def growth(run: Run) -> Exercises:
     Args:
         run: the one that notebook 04 shows.
     """
-    moment = (analysis.counted_rounds(run) or [0])[0]
+    moment = (analysis.recorded_steps(run) or [0])[0]
 
     def above() -> int:
         return int((run.snapshot(moment).gradient > np.float32(THRESHOLD)).sum())
@@ -48,5 +48,5 @@ def growth(run: Run) -> Exercises:
         Exercise("Which region has gained most Gaussians from the start to the newest checkpoint? (its name in quotes)",
                  most, hint=f"One of: {'; '.join(REGIONS)}. The table by region has both moments: at the start, and "
                  "alive.",
-                 solution="max(analysis.census(shown).rows, key=lambda row: row[3] - row[1])[0]"),
+                 solution="max(analysis.count_by_region(shown).rows, key=lambda row: row[3] - row[1])[0]"),
     ])

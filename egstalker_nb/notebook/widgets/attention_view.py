@@ -67,7 +67,7 @@ class AttentionView(Panel):
 
     def means(self) -> dict[str, np.ndarray]:
         """Part of the face -> mean attention to the four tokens in this frame, [4]."""
-        return dict(zip(attribution.PARTS, self.over_time[self.frame]))
+        return dict(zip(attribution.ATTENTION_PARTS, self.over_time[self.frame]))
 
     # ---- interactive and static form ----
 
@@ -111,7 +111,7 @@ class AttentionView(Panel):
         figure = make_subplots(1, 3, subplot_titles=list(PART_TITLES.values()), shared_yaxes=True)
         for column, part in enumerate(PART_TITLES, 1):
             for k, name in enumerate(TOKENS):
-                y = self.over_time[:, attribution.PARTS.index(part), k]
+                y = self.over_time[:, attribution.ATTENTION_PARTS.index(part), k]
                 figure.add_trace(line(time, y, name, k, showlegend=column == 1, legendgroup=name), 1, column)
             figure.add_vline(x=0, line={"color": INK, "width": 1}, row=1, col=column)
         in_style(figure, "time (s)", "", height=260, width=840, legend={"orientation": "h", "y": -0.3})
@@ -146,7 +146,7 @@ class AttentionView(Panel):
         for column, (part, title) in enumerate(PART_TITLES.items()):
             axis = figure.add_subplot(spread[column])
             for k, name in enumerate(TOKENS):
-                plots.curve(axis, time, self.over_time[:, attribution.PARTS.index(part), k], name, k)
+                plots.curve(axis, time, self.over_time[:, attribution.ATTENTION_PARTS.index(part), k], name, k)
             axis.axvline(self.frame / FPS, color="#888888", linewidth=1)
             plots.label(axis, "time (s)", "mean attention", title)
             axis.set_ylim(-0.02, 1.02)

@@ -154,7 +154,7 @@ class VideoPicker(Panel):
         return np.hstack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p, size in zip(self.images, small)])
 
     def still(self) -> Figure:
-        figure = plots.pictures(list(self.images), [f"{t:.1f} s" for t in self.times])
+        figure = plots.image_grid(list(self.images), [f"{t:.1f} s" for t in self.times])
         figure.suptitle(f"{Path(self.video).name}: {self.facts()}", fontsize=10)
         return figure
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from ...analysis import frame_cache
 from ...analysis.comparison import Comparison, select
-from ...analysis.frame_cache import CROPS, TRUTH
-from ...analysis.run_index import Found, datasets, describe, find
+from ...analysis.frame_cache import CROPS, GROUND_TRUTH
+from ...analysis.run_index import RunInfo, describe_run, find_runs, runs_by_dataset
 from ...core.errors import DatasetError, InputError
 from ...core.table import Table
 from ...data.dataset import Dataset, load_dataset
@@ -48,11 +48,11 @@ class RunChooser(Panel):
 
     def __init__(self, runs: Sequence[str | Path], dataset: str | Path, search: Sequence[str | Path] = ()):
         named = list(dict.fromkeys(Path(p).resolve() for p in runs))
-        there = {f.path: f for f in find(*search, *[p for p in named if p.is_dir()])}
-        self.found = [there.pop(p) if p in there else describe(p) for p in named] + list(there.values())
+        there = {f.path: f for f in find_runs(*search, *[p for p in named if p.is_dir()])}
+        self.found = [there.pop(p) if p in there else describe_run(p) for p in named] + list(there.values())
         self.ticked: list[Path] = []
         self._change_dataset(load_dataset(dataset))
-        self.found.sort(key=lambda f: (f.path not in named, bool(f.against(self.ds.hash))))  # comparable runs first
+        self.found.sort(key=lambda f: (f.path not in named, bool(f.mismatch(self.ds.hash))))  # comparable runs first
         if named:
             self.ticked = [p for p in self.ticked if p in named]
 
@@ -60,9 +60,9 @@ class RunChooser(Panel):
         return f"RunChooser({len(self.ticked)} of {len(self.found)} runs, dataset '{self.ds.root.name}')"
 
     @property
-    def left_out(self) -> list[tuple[Found, str]]:
+    def left_out(self) -> list[tuple[RunInfo, str]]:
         """Runs that cannot be compared on this dataset, with the reason."""
-        return [(f, f.against(self.ds.hash)) for f in self.found if f.against(self.ds.hash)]
+        return [(f, f.mismatch(self.ds.hash)) for f in self.found if f.mismatch(self.ds.hash)]
 
     def chosen(self) -> list[Run]:
         """The ticked runs, loaded.
@@ -92,7 +92,7 @@ class RunChooser(Panel):
         """
         path = Path(path).resolve()
         found = next((f for f in self.found if f.path == path), None)
-        reason = "not among the runs found" if found is None else found.against(self.ds.hash)
+        reason = "not among the runs found" if found is None else found.mismatch(self.ds.hash)
         if reason:
             raise InputError(f"a run on the dataset '{self.ds.root.name}'", f"'{path.name}': {reason}",
                              "Choose its dataset first, or another run.")
@@ -119,19 +119,19 @@ class RunChooser(Panel):
 
     def _change_dataset(self, ds: Dataset) -> None:
         self.ds = ds
-        self.ticked = [f.path for f in self.found if not f.against(ds.hash)]
+        self.ticked = [f.path for f in self.found if not f.mismatch(ds.hash)]
 
-    def _cells(self, f: Found) -> list[str]:
+    def _cells(self, f: RunInfo) -> list[str]:
         """One row of the table, without the name."""
         quality = "-" if f.psnr is None else f"{f.psnr:.1f} ({f.source})"
         done = f"{f.iterations} of {f.planned}" if f.planned else "-"
         data = f"{Path(f.dataset).name} ({f.hash[:4]}), {f.size} px" if f.dataset else "-"
-        return [data, done, quality, "-" if f.points is None else str(f.points), f.against(self.ds.hash)]
+        return [data, done, quality, "-" if f.points is None else str(f.points), f.mismatch(self.ds.hash)]
 
     # ---- interactive and static form ----
 
     def build(self) -> ipywidgets.Widget:
-        groups = datasets(self.found)
+        groups = runs_by_dataset(self.found)
         groups.setdefault(self.ds.hash, [])
         # with the start of the hash: a clip that was prepared differently may have the same folder name
         names = {hash: Path(some[0].dataset).name if some else self.ds.root.name for hash, some in groups.items()}
@@ -161,7 +161,7 @@ class RunChooser(Panel):
 
     def redraw(self) -> None:
         for f in self.found:
-            grey, box = bool(f.against(self.ds.hash)), self.boxes[f.path]
+            grey, box = bool(f.mismatch(self.ds.hash)), self.boxes[f.path]
             box.disabled, box.value = grey, f.path in self.ticked
             name, *texts = (f"<span style='opacity:{0.6 if grey else 1}'>{escape(text)}</span>"
                             for text in (f.name, *self._cells(f)))
@@ -196,7 +196,7 @@ class SideBySide(Panel):
         ids = ds.val_ids if len(ds.val_ids) else ds.train_ids
         self.frame = int(ids[int(np.argmax(ds.aperture[list(ids)]))]) if frame is None else frame
         self.a, self.b = 0, 1
-        self.names = {**dict(enumerate(result.names)), -1: TRUTH}
+        self.names = {**dict(enumerate(result.names)), -1: GROUND_TRUTH}
         self.windows = {part: frame_cache.crops(getattr(ds, rects), aspect) for part, (rects, aspect) in CROPS.items()}
         self._lock, self._stale = threading.Lock(), False
         self._thread: Optional[threading.Thread] = None
@@ -233,7 +233,7 @@ class SideBySide(Panel):
 
     def _sources(self) -> list[tuple[int, str]]:
         """Ground truth, then the runs."""
-        return [(-1, TRUTH), *enumerate(self.result.names)]
+        return [(-1, GROUND_TRUTH), *enumerate(self.result.names)]
 
     def facts(self) -> str:
         """One line of measurements of this frame."""
@@ -252,7 +252,7 @@ class SideBySide(Panel):
         self.menus = {"a": choices("A (left)", options, self.a), "b": choices("B (right)", options, self.b)}
         self.slider = slider("frame", 0, len(ds) - 1, self.frame)
         self.wipe = Wipe(*self.pair(), self._labels(), width=self.width)
-        self.heat = image(frame_cache.heat(frame_cache.difference(*self.pair())), self.width, "png")
+        self.heatmap = image(frame_cache.heatmap(frame_cache.difference(*self.pair())), self.width, "png")
         self.line = ipywidgets.HTML()
         self.crops = {(part, name): image(picture, 170, "jpeg") for part, row in self.zoomed().items()
                       for name, picture in row.items()}
@@ -263,7 +263,8 @@ class SideBySide(Panel):
         box = ipywidgets.VBox([
             ipywidgets.HBox([*self.menus.values(), self.slider], layout=wrap), self.line,
             ipywidgets.HBox([titled("A | B: drag the line, or use the arrow keys", self.wipe.widget),
-                             titled("difference of A and B", self.heat, ipywidgets.HTML(difference_bar(self.width)))],
+                             titled("difference of A and B", self.heatmap,
+                                    ipywidgets.HTML(difference_bar(self.width)))],
                             layout=wrap),
             ipywidgets.HBox(columns, layout=wrap), self.note])
         return box
@@ -307,25 +308,26 @@ class SideBySide(Panel):
     def redraw(self) -> None:
         a, b = self.pair()
         self.wipe.show(a, b, self._labels())
-        self.heat.value = encode(frame_cache.heat(frame_cache.difference(a, b)), "png")
+        self.heatmap.value = encode(frame_cache.heatmap(frame_cache.difference(a, b)), "png")
         for part, row in self.zoomed().items():
             for name, picture in row.items():
                 self.crops[part, name].value = encode(picture)
         self.line.value = escape(self.facts())
 
     def still(self) -> Figure:
-        figure = comparison_figures.figure(*self.pair(), (self.names[self.a], self.names[self.b]), self.zoomed())
+        figure = comparison_figures.wipe_figure(*self.pair(), (self.names[self.a], self.names[self.b]),
+                                                self.zoomed())
         figure.suptitle(self.facts(), fontsize=11)
         return figure if self.folder is None else plots.finish(figure, self.folder, "compare_frames")
 
 
 def difference_bar(width: int) -> str:
     """The colour scale of the differences as HTML, with its unit."""
-    colours = matplotlib.colormaps[frame_cache.MAP]
+    colours = matplotlib.colormaps[frame_cache.COLOUR_MAP]
     stops = ", ".join(matplotlib.colors.to_hex(colours(x)) for x in np.linspace(0, 1, 9))
-    marks = [f"{v:.0f}" for v in np.linspace(0, frame_cache.HIGHEST, 5)]
+    marks = [f"{v:.0f}" for v in np.linspace(0, frame_cache.MAX_DIFFERENCE, 5)]
     marks[-1] += " and more"
     ticks = "".join(f"<span>{mark}</span>" for mark in marks)
     return (f"<div style='width:{width}px;line-height:1.3'><div style='height:12px;border:1px solid #888;"
             f"background:linear-gradient(to right, {stops})'></div><div style='display:flex;"
-            f"justify-content:space-between'>{ticks}</div>{frame_cache.UNIT}</div>")
+            f"justify-content:space-between'>{ticks}</div>{frame_cache.DIFFERENCE_UNIT}</div>")

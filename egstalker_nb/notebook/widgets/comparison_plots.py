@@ -113,8 +113,8 @@ def cost_plot(result: Comparison, folder: Optional[Path] = None) -> Plot:
         result: the runs, see `egs.compare`.
         folder: where the static form is saved as `figures/compare_cost.png`; default: nowhere.
     """
-    outcomes = result.outcomes()
-    return _kept(_cost_chart(outcomes), lambda: _cost_still(outcomes), folder, "compare_cost")
+    summaries = result.summaries()
+    return _kept(_cost_chart(summaries), lambda: _cost_still(summaries), folder, "compare_cost")
 
 
 def _kept(figure: go.Figure, still: Callable[[], Figure], folder: Optional[Path], name: str) -> Plot:
@@ -125,32 +125,32 @@ def _kept(figure: go.Figure, still: Callable[[], Figure], folder: Optional[Path]
     return Plot(figure, lambda: saved)
 
 
-def front(outcomes: list[cost.Outcome], name: str) -> list[cost.Outcome]:
+def front(summaries: list[cost.RunSummary], name: str) -> list[cost.RunSummary]:
     """The Pareto front of quality and a cost, the cheapest first.
 
     Args:
         outcomes: of the runs.
         name: of the cost, a key of `COSTS`; outcomes without it are ignored.
     """
-    known = [o for o in outcomes if getattr(o, name) is not None]
+    known = [o for o in summaries if getattr(o, name) is not None]
     best = cost.pareto([getattr(o, name) for o in known], [o.psnr for o in known])
     return sorted((o for o, good in zip(known, best) if good), key=lambda o: getattr(o, name))
 
 
-def _psnr_range(outcomes: list[cost.Outcome]) -> tuple[float, float]:
+def _psnr_range(summaries: list[cost.RunSummary]) -> tuple[float, float]:
     """The PSNR axis, in dB: not so narrow that noise looks like a difference."""
-    low, high = min(o.psnr for o in outcomes), max(o.psnr for o in outcomes)
+    low, high = min(o.psnr for o in summaries), max(o.psnr for o in summaries)
     pad = 0.3 * max(high - low, 1.5)
     return low - pad, high + pad
 
 
-def _cost_chart(outcomes: list[cost.Outcome]) -> go.Figure:
-    figure, edges = go.Figure(), {key: front(outcomes, key) for key in COSTS}
+def _cost_chart(summaries: list[cost.RunSummary]) -> go.Figure:
+    figure, edges = go.Figure(), {key: front(summaries, key) for key in COSTS}
     first = next(iter(COSTS))
     figure.add_trace(go.Scatter(x=[getattr(o, first) for o in edges[first]], y=[o.psnr for o in edges[first]],
                                 name="Pareto front", mode="lines+markers", line={"color": "#222222", "dash": "dot"},
                                 marker={"size": 22, "symbol": "circle-open", "line": {"width": 2}}))
-    for style, o in enumerate(outcomes):
+    for style, o in enumerate(summaries):
         figure.add_trace(go.Scatter(
             x=[getattr(o, first)], y=[o.psnr], name=o.name, mode="markers+text", text=[f"{o.name}<br> "],
             textposition="top center", marker={"size": 11, "color": STYLES[style % len(STYLES)][0],
@@ -158,11 +158,11 @@ def _cost_chart(outcomes: list[cost.Outcome]) -> go.Figure:
             hovertemplate=f"{o.name}<br>%{{y:.2f}} dB<br>%{{x:.4g}}<extra></extra>"))
     buttons = []
     for key, name in COSTS.items():
-        x = [[getattr(o, key) for o in edges[key]], *[[getattr(o, key)] for o in outcomes]]
-        y = [[o.psnr for o in edges[key]], *[[o.psnr] for o in outcomes]]
+        x = [[getattr(o, key) for o in edges[key]], *[[getattr(o, key)] for o in summaries]]
+        y = [[o.psnr for o in edges[key]], *[[o.psnr] for o in summaries]]
         buttons.append({"label": name, "method": "update", "args": [{"x": x, "y": y}, {"xaxis.title.text": name}]})
     in_style(figure, COSTS[first], "PSNR, validation frames (dB)", height=420)
-    figure.update_yaxes(range=_psnr_range(outcomes))
+    figure.update_yaxes(range=_psnr_range(summaries))
     figure.update_xaxes(rangemode="tozero")
     figure.update_layout(margin={"t": 70}, updatemenus=[{
         "type": "buttons", "direction": "right", "buttons": buttons, "x": 0, "y": 1.2, "xanchor": "left",
@@ -170,20 +170,20 @@ def _cost_chart(outcomes: list[cost.Outcome]) -> go.Figure:
     return figure
 
 
-def _cost_still(outcomes: list[cost.Outcome]) -> Figure:
+def _cost_still(summaries: list[cost.RunSummary]) -> Figure:
     figure, axes = plots.subplots(1, len(COSTS), width=13, height=3.8)
     for axis, (key, name) in zip(axes, COSTS.items()):
-        edge = front(outcomes, key)
+        edge = front(summaries, key)
         axis.plot([getattr(o, key) for o in edge], [o.psnr for o in edge], ":o", color="#222222", markersize=15,
                   markerfacecolor="none", label="Pareto front")
-        for style, o in enumerate(outcomes):
+        for style, o in enumerate(summaries):
             if getattr(o, key) is None:
                 continue
             axis.plot(getattr(o, key), o.psnr, RUN_MARKERS[style % len(RUN_MARKERS)],
                       color=STYLES[style % len(STYLES)][0], markersize=7)
             axis.annotate(o.name, (getattr(o, key), o.psnr), xytext=(0, 11), textcoords="offset points", ha="center")
-        known = [getattr(o, key) for o in outcomes if getattr(o, key) is not None]
-        axis.set(xlim=(0, 1.3 * max(known, default=1)), ylim=_psnr_range(outcomes))
+        known = [getattr(o, key) for o in summaries if getattr(o, key) is not None]
+        axis.set(xlim=(0, 1.3 * max(known, default=1)), ylim=_psnr_range(summaries))
         plots.label(axis, name, "PSNR, validation frames (dB)")
         axis.legend(frameon=False, loc="lower right")
     return figure

@@ -16,8 +16,8 @@ from ...core.table import Table
 from ...face.regions import REGIONS
 from ...training.run import Run
 from ...training.snapshots import Snapshot
-from ..growth_figures import KIND_LOOKS, REGION_COLOURS, births_figure, counts
-from ..growth_moments import COLOURINGS, limits, moments_figure, side_figure, spread
+from ..growth_figures import KIND_LOOKS, REGION_COLOURS, counts, densification_figure
+from ..snapshot_figures import COLOURINGS, limits, side_figure, snapshots_figure, spread
 from .base import INK, Panel, Plot, blank_image, choices, encode, in_style
 from .canvas import Canvas
 
@@ -157,7 +157,7 @@ class GrowthCloud(Panel):
                                 ipywidgets.HBox(shown), self.note])
 
     def still(self) -> Figure:
-        return moments_figure(self.run, spread([self.iterations[0], *growth.counted_rounds(self.run),
+        return snapshots_figure(self.run, spread([self.iterations[0], *growth.recorded_steps(self.run),
                                                 self.iterations[-1]], 4))
 
 
@@ -244,7 +244,7 @@ def densification_counts(run: Run) -> Plot | Panel:
         _bar(run, at, n, KIND_LOOKS[kind][2], KIND_LOOKS[kind][0], KIND_PATTERNS[kind])
         for kind, n in counts(run).items()]}
     for kind, values in regional.items():
-        name = growth.KINDS[kind]
+        name = growth.KIND_LABELS[kind]
         views[f"{name}, by region"] = [_bar(run, at, values[:, k], region, REGION_COLOURS[k], REGION_PATTERNS[k])
                                        for k, region in enumerate(REGIONS)]
     for k, region in enumerate(REGIONS):
@@ -264,7 +264,7 @@ def densification_counts(run: Run) -> Plot | Panel:
              updatemenus=[{"buttons": buttons, "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"}])
     figure.update_layout(margin={"t": 60})
     figure.add_hline(0, line_color=INK, line_width=1)
-    return Plot(figure, lambda: births_figure(run))
+    return Plot(figure, lambda: densification_figure(run))
 
 
 def _bar(run: Run, at: list[int], values: np.ndarray, name: str, colour: str, pattern: str) -> go.Bar:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Generic, Optional, TypeVar, cast
 import ipywidgets
 
 from ...core.errors import EgsError
-from ...core.progress import Listener, listening, live_line
+from ...core.progress import ProgressListener, listening, live_line
 from ...core.table import Table
 from .base import Panel, live
 
@@ -53,7 +53,7 @@ class Job(Panel, Generic[T]):
         self.watchers: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._thread: Optional[threading.Thread] = None
-        self._listener: Optional[Listener] = None
+        self._listener: Optional[ProgressListener] = None
         self._logged = False  # whether an exception of a watcher was logged
         self._raised = True  # whether `result` has raised `error`
         _jobs.add(self)
@@ -68,7 +68,7 @@ class Job(Panel, Generic[T]):
 
     def start(self, *_: Any) -> None:
         """Start, or continue after a stop or a failure; does nothing while it runs or when it is done."""
-        if self._begin(Listener(self._progress)):
+        if self._begin(ProgressListener(self._progress)):
             self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
             self._thread.start()
 
@@ -117,7 +117,7 @@ class Job(Panel, Generic[T]):
             raise KeyboardInterrupt(f"{self.name} was stopped: press Resume, or run this cell again")
         return cast(T, self.value)
 
-    def _begin(self, listener: Optional[Listener]) -> bool:
+    def _begin(self, listener: Optional[ProgressListener]) -> bool:
         with self._lock:
             if self.busy or self.state == "done":
                 return False

@@ -262,5 +262,5 @@ class Orbit(Panel):
                  "zoom 2.5": replace(front, zoom=2.5),
                  "yaw 30°, no torso": replace(front, yaw=30.0, behind="plate"),
                  f"plain, frame {middle}": View(middle, 30.0, 10.0, behind="plain")}
-        return plots.pictures([self.viewer.picture(**vars(view)) for view in views.values()], list(views), columns=5,
+        return plots.image_grid([self.viewer.picture(**vars(view)) for view in views.values()], list(views), columns=5,
                               edge=2.0)

@@ -9,8 +9,6 @@ from ...preparation.quality import Concern, concerns
 #: status -> symbol, word, colour: any of the three is enough to tell them apart
 STATUS_LOOKS = {"ok": ("\u25cf", "ok", "#1b7f4b"), "warning": ("\u25b2", "warning", "#a86400"),
                 "error": ("\u25a0", "error", "#b00020"), "unknown": ("\u25cb", "not measured", "#666666")}
-#: levels of `quality.concerns` under other names -> status
-LEVEL_STATUS = {"good": "ok", "look": "warning", "act": "error"}
 STATUS_COLUMNS = ("status", "check", "measured", "expected", "what to do")
 
 
@@ -28,7 +26,7 @@ class QualityStatus:
 
     def __init__(self, report: dict[str, Any]):
         self.concerns: list[Concern] = concerns(report)
-        self.statuses = [LEVEL_STATUS.get(c.level, c.level) for c in self.concerns]
+        self.statuses = [c.level for c in self.concerns]
         self.verdict = next(s for s in ("error", "warning", "unknown", "ok") if s in self.statuses)
 
     def summary(self) -> str:

@@ -54,7 +54,7 @@ class SpeechInput(Panel):
         """Use a recording, float32 [samples] at 16 kHz."""
         self.use(save_wav(make_folder(self.folder) / "recording.wav", wave))
 
-    def type(self, text: str, voice: Optional[str | tts.Voice] = None, pace: float = tts.USUAL) -> None:
+    def type(self, text: str, voice: Optional[str | tts.Voice] = None, pace: float = tts.DEFAULT_PACE) -> None:
         """Synthesise a text and use it, see `tts.synthesize`."""
         self.use(tts.synthesize(text, make_folder(self.folder) / "typed.wav", voice, pace))
 
@@ -102,7 +102,7 @@ class SpeechInput(Panel):
         none: list[tuple[str, Optional[tts.Voice]]] = [("no synthesiser is installed", None)]
         voices = [(str(voice), voice) for voice in have] or none
         self.voice = choices("voice", voices, width="40em")
-        self.pace = slider("words/min", tts.SLOWEST, tts.FASTEST, tts.USUAL)
+        self.pace = slider("words/min", tts.MIN_PACE, tts.MAX_PACE, tts.DEFAULT_PACE)
         self.speak = ipywidgets.Button(description="Speak", icon="comment", button_style="primary")
         self.speak.on_click(self.guarded(lambda _: self.type(self.text.value, self.voice.value, self.pace.value)))
         return ipywidgets.VBox([self.text, self.voice, self.pace, self.speak])

@@ -11,7 +11,7 @@ from typing import Any, Optional, Sequence, cast
 import numpy as np
 import torch
 
-from ...analysis.audio_curves import Timeline, timeline
+from ...analysis.audio_curves import AudioCurves, compute_audio_curves
 from ...rendering.motion import Blink, Poses
 from ...rendering.render import Video
 from ...rendering.renderer import Renderer, Script, audio_script
@@ -43,7 +43,7 @@ class Studio:
     """
 
     script: Script
-    curves: Timeline
+    curves: AudioCurves
     audio: str | Path
     features: Optional[str | Path]
     poses: Poses
@@ -101,7 +101,7 @@ class Studio:
     def _change(self, audio: str | Path, features: Optional[str | Path], poses: Poses, blink: Blink,
                 duration: Optional[float]) -> None:
         script = audio_script(self.renderer, audio, features, poses, blink, duration=duration)
-        curves = timeline(self.renderer, script)
+        curves = compute_audio_curves(self.renderer, script)
         self.viewer.set_script(script)
         self.script, self.curves = script, curves
         self.frame, self._jpegs = 0, {}

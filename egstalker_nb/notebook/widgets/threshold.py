@@ -13,7 +13,7 @@ from ...analysis import growth
 from ...core.errors import DatasetError, EgsError, InputError
 from ...core.table import Table
 from ...training.run import Run
-from ..growth_moments import after_round, gradient_bins, gradient_counts, threshold_figure
+from ..snapshot_figures import after_round, gradient_bins, gradient_counts, threshold_figure
 from .base import INK, in_style, line, slider
 from .canvas import Canvas
 from .growth_panel import RunPanel
@@ -42,7 +42,7 @@ class Threshold(RunPanel):
         super().__init__(run)
         self.iteration, self.threshold, self.cap = iteration or 0, threshold or 0.0, cap or 0
         try:
-            self.iterations = growth.measured(run)
+            self.iterations = growth.steps_with_gradients(run)
             if not self.iterations:
                 raise DatasetError("snapshots with gradients", "none: all are later than its last densification step",
                                    "Train again into a new folder, or use growth.lesson_run(run).")
@@ -58,9 +58,9 @@ class Threshold(RunPanel):
         self.cap = run.config.max_points if cap is None else cap
 
     @property
-    def outcome(self) -> growth.Outcome:
+    def preview(self) -> growth.DensificationPreview:
         """What the densification step would do with this threshold and cap."""
-        return growth.outcome(self.run.snapshot(self.iteration), self.run.config, self.threshold, self.cap)
+        return growth.preview(self.run.snapshot(self.iteration), self.run.config, self.threshold, self.cap)
 
     @property
     def table(self) -> Table:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
 from ...analysis import audio_curves
-from ...analysis.audio_curves import PARTS, Timeline
+from ...analysis.audio_curves import ATTENTION_PARTS, AudioCurves
 from ...media.rates import FPS
 from ...model.deformation import TOKENS
 from .. import audio_figures
@@ -31,7 +31,7 @@ class TimeChart(Panel):
         picture: returns the JPEG of a frame, shown beside the slider.
     """
 
-    def __init__(self, curves: Timeline, watcher: Callable[[int], None], picture: Callable[[int], bytes]):
+    def __init__(self, curves: AudioCurves, watcher: Callable[[int], None], picture: Callable[[int], bytes]):
         self.curves, self.watcher, self.picture, self.frame = curves, watcher, picture, 0
 
     def set_frame(self, frame: int) -> None:
@@ -40,7 +40,7 @@ class TimeChart(Panel):
         if self.built:
             self._move_cursor()
 
-    def set_curves(self, curves: Timeline) -> None:
+    def set_curves(self, curves: AudioCurves) -> None:
         """Draw the curves of other audio, from its first frame on."""
         self.curves, self.frame = curves, 0
         self.refresh()
@@ -122,7 +122,7 @@ class AudioChart(TimeChart):
                 f"opening {self.curves.opening[frame]:.3f}")
 
     def still(self) -> Figure:
-        return audio_figures.sound_figure(self.curves, self.frame)
+        return audio_figures.audio_figure(self.curves, self.frame)
 
 
 class AttentionChart(TimeChart):
@@ -130,7 +130,7 @@ class AttentionChart(TimeChart):
 
     def figure(self) -> go.Figure:
         figure = make_subplots(3, 1, shared_xaxes=True, vertical_spacing=0.07,
-                               subplot_titles=list(audio_curves.ABOUT.values()))
+                               subplot_titles=list(audio_curves.PART_LABELS.values()))
         figure.update_annotations(font_size=12)
         for row in (1, 2, 3):
             for style, token in enumerate(TOKENS):
@@ -142,14 +142,14 @@ class AttentionChart(TimeChart):
         return figure
 
     def fill(self) -> None:
-        places = [(PARTS.index(part), k) for part in audio_curves.ABOUT for k in range(len(TOKENS))]
+        places = [(ATTENTION_PARTS.index(part), k) for part in audio_curves.PART_LABELS for k in range(len(TOKENS))]
         for trace, (part, token) in zip(self.chart.data, places):
             trace.x, trace.y = self.curves.time, self.curves.attention[:, part, token]
 
     def describe(self, frame: int) -> str:
         words = []
-        for part in audio_curves.ABOUT:
-            row = self.curves.attention[frame, PARTS.index(part)]
+        for part in audio_curves.PART_LABELS:
+            row = self.curves.attention[frame, ATTENTION_PARTS.index(part)]
             words.append(f"{part}: {row.max():.0%} on <b>{TOKENS[int(row.argmax())]}</b>")
         return f"{frame / FPS:.2f} s; {'; '.join(words)}"
 

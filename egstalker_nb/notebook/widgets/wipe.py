@@ -59,5 +59,5 @@ class Wipe(Panel):
         return np.concatenate([left[:, :at], right[:, at:]], 1)
 
     def still(self) -> Figure:
-        return plots.pictures([self.pair[0], self.mixed(), self.pair[1]],
+        return plots.image_grid([self.pair[0], self.mixed(), self.pair[1]],
                               [self.names[0], "both", self.names[1]], edge=3.2)

@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from ..analysis import growth
-from ..analysis.growth import outcome
+from ..analysis.growth import preview
 from ..face.regions import REGIONS, region_of
 from ..training.run import Run
 from ..training.snapshots import Snapshot
@@ -68,7 +68,7 @@ def spread(iterations: Sequence[int], count: int) -> list[int]:
     return [iterations[k] for k in chosen]
 
 
-def moments_figure(run: Run, iterations: Sequence[int], names: Sequence[str] = tuple(COLOURINGS)) -> Figure:
+def snapshots_figure(run: Run, iterations: Sequence[int], names: Sequence[str] = tuple(COLOURINGS)) -> Figure:
     """Gaussians from the front: a row for each snapshot, a column for each colouring, one colour scale per column.
 
     Args:
@@ -170,7 +170,7 @@ def gradient_counts(snapshot: Snapshot, edges: np.ndarray) -> tuple[np.ndarray, 
 def after_round(run: Run, snapshot: Snapshot, edges: np.ndarray, cap: int) -> tuple[np.ndarray, np.ndarray]:
     """Number of Gaussians after the densification step, for a threshold at each edge: with the cap, and without."""
     def points(limit: int) -> np.ndarray:
-        return np.array([outcome(snapshot, run.config, t, limit).points for t in edges])
+        return np.array([preview(snapshot, run.config, t, limit).points for t in edges])
 
     return points(cap), points(10**9)
 
@@ -202,7 +202,7 @@ def threshold_figure(run: Run, iteration: int, threshold: float, cap: int) -> Fi
     plots.curve(axes[1], edges, capped, f"max_points {cap}", 0, linewidth=2)
     marks = {**growth.settings_to_try(run, iteration), "your line": threshold}
     for style, (name, value) in enumerate(marks.items()):
-        o = outcome(now, run.config, value, cap)
+        o = preview(now, run.config, value, cap)
         for axis in axes:
             axis.axvline(value, color="black", linestyle=("-", "--", ":", "-.")[style], linewidth=1.8,
                          label=f"{name} {value:.2g}: {o.cloned} cloned, {o.split} split, {o.held} excluded by the cap"
