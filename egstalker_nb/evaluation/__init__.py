@@ -4,5 +4,5 @@
   in the run folder.
 - `lip_sync`: `egs.sync_score`: how well the mouth follows audio, that of the clip or of another speaker.
 
-May import: core, media, face, speech, metrics, data, model, training (the run folder), rendering.
+May import: core, media, face, speech, metrics, data, training (the run folder), rendering.
 """

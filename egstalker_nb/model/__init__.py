@@ -1,4 +1,10 @@
-"""The talking head: canonical Gaussians, the deformation network, the mouth's shape model, the torso layer.
+"""The talking head as a torch module, without its training.
 
-May import: core, face, speech, rasterizer, and the configuration.
+- `head`: `Head`, all of it, and how it renders frames.
+- `gaussians`, `ply`: the canonical Gaussians, and their form in files.
+- `deformation`: the network that deforms them: tri-plane, tokens, ESAA, five heads.
+- `mouth`: the shape model of the mouth, and its prediction from audio.
+- `torso`: the layer behind the splats.
+
+May import: core, face, speech, data, rasterizer, and the configuration.
 """

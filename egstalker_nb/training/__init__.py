@@ -1,4 +1,12 @@
-"""Training: the loop and its step, losses, densification, pose refinement, and what a run folder keeps.
+"""From a dataset to a trained head in a run folder. `egs.train` is `train.train`.
+
+- `train`: the loop: when to step, log, evaluate, save and stop.
+- `trainer`: one step, and everything that changes while training.
+- `init_head`, `fit_mouth`, `fit_torso`: the head that training starts from.
+- `losses`, `losses_cpu`, `ssim_cpu`: the loss terms; on the CPU by Numba kernels.
+- `optimizers`, `densification`, `pose_refinement`: what a step changes.
+- `health`: the guard that stops a run which has gone wrong.
+- `run`, `checkpoint`, `snapshots`, `metrics_log`: the run folder.
 
 May import: core, media, face, speech, metrics, data, rasterizer, model, and the configuration.
 """
