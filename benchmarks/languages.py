@@ -25,7 +25,8 @@ from egstalker_nb.evaluation.lip_sync import MAX_LAG, rendered_frames, tracked_l
 from egstalker_nb.media.audio import frames_of, save_wav
 from egstalker_nb.media.rates import SAMPLE_RATE
 from egstalker_nb.metrics import landmark_metrics
-from egstalker_nb.rendering.renderer import Renderer, audio_script
+from egstalker_nb.rendering.renderer import Renderer
+from egstalker_nb.rendering.script import audio_script
 from egstalker_nb.speech import phones
 from egstalker_nb.training.run import Run
 

@@ -21,7 +21,7 @@ from common import DEVICE, Stretched, facts
 
 import egstalker_nb as egs
 from egstalker_nb.media.rates import FPS, SAMPLES_PER_FRAME
-from egstalker_nb.rendering.streaming import LOOK_AHEAD, Listener
+from egstalker_nb.rendering.streaming import LOOK_AHEAD, LiveFeatures
 from egstalker_nb.training.run import Run
 
 
@@ -74,10 +74,10 @@ def live(run: Run, minutes: float) -> dict:
         memory.append(resident())
         card.append(torch.cuda.memory_allocated() / 2 ** 20 if DEVICE.type == "cuda" else 0.0)
         start = time.perf_counter()
-    full, listener, feature_times = len(memory) // 10, Listener(wave), []
+    full, live_features, feature_times = len(memory) // 10, LiveFeatures(wave), []
     for chunk in audio_chunks(wave, min(frames, 500)):
         start = time.perf_counter()
-        for _ in listener.hear(chunk):
+        for _ in live_features.push(chunk):
             feature_times.append(time.perf_counter() - start)
     # the first frame waits for the look-ahead: it is not counted
     return {"run": run.root.name, "size": len(image), "frames": len(times), "look_ahead_ms": 1000 * LOOK_AHEAD,

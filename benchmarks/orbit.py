@@ -21,7 +21,8 @@ from common import DEVICE, facts, given_runs
 
 from egstalker_nb.core.table import Table
 from egstalker_nb.notebook.widgets.orbit import PITCH, YAW, ZOOM, Orbit, Viewer
-from egstalker_nb.rendering.renderer import Renderer, replay_script
+from egstalker_nb.rendering.renderer import Renderer
+from egstalker_nb.rendering.script import replay_script
 from egstalker_nb.training.run import Run
 
 

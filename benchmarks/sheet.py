@@ -17,7 +17,8 @@ from egstalker_nb.evaluation.lip_sync import rendered_frames, tracked_landmarks
 from egstalker_nb.media.rates import FPS
 from egstalker_nb.metrics.landmark_metrics import aperture
 from egstalker_nb.notebook import plots
-from egstalker_nb.rendering.renderer import Renderer, audio_script
+from egstalker_nb.rendering.renderer import Renderer
+from egstalker_nb.rendering.script import audio_script
 
 FRAMES, WIDTH, DPI = 9, 11.0, 80
 ENVELOPE = 160  # samples for each point of the waveform's envelope

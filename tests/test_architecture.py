@@ -25,7 +25,7 @@ ROOMS = {
     "model": {"core", "config", "face", "speech", "data", "rasterizer"},
     "preparation": {"core", "media", "face", "speech", "metrics", "data"},
     "training": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model"},
-    "rendering": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "training"},
+    "rendering": {"core", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "training"},
     "evaluation": {"core", "media", "face", "speech", "metrics", "data", "training", "rendering"},
     "analysis": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "training",
                  "rendering", "evaluation"},

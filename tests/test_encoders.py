@@ -11,7 +11,7 @@ import torch
 
 from egstalker_nb.core.errors import InputError, MissingPackageError
 from egstalker_nb.media.audio import frames_of, load_audio, save_wav
-from egstalker_nb.rendering.renderer import audio_script
+from egstalker_nb.rendering.script import audio_script
 from egstalker_nb.speech import ctc
 from egstalker_nb.speech.ctc import CLASSES, find_model, map_classes
 from egstalker_nb.speech.encoders import BUILT_IN, load_encoder

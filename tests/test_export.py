@@ -1,4 +1,4 @@
-"""Frames and Gaussians for other programs: all there, drawn as the video is, and never half written."""
+"""Protects: exported frames and Gaussians are complete, match the video, and are never half written."""
 import json
 
 import cv2
@@ -14,14 +14,15 @@ from egstalker_nb.media.audio import load_audio, save_wav
 from egstalker_nb.model import ply
 from egstalker_nb.rasterizer import rasterize
 from egstalker_nb.rendering import export
-from egstalker_nb.rendering.renderer import Renderer, audio_script
+from egstalker_nb.rendering.renderer import Renderer
+from egstalker_nb.rendering.script import audio_script
 
 FRAMES = 6
 
 
 @pytest.fixture(scope="module")
 def spoken_run(tiny_dataset, tmp_path_factory):
-    """A run of 6 iterations whose heads are then made to move: a head that stays still would hide mistakes."""
+    """A run of 6 iterations with random deformation added, as that of so few iterations would hide mistakes."""
     root = tmp_path_factory.mktemp("export") / "run"
     run = egs.train(tiny_dataset, egs.load_config("quick_test", iterations=6, coarse_iterations=2), root)
     load = run.load_head
@@ -43,8 +44,8 @@ def speech(tmp_path_factory):
     return save_wav(tmp_path_factory.mktemp("sound") / "speech.wav", noise.astype(np.float32))
 
 
-def test_ply_gives_back_what_was_rendered(spoken_run, speech, tmp_path):
-    """Whoever opens the files must see the head of the video: Gaussians, cameras and intrinsics belong together."""
+def test_ply_reproduces_the_rendering(spoken_run, speech, tmp_path):
+    """Gaussians, cameras and intrinsics in the files reproduce the head of the video."""
     done = egs.export_ply(spoken_run, speech, tmp_path / "ply")
     index = json.loads((done.folder / export.INDEX).read_text())
     renderer = Renderer.from_run(spoken_run)
@@ -60,14 +61,14 @@ def test_ply_gives_back_what_was_rendered(spoken_run, speech, tmp_path):
                               torch.tensor(index["K"])[None], index["size"], index["size"],
                               sh_degree=head.cfg.sh_degree)
         assert (rgb[0].clamp(0, 1) - want[i]).abs().max() < 1e-4
-    assert done.files[0].stat().st_size == pytest.approx(248 * len(head), abs=2500)  # floats of each, and the header
+    assert done.files[0].stat().st_size == pytest.approx(248 * len(head), abs=2500)  # the floats, and the header
 
 
 def test_frames_are_those_of_the_video(spoken_run, speech, tmp_path):
-    """PNG keeps every value; the sound beside them has their length."""
+    """PNG keeps every value; the audio has the same length."""
     done = egs.export_frames(spoken_run, speech, tmp_path / "frames", poses="orbit")
     renderer = Renderer.from_run(spoken_run)
-    want = renderer.drawn(audio_script(renderer, speech, poses="orbit"))
+    want = renderer.render_frames(audio_script(renderer, speech, poses="orbit"))
     read = np.stack([cv2.imread(str(path))[..., ::-1] for path in done.files])
     assert np.array_equal(read, want)
     assert len(load_audio(done.folder / "sound.wav")) == FRAMES * 640
@@ -75,7 +76,7 @@ def test_frames_are_those_of_the_video(spoken_run, speech, tmp_path):
 
 
 def test_an_older_export_is_replaced_as_a_whole(spoken_run, speech, tmp_path):
-    """Frames of two exports in one folder would be taken for one film."""
+    """Frames of two exports in one folder would be taken for one video."""
     egs.export_frames(spoken_run, speech, tmp_path / "frames")
     done = egs.export_frames(spoken_run, speech, tmp_path / "frames", format="jpeg", duration=0.12)
     assert sorted(p.name for p in done.folder.iterdir()) == [
@@ -83,7 +84,7 @@ def test_an_older_export_is_replaced_as_a_whole(spoken_run, speech, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["frames"]
 
 
-def test_a_folder_of_something_else_is_left_alone(spoken_run, speech, tmp_path):
+def test_a_folder_with_other_files_is_not_touched(spoken_run, speech, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="something else"):
         egs.export_ply(spoken_run, speech, tmp_path)
@@ -93,7 +94,7 @@ def test_a_folder_of_something_else_is_left_alone(spoken_run, speech, tmp_path):
 
 
 def test_a_stopped_export_leaves_nothing(spoken_run, speech, tmp_path):
-    """Half a film under its final name would be used as a whole one."""
+    """Half an export under its final name would be taken for a complete one."""
     stopper = ProgressListener(lambda line, share: None)
     stopper.stopping.set()
     with listening(stopper), pytest.raises(KeyboardInterrupt):

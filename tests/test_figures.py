@@ -182,12 +182,12 @@ def test_psnr_of_a_known_error():
 
 def test_values_are_painted_unchanged_where_the_head_is(head, still):
     """Blending must not darken a value at soft edges; where there is no head there is no value."""
-    image = inspection.paint_values(still, 2, torch.full((len(head), 1), 7.0))[..., 0]
+    image = inspection.render_values(still, 2, torch.full((len(head), 1), 7.0))[..., 0]
     seen = np.isfinite(image)
     assert 0.05 < seen.mean() < 0.9
     np.testing.assert_allclose(image[seen], 7, rtol=1e-3)
     right = (head.gaussians["means"][:, :1] > 0).float()
-    image = inspection.paint_values(still, 0, right)[..., 0]
+    image = inspection.render_values(still, 0, right)[..., 0]
     assert np.nanmean(image[:, 42:]) > 0.8 > 0.2 > np.nanmean(image[:, :22])
 
 

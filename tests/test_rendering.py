@@ -1,4 +1,4 @@
-"""Protects: the video fits its sound, poses never jump, and features that do not belong are refused."""
+"""Protects: a video is as long as its audio, shows what was asked for, and unusable inputs are refused."""
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,8 @@ from egstalker_nb.core.errors import DatasetError, InputError
 from egstalker_nb.core.progress import Progress
 from egstalker_nb.media.audio import load_audio, save_wav
 from egstalker_nb.media.video_reader import probe, read_frames
-from egstalker_nb.rendering.renderer import Renderer, audio_script
+from egstalker_nb.rendering.renderer import Renderer
+from egstalker_nb.rendering.script import audio_script
 from egstalker_nb.speech.encoders import DEFAULT_ENCODER, load_encoder
 
 CFG = dict(iterations=30, coarse_iterations=10, batch_size=2, plane_resolution=[8, 16])
@@ -32,7 +33,7 @@ def speech(tmp_path):
 
 
 @pytest.mark.parametrize("poses", ["cycle", "static", "orbit"])
-def test_video_of_a_sound_longer_than_the_clip(run, speech, tmp_path, poses):
+def test_video_of_audio_longer_than_the_clip(run, speech, tmp_path, poses):
     video = egs.render(run, speech, tmp_path / "v.mp4", poses=poses, batch=5, device="cpu")
     info = probe(video.path)
     assert (info.width, info.height, info.has_audio) == (64, 64, True)
@@ -41,12 +42,12 @@ def test_video_of_a_sound_longer_than_the_clip(run, speech, tmp_path, poses):
     assert video.render_fps >= video.total_fps > 0 and "device waited for" in str(video)
 
 
-def test_batches_do_not_change_the_picture(run):
+def test_the_batch_size_does_not_change_the_frames(run):
     renderer = Renderer.from_run(run, device="cpu")
     given = renderer.conditions(range(4))
     whole, _ = renderer.batch(given)
     single = torch.cat([renderer.batch(given[i:i + 1])[0] for i in range(4)])
-    # products of other shapes round differently; a step of 8 bits is forty times as much
+    # products of other shapes round differently; one 8-bit level is forty times as much
     torch.testing.assert_close(whole, single, atol=1e-4, rtol=0)
 
 
@@ -56,16 +57,16 @@ def test_start_and_duration_cut_the_same_frames(run, speech, tmp_path):
     assert part.frames == 15
     whole, cut = list(read_frames(tmp_path / "all.mp4")), list(read_frames(part.path))
     differences = [np.abs(whole[10 + i].astype(int) - cut[i]).mean() for i in (0, 7, 14)]
-    assert max(differences) < 2.0, "features are those of the whole sound, not computed anew from the part"
+    assert max(differences) < 2.0, "features are those of the whole audio, not of the part"
 
 
 @pytest.mark.parametrize("start, duration", [(-1, None), (0, 9), (1.4, None), (0.5, 0)])
-def test_parts_outside_the_sound_are_refused(run, speech, start, duration):
+def test_parts_outside_the_audio_are_refused(run, speech, start, duration):
     with pytest.raises(InputError, match="inside 0 ... 1.3"):
         egs.render(run, speech, start=start, duration=duration, device="cpu")
 
 
-def test_given_features_must_fit_the_sound(run, speech, tmp_path):
+def test_given_features_must_fit_the_audio(run, speech, tmp_path):
     features = load_encoder(DEFAULT_ENCODER).features(load_audio(speech))
     np.save(tmp_path / "f.npy", features)
     egs.render(run, speech, tmp_path / "v.mp4", features=tmp_path / "f.npy", duration=0.2, device="cpu")
@@ -75,7 +76,7 @@ def test_given_features_must_fit_the_sound(run, speech, tmp_path):
     assert not (tmp_path / "w.mp4").exists()
 
 
-def test_sound_for_a_head_trained_on_foreign_features_is_refused(run, speech):
+def test_audio_for_a_head_trained_on_external_features_is_refused(run, speech):
     other = egs.load_run(run.root)
     other.dataset.encoder = {"name": "external"}
     with pytest.raises(InputError, match=r"external.*features=....npy"):
@@ -108,13 +109,13 @@ def test_a_place_that_cannot_take_the_video_is_refused(run, speech, tmp_path, na
     assert speech.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["folder.mp4", "speech.wav"]
 
 
-def test_what_the_network_is_told_is_what_the_script_says(run, speech):
-    renderer, seen = Renderer.from_run(run, device="cpu"), []
+def test_the_network_is_conditioned_on_the_script(run, speech):
+    renderer, calls = Renderer.from_run(run, device="cpu"), []
     script = audio_script(renderer, speech, poses="orbit", blink=np.linspace(0, 1, 33), duration=0.2)
-    renderer.batch = lambda *given: seen.append(given) or (torch.zeros(5, 64, 64, 3), None)
-    list(renderer.pictures(script, 5, Progress(5, "x")))
-    given = seen[0][0]
-    torch.testing.assert_close(given.mouth, renderer.mouth(script))
+    renderer.batch = lambda *given: calls.append(given) or (torch.zeros(5, 64, 64, 3), None)
+    list(renderer.frames(script, 5, Progress(5, "x")))
+    given = calls[0][0]
+    torch.testing.assert_close(given.mouth, renderer.mouth_coefficients(script))
     for got, wanted in ((given.eyes, script.eyes), (given.w2c, script.w2c), (given.pose, script.pose)):
         np.testing.assert_array_equal(got.numpy(), wanted)
     assert not np.array_equal(script.w2c, script.pose)
@@ -123,10 +124,10 @@ def test_what_the_network_is_told_is_what_the_script_says(run, speech):
 @pytest.mark.parametrize("command, option", [("render", ["--poses", "cycle"]), ("render", ["--split", "val"]),
                                              ("replay", ["--audio", "a.wav"]), ("replay", ["--blink", "17"])])
 def test_command_line_keeps_render_and_replay_apart(run, command, option, capsys):
-    """A replay has the clip's own motion, and another sound has no ground truth: mixtures are refused, not ignored."""
+    """A replay has the clip's own motion, and other audio has no ground truth: mixtures are refused, not ignored."""
     with pytest.raises(SystemExit) as stopped:
         cli.main([command, str(run.root), *option])
-    assert stopped.value.code == 2 and ("--audio" in (said := capsys.readouterr().err) or option[0] in said)
+    assert stopped.value.code == 2 and ("--audio" in (message := capsys.readouterr().err) or option[0] in message)
 
 
 def test_command_line_replays_the_clip(run, tmp_path):
@@ -143,7 +144,7 @@ def test_command_line_takes_a_dataset_and_a_rate(run, speech, tmp_path):
 
 
 def test_the_camera_and_the_pose_that_the_network_gets_stay_apart(run):
-    """Batches with and without a pose of their own follow each other through the same memory."""
+    """Batches with and without a separate pose pass through the same input tensors."""
     renderer = Renderer.from_run(run, device="cpu")
     given = renderer.conditions(range(2))
     turned = replace(given, w2c=given.w2c.flip(0), pose=given.w2c)

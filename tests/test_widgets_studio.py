@@ -161,7 +161,7 @@ def test_attention_over_time_is_the_mean_of_that_of_the_gaussians(studio):
 def test_the_view_from_the_front_is_the_video(studio):
     """The front view must equal the video frame; other sizes show the same view."""
     studio.set_motion("static")
-    want = studio.viewer.renderer.drawn(studio.script.part(3, 4))[0]
+    want = studio.viewer.renderer.render_frames(studio.script.part(3, 4))[0]
     assert np.abs(studio.viewer.picture(3).astype(int) - want).max() <= 1
     small = widgets.orbit.Viewer(studio.renderer, 32).set_script(studio.script).picture(3)
     halved = want.reshape(32, 2, 32, 2, 3).mean((1, 3))
@@ -210,7 +210,7 @@ def test_the_background_is_what_the_video_shows_behind_the_head(studio):
     behind = studio.background([2, 3])
     assert behind.shape == (2, 64, 64, 3) and behind.dtype == np.uint8
     composite = 255 * (rgb + (1 - alpha) * torch.from_numpy(behind / 255).float()).clamp(0, 1).numpy()
-    assert np.abs(composite - renderer.drawn(script.part(2, 4))).max() <= 1.5
+    assert np.abs(composite - renderer.render_frames(script.part(2, 4))).max() <= 1.5
 
 
 def test_frames_are_shown_as_they_come(monkeypatch):

@@ -240,7 +240,7 @@ def test_attention_is_painted_as_one_by_one(trained):
     maps = attribution.attention_maps(renderer, 4)
     weights = renderer.head.attention(renderer.conditions([4]))[0]
     for k in range(4):
-        alone = inspection.paint_values(renderer, 4, weights[:, k:k + 1])[..., 0]
+        alone = inspection.render_values(renderer, 4, weights[:, k:k + 1])[..., 0]
         assert np.allclose(maps[..., k], alone, atol=1e-5, equal_nan=True)
     inside = np.isfinite(maps[..., 0])
     assert inside.any() and not inside.all() and np.allclose(maps[inside].sum(-1), 1, atol=1e-3)

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from ..data.frame_loader import Frames
 from ..metrics.image_metrics import ssim_map
 from ..model.deformation import TOKENS
-from ..rendering.inspection import paint_values
+from ..rendering.inspection import render_values
 from ..rendering.renderer import Renderer
 from ..training.losses import Losses
 from .audio_curves import ATTENTION_PARTS, attention_of_parts
@@ -103,7 +103,7 @@ def gradient_norms(found: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, f
 
 def attention_maps(renderer: Renderer, i: int) -> np.ndarray:
     """Attention to each token per pixel of frame i: [S, S, 4] 0...1 in the order of `TOKENS`, NaN outside the head."""
-    return paint_values(renderer, i, renderer.head.attention(renderer.conditions([i]))[0])
+    return render_values(renderer, i, renderer.head.attention(renderer.conditions([i]))[0])
 
 
 def attention_by_part(renderer: Renderer, ids: Sequence[int]) -> np.ndarray:

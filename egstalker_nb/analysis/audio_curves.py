@@ -16,7 +16,8 @@ from ..metrics.landmark_metrics import aperture
 from ..model.deformation import VIEWS
 from ..model.head import Head
 from ..rendering import inspection
-from ..rendering.renderer import Renderer, Script
+from ..rendering.renderer import Renderer
+from ..rendering.script import Script
 from ..speech.encoders import channel_names
 
 ATTENTION_PARTS = tuple(VIEWS)      # columns of `regions.share_of_parts`

@@ -8,7 +8,8 @@ from typing import Sequence
 import matplotlib
 import numpy as np
 
-from ..rendering.renderer import Renderer, Script, replay_script
+from ..rendering.renderer import Renderer
+from ..rendering.script import Script, replay_script
 from ..training.run import Run
 
 MAX_BYTES = 256 << 20   # of cached images; the least recently used are dropped first
@@ -57,7 +58,7 @@ class FrameCache:
             self._renderers[run] = renderer, replay_script(renderer, "all")
         renderer, script = self._renderers[run]
         self.rendered += 1
-        return renderer.drawn(script.part(i, i + 1))[0]
+        return renderer.render_frames(script.part(i, i + 1))[0]
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -17,7 +17,8 @@ from ..face.landmarks import NUM_LANDMARKS, RIGID
 from ..media.audio import frames_of, save_wav
 from ..media.rates import FPS, SAMPLE_RATE
 from ..metrics import landmark_metrics
-from ..rendering.renderer import Renderer, Script, audio_script, replay_script
+from ..rendering.renderer import Renderer
+from ..rendering.script import Script, audio_script, replay_script
 from ..speech.voice_activity import passages
 from ..training.run import Run
 
@@ -176,7 +177,7 @@ def _script(renderer: Renderer, other: Optional[Dataset], audio: Optional[Path] 
 def rendered_frames(renderer: Renderer, script: Script, name: str) -> Iterator[np.ndarray]:
     """The frames of a script, [S, S, 3] uint8 each, with a progress line."""
     with Progress(len(script), name, "frame") as bar:
-        yield from renderer.pictures(script, 8, bar)
+        yield from renderer.frames(script, 8, bar)
 
 
 def tracked_landmarks(images: Iterable[np.ndarray], count: int) -> np.ndarray:

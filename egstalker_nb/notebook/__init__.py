@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ..preparation.bundle import smooth_poses as smooth_poses
     from ..preparation.offset import audio_offset as audio_offset
     from ..rendering import motion as motion
-    from ..rendering.export import redrawn as redrawn
+    from ..rendering.export import render_ply as render_ply
     from ..rendering.inspection import ground_truth as ground_truth
     from ..rendering.inspection import lip_rects as lip_rects
     from ..rendering.inspection import offsets as offsets
@@ -69,7 +69,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "load_audio": "..media.audio", "load_ply": "..model.ply", "loudness": "..speech.voice_activity",
     "new_head": "..training.init_head", "offsets": "..rendering.inspection", "probe": "..media.video_reader",
     "progress": "..core.progress", "psnr": "..metrics.image_metrics", "read_frames": "..media.video_reader",
-    "read_rgb": "..media.image_io", "redrawn": "..rendering.export", "render_frames": "..rendering.inspection",
+    "read_rgb": "..media.image_io", "render_ply": "..rendering.export", "render_frames": "..rendering.inspection",
     "RIGID": "..face.landmarks", "SAMPLE_RATE": "..media.rates", "save_wav": "..media.audio",
     "select": "..analysis.comparison", "share_of_parts": "..face.regions", "smooth_poses": "..preparation.bundle",
     "Table": "..core.table", "TOKENS": "..model.deformation",

@@ -17,7 +17,7 @@ from ..face.pose_math import euler
 from ..media.audio import steps_of
 from ..media.rates import FPS, SAMPLES_PER_FRAME
 from ..metrics.image_metrics import psnr
-from ..rendering.inspection import crop_mouth, mean_faces, offsets, paint_values, project_points, render_frames
+from ..rendering.inspection import crop_mouth, mean_faces, offsets, project_points, render_frames, render_values
 from ..rendering.motion import middle_frame
 from ..rendering.renderer import Renderer
 from ..speech.encoders import channel_names
@@ -170,7 +170,7 @@ def paintings(renderer: Renderer, i: int, named: dict[str, Tensor], unit: str) -
         unit: label of the colour scales.
     """
     grey = cv2.cvtColor(renderer.ds.frame(i), cv2.COLOR_RGB2GRAY)
-    images = paint_values(renderer, i, torch.stack(list(named.values()), 1))
+    images = render_values(renderer, i, torch.stack(list(named.values()), 1))
     figure, axes = plots.subplots(1, len(named), width=3.1 * len(named), height=3.1)
     for k, (axis, (name, values)) in enumerate(zip(axes, named.items())):
         seen = images[..., k][np.isfinite(images[..., k])]

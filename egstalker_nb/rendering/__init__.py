@@ -1,4 +1,13 @@
-"""A trained head as images: offline, live, from any side, and exported.
+"""A trained head as images: videos, live frames, free viewpoints and exports.
 
-May import: core, media, face, speech, data, rasterizer, model, training (the run folder), and the configuration.
+- `render`: `render` (audio drives the head) and `replay` (the frames of its own clip), as MP4.
+- `script`: what each frame of a video shows, from audio or from the clip.
+- `renderer`: `Renderer`, which renders the frames of a script or of the clip.
+- `motion`: head poses and blinks of a video: paths, another clip's motion, arrays.
+- `streaming`: `stream`, frames from audio as it comes in.
+- `live_motion`: the same for a stream, which has no known length.
+- `export`: `export_frames` and `export_ply`, numbered files for other programs.
+- `inspection`: renders, offsets and projections of single frames, as arrays for figures and panels.
+
+May import: core, media, face, speech, metrics, data, rasterizer, model, training (the run folder only).
 """

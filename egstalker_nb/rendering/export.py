@@ -1,4 +1,4 @@
-"""A spoken sequence as files for other programs: pictures, or one PLY of the deformed Gaussians per frame."""
+"""A rendered sequence as files for other programs: images, or a PLY of the deformed Gaussians per frame."""
 from __future__ import annotations
 
 import json
@@ -26,19 +26,21 @@ from ..model.ply import load_ply, save_ply
 from ..rasterizer import rasterize
 from ..training.run import Run
 from . import motion
-from .renderer import Renderer, Script, audio_script
+from .renderer import Renderer
+from .script import Script, audio_script
 
-INDEX = "export.json"       # what tells an older export, which may be replaced, from a folder of something else
+INDEX = "export.json"  # marks a folder as an export, which a new one may replace
 FORMATS = {"png": (".png", encode_png), "jpeg": (".jpg", encode_jpeg)}
 
 
 @dataclass
 class Exported:
-    """A folder of numbered files; shows itself in a notebook.
+    """A finished export: a folder of numbered files.
 
     Attributes:
-        folder: with `files`, `sound.wav` of exactly as many frames, and `export.json`: cameras, intrinsics, settings.
-        files: one for each frame at 25 fps, in order. bytes: all files together.
+        folder: contains `files`, their audio as `sound.wav`, and `export.json` with cameras, intrinsics and settings.
+        files: one per frame at 25 fps, in order.
+        bytes: size of the folder.
     """
 
     folder: Path
@@ -56,65 +58,71 @@ class Exported:
 def export_frames(run: Run, audio: str | Path, out: Optional[str | Path] = None,
                   format: Literal["png", "jpeg"] = "png", iteration: Optional[int] = None, batch: int = 8,
                   device: Optional[str | torch.device] = None, **script: Any) -> Exported:
-    """Drive a trained head and write every video frame as a picture, for editing and compositing.
+    """Drive a trained head with audio and write every video frame as an image, for editing and compositing.
 
     Args:
-        run, audio, iteration, batch, device: as for `egs.render`. script: its `features`, `poses`, `blink`, `start` and
-            `duration`. out: the folder to write; default: a name in the run's `renders/`. An older export in it is
-            replaced when the new one is complete. format: `png` (without loss) or `jpeg`.
+        run, audio: as for `egs.render`.
+        out: the folder to write; default: a name in the run's `renders/`. An older export in it is replaced when the
+            new one is complete.
+        format: `png` (lossless) or `jpeg`.
+        iteration, batch, device: as for `egs.render`.
+        script: `features`, `poses`, `blink`, `start` and `duration` of `egs.render`.
 
     Returns:
-        the `Exported` folder with `frame_000000.png` and so on.
+        The export, with `frame_000000.png` and so on.
 
     Raises:
-        InputError: as for `egs.render`; another format; a folder that holds something else.
+        InputError: as for `egs.render`; another format; a folder with other files in it.
+        DatasetError: as for `egs.render`.
     """
     if format not in FORMATS:
         raise InputError(f"format as one of {', '.join(FORMATS)}", repr(format), "Choose one of them.")
-    plan = _Plan(run, audio, out, format, iteration, device, script)
+    job = _ExportJob(run, audio, out, format, iteration, device, script)
     suffix, encode = FORMATS[format]
-    with plan.writing() as folder, Progress(len(plan.script), f"export {format}", "frame") as bar:
-        for i, picture in enumerate(plan.renderer.pictures(plan.script, batch, bar)):
-            _written(folder / f"frame_{i:06d}{suffix}", encode(picture))
-    return plan.result()
+    with job.writing() as folder, Progress(len(job.script), f"export {format}", "frame") as bar:
+        for i, frame in enumerate(job.renderer.frames(job.script, batch, bar)):
+            _write(folder / f"frame_{i:06d}{suffix}", encode(frame))
+    return job.result()
 
 
 def export_ply(run: Run, audio: str | Path, out: Optional[str | Path] = None, iteration: Optional[int] = None,
                device: Optional[str | torch.device] = None, **script: Any) -> Exported:
-    """Drive a trained head and write its deformed Gaussians frame by frame, in the common 3DGS layout.
+    """Drive a trained head with audio and write its deformed Gaussians frame by frame, in the common 3DGS layout.
 
-    The Gaussians are in the head's own frame (OpenCV axes: x right, y down, z away from the camera that looks at the
-    face), in which the head stays still: its motion is that of the camera, `w2c` in `export.json`, one for each frame.
-    Opacities are logits, scales logs, rotations wxyz quaternions (not normalised), as `gaussians.save_ply` writes
-    them; 248 bytes a Gaussian. Torso and room are no Gaussians and not in the files.
+    The Gaussians are in the head frame (OpenCV axes: x right, y down, z away from a camera in front of the face), in
+    which the head does not move: its motion is that of the camera, `w2c` of each frame in `export.json`. Opacities are
+    logits, scales logarithms, rotations wxyz quaternions (not normalised), as `save_ply` writes them; 248 bytes per
+    Gaussian. Torso and background are not made of Gaussians and not in the files.
 
     Args:
         run, audio, out, iteration, device, script: as for `export_frames`.
 
     Returns:
-        the `Exported` folder with `frame_000000.ply` and so on.
+        The export, with `frame_000000.ply` and so on.
 
     Raises:
         InputError: as for `export_frames`.
+        DatasetError: as for `export_frames`.
     """
-    plan = _Plan(run, audio, out, "ply", iteration, device, script)
-    given = plan.renderer.conditions_of(plan.script)
-    with plan.writing() as folder, Progress(len(plan.script), "export PLY", "frame") as bar:
-        spatial = plan.head.spatial() if plan.renderer.deform else None
-        for i in range(len(plan.script)):
-            gaussians = deformed(plan.head, given[i:i + 1], spatial)
+    job = _ExportJob(run, audio, out, "ply", iteration, device, script)
+    given = job.renderer.conditions_of(job.script)
+    with job.writing() as folder, Progress(len(job.script), "export PLY", "frame") as bar:
+        spatial = job.head.spatial() if job.renderer.deform else None
+        for i in range(len(job.script)):
+            gaussians = deformed_gaussians(job.head, given[i:i + 1], spatial)
             with writing_to(folder):
                 save_ply(folder / f"frame_{i:06d}.ply", gaussians)
             bar.update()
-    return plan.result()
+    return job.result()
 
 
 @torch.no_grad()
-def deformed(head: Head, given: Conditions, spatial: Optional[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """The Gaussians of one frame, as they are before activation: gsplat's layout, see `make_gaussians`.
+def deformed_gaussians(head: Head, given: Conditions, spatial: Optional[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """The Gaussians of one frame before activation, in gsplat's layout, see `make_gaussians`.
 
     Args:
-        given: of one frame.
+        head: the head.
+        given: what the frame is rendered from, B = 1.
         spatial: see `Head.spatial`; None: the canonical head.
     """
     g = {name: head.gaussians[name].detach() for name in NAMES}
@@ -127,8 +135,15 @@ def deformed(head: Head, given: Conditions, spatial: Optional[tuple[Tensor, Tens
 
 
 @torch.no_grad()
-def redrawn(exported: Exported, i: int) -> np.ndarray:
-    """Draw a PLY of an export as its camera saw it, on white: [S, S, 3] uint8, without torso and room.
+def render_ply(exported: Exported, i: int) -> np.ndarray:
+    """Render a PLY of an export with its camera, on white, without torso and background.
+
+    Args:
+        exported: made by `export_ply`.
+        i: number of the frame.
+
+    Returns:
+        [S, S, 3] uint8.
 
     Raises:
         InputError: not a PLY of the 3DGS layout.
@@ -141,8 +156,8 @@ def redrawn(exported: Exported, i: int) -> np.ndarray:
     return ((rgb + 1 - alpha)[0].clamp(0, 1) * 255).round().byte().numpy()
 
 
-class _Plan:
-    """What is written, and where: everything that can be wrong is found before the first frame is drawn."""
+class _ExportJob:
+    """The script and the folder of an export; all inputs are checked here, before the first frame is rendered."""
 
     def __init__(self, run: Run, audio: str | Path, out: Optional[str | Path], kind: str, iteration: Optional[int],
                  device: Optional[str | torch.device], script: dict[str, Any]):
@@ -160,15 +175,16 @@ class _Plan:
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
-        """A folder of another name, which gets its own when all is there, and is removed if something fails."""
+        """A temporary folder that is renamed to the final one when it is complete, and removed if anything fails."""
         make_folder(self.folder.parent)
         with writing_to(self.folder.parent):
             fresh = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))
         try:
             fresh.chmod(0o755)
             yield fresh
+            assert self.script.wave is not None  # of a script that was made from audio
             save_wav(fresh / "sound.wav", self.script.wave)
-            _written(fresh / INDEX, json.dumps(self.index).encode())
+            _write(fresh / INDEX, json.dumps(self.index).encode())
             with writing_to(self.folder.parent):
                 _check_free(self.folder)
                 if self.folder.exists():
@@ -188,13 +204,13 @@ class _Plan:
 
 
 def _check_free(folder: Path) -> None:
-    """A folder that is not there, is empty, or holds an older export."""
+    """Raise an error unless a folder is missing, empty, or an older export."""
     taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX).is_file())
     if taken:
         raise InputError("a new folder, or one of an older export", f"'{folder}' with something else in it",
                          "Choose another name.")
 
 
-def _written(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes) -> None:
     with writing_to(path.parent):
         path.write_bytes(data)

@@ -17,7 +17,8 @@ from ..media.rates import FPS
 from ..training.run import Run
 from . import motion
 from .motion import Blink, Poses
-from .renderer import Renderer, Script, audio_script, replay_script
+from .renderer import Renderer
+from .script import Script, audio_script, replay_script
 
 
 @dataclass
@@ -55,16 +56,16 @@ def render(run: Run, audio: str | Path, out: Optional[str | Path] = None, featur
 
     Args:
         run: see `load_run`.
-        audio: any audio file or video with sound, of any length and sample rate.
+        audio: any audio file or video with audio, of any length and sample rate.
         out: the MP4; default: a name in the run's `renders/`.
         features: .npy of [num_frames, 16, 29] for `audio` (the upstream contract); computed from the audio if None.
         poses: `cycle` plays the dataset's poses back and forth, `static` keeps its middle pose, `orbit` moves the
-            camera around that; another `Dataset` or its folder lends its head motion, back and forth, around this
+            camera around that; the head motion of another `Dataset` or its folder, back and forth, around this
             head's mean pose; an array [F, 4, 4] or .npy is used as given: world-to-camera, OpenCV axes, the world being
             the head's frame (see `Dataset.w2c`), one for each video frame or more.
-        blink: `dataset` keeps the clip's eyelids; a number draws natural blinks at this rate per minute (people: 15-20;
-            0: never); an array [F] or .npy of 0 open ... 1 closed. The eyelids stay within what the training frames
-            show. Brows and gaze are the clip's.
+        blink: `dataset` keeps the clip's eyelids; a number is a rate of random natural blinks per minute (people:
+            15-20; 0: none); an array [F] or .npy of 0 open ... 1 closed. The eyelids stay within the range of the
+            training frames. Brows and gaze are the clip's.
         iteration: checkpoint, default the newest.
         start: where in the audio the video begins, in seconds.
         duration: of the video, in seconds; default: to the end of the audio.
@@ -127,6 +128,6 @@ def _write(renderer: Renderer, script: Script, out: Path, batch: int, compare: b
 
     began = time.perf_counter()
     with Progress(len(script), f"render {out.name}", "frame") as bar:
-        write_video(out, renderer.pictures(script, batch, bar, compare), script.wave, FPS)
+        write_video(out, renderer.frames(script, batch, bar, compare), script.wave, FPS)
     elapsed = time.perf_counter() - began
     return Video(out, len(script), len(script) / max(renderer.seconds, 1e-9), len(script) / elapsed)

@@ -8,11 +8,14 @@ of these derivatives.
 
 from __future__ import annotations
 
+from typing import Union
+
 import numpy as np
 
 from ..core.numba_jit import helper, jit
 
 Array = np.ndarray
+Index = Union[int, np.uint64]
 Box = tuple[int, int, int, int]
 
 STRIP = 128      # rows of a work item: whatever the number of threads, so that sums do not depend on it
@@ -35,7 +38,7 @@ D1, D2, D3, D4, D5, D6, D7, D8, D9, D10 = (np.uint64(i) * LINE for i in range(1,
 
 
 @helper
-def _along(source: Array, o: int, target: Array, p: int, n: int) -> None:
+def _along(source: Array, o: Index, target: Array, p: Index, n: Index) -> None:
     """Blur a row into n values of target from p on; source is 5 px ahead at o."""
     for i in range(n):
         a = o + i
@@ -45,7 +48,7 @@ def _along(source: Array, o: int, target: Array, p: int, n: int) -> None:
 
 
 @helper
-def _down(source: Array, o: int, target: Array, p: int, n: int) -> None:
+def _down(source: Array, o: Index, target: Array, p: Index, n: Index) -> None:
     """Blur down the columns into n values of target from p on; source is 5 rows ahead at o."""
     for i in range(n):
         a = o + i
@@ -55,13 +58,13 @@ def _down(source: Array, o: int, target: Array, p: int, n: int) -> None:
 
 
 @helper
-def _clear(buffer: Array, o: int, n: int) -> None:
+def _clear(buffer: Array, o: Index, n: Index) -> None:
     for i in range(n):
         buffer[o + i] = ZERO
 
 
 @helper
-def _read(x: Array, y: Array, o: int, lines: Array, p: int, n: int) -> None:
+def _read(x: Array, y: Array, o: Index, lines: Array, p: Index, n: Index) -> None:
     """x, y, x² + y² and x y of n values from o on, as four lines from p on."""
     for i in range(n):
         u, v, a = x[o + i], y[o + i], p + i
@@ -69,7 +72,7 @@ def _read(x: Array, y: Array, o: int, lines: Array, p: int, n: int) -> None:
 
 
 @helper
-def _compare(lines: Array, parts: Array, n: int) -> None:
+def _compare(lines: Array, parts: Array, n: Index) -> None:
     """n values from their four blurs: 1 - SSIM and its derivatives by the blurs of x, x² + y² and x y."""
     for i in range(n):
         mx, my, square, product = lines[i], lines[D1 + i], lines[D2 + i], lines[D3 + i]
@@ -85,7 +88,7 @@ def _compare(lines: Array, parts: Array, n: int) -> None:
 
 
 @helper
-def _sum(source: Array, o: int, n: int) -> np.float32:
+def _sum(source: Array, o: Index, n: Index) -> float:
     total = ZERO
     for i in range(n):
         total += source[o + i]

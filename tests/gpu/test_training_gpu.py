@@ -74,15 +74,15 @@ def test_recorded_drawings_are_the_plain_drawings(tiny_dataset, tmp_path):
         given = frames.batch(ids)
         inputs = frames.conditions(given["ids"]), given["background"]
         wanted = plain.batch(*inputs)
-        plain._draw.reset()
+        plain._render.reset()
         if ids[0] == 6:
-            renderer._room = 64
-            renderer._draw.reset()
-            renderer._draw.ready = True  # records with far too little room
+            renderer._capacity.value = 64
+            renderer._render.reset()
+            renderer._render.ready = True  # records with far too little room
         found = renderer.batch(*inputs)
         for a, b in zip(found, wanted):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
-    assert renderer._room > 64
+    assert renderer._capacity.value > 64
 
 
 def test_frames_are_the_same_from_everywhere(tiny_dataset):
@@ -93,12 +93,12 @@ def test_frames_are_the_same_from_everywhere(tiny_dataset):
     torso.codes.normal_()
     head = SimpleNamespace(torso=torso.cuda(), w2c=torch.rand(len(tiny_dataset), 4, 4).cuda())
     places = [Frames(tiny_dataset, range(6), torch.device("cuda"), place) for place in ("device", "host", "disk")]
-    for paint_values in (False, True):
-        for frames in places if paint_values else ():
+    for render_values in (False, True):
+        for frames in places if render_values else ():
             frames.for_head(head)
         for ids in ([0, 3], [5, 1]):
             first, *others = [frames.batch(ids) for frames in places]
-            assert ("background" in first) == paint_values
+            assert ("background" in first) == render_values
             for other in others:
                 assert other.keys() == first.keys()
                 for name in other:  # painted one by one or together, a value may be rounded to the next byte

@@ -21,7 +21,8 @@ from ...data.conditions import Conditions
 from ...data.dataset import Dataset
 from ...media.rates import FPS
 from ...rendering.motion import middle_frame
-from ...rendering.renderer import Renderer, Script
+from ...rendering.renderer import Renderer
+from ...rendering.script import Script
 from .. import plots
 from ..figures import LIGHT
 from .base import ASSETS, Panel, choices, encode, slider
@@ -78,7 +79,7 @@ class Viewer:
 
     def set_script(self, script: Script) -> "Viewer":
         """Set what is rendered (see `audio_script`); required before the first image. Returns the viewer itself."""
-        coefficients = self.renderer.mouth(script)
+        coefficients = self.renderer.mouth_coefficients(script)
         with self._lock:
             self.script, self.coefficients, self._offsets_of = script, coefficients, {}
         return self

@@ -14,7 +14,8 @@ import torch
 from ...analysis.audio_curves import AudioCurves, compute_audio_curves
 from ...rendering.motion import Blink, Poses
 from ...rendering.render import Video
-from ...rendering.renderer import Renderer, Script, audio_script
+from ...rendering.renderer import Renderer
+from ...rendering.script import Script, audio_script
 from ...training.run import Run
 from .base import encode
 from .orbit import Orbit, Viewer
@@ -154,7 +155,7 @@ class Studio:
         Returns:
             [B, S, S, 3] uint8.
         """
-        layers = self.head.torso(self.renderer.torso(self.script)[list(frames)])
+        layers = self.head.torso(self.renderer.torso_codes(self.script)[list(frames)])
         return (layers.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
     def video_path(self) -> Optional[Path]:

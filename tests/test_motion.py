@@ -1,4 +1,4 @@
-"""Protects: any head motion and any blinking stay smooth, in the picture, and within what the network has seen."""
+"""Protects: any head motion and any blinks stay smooth, inside the image, and within the range of the training data."""
 import copy
 
 import numpy as np
@@ -41,13 +41,13 @@ def test_cycle_never_jumps():
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 12, 200])
-def test_turning_points_are_eased_and_the_first_run_begins_as_the_clip(frames):
+def test_turning_points_are_eased_and_the_start_is_that_of_the_clip(frames):
     at = motion.eased_cycle(frames, 5 * frames + 3)
     assert at.min() >= 0 and at.max() <= frames - 1
     assert np.abs(np.diff(at)).max(initial=0) <= 1 + 1e-9
     if frames >= 12:
         assert at[:6].tolist() == [0, 1, 2, 3, 4, 5]
-        assert np.abs(np.diff(at, 2)).max() <= 0.25, "back at full speed at once would be 2"
+        assert np.abs(np.diff(at, 2)).max() <= 0.25, "an abrupt reversal would be 2"
 
 
 @pytest.mark.parametrize("poses", ["cycle", "static", "orbit", "wild", "folder", "array", "npy"])
@@ -59,7 +59,7 @@ def test_every_kind_of_poses(stand_in, wild, tmp_path, poses):
     if poses in motion.POSE_PATHS:
         assert source.shape == (40,) and 0 <= source.min() and source.max() < 12
     else:
-        assert source is None, "no frame of the clip has these poses: nothing of one may be shown"
+        assert source is None, "no frame of the clip has these poses: none may be shown"
     assert w2c.shape == pose.shape == (40, 4, 4) and w2c.dtype == pose.dtype == np.float32
     if poses in ("array", "npy"):
         np.testing.assert_allclose(w2c, stand_in.w2c[motion.cycle(12, 40)], atol=1e-6)
@@ -103,19 +103,19 @@ def full_circle(stand_in, count=200):
 
 
 @pytest.mark.parametrize("poses", ["cycle", "static", "orbit", "wild", "circle"])
-def test_the_network_is_never_told_a_pose_outside_the_clip(stand_in, wild, poses):
+def test_the_network_is_never_conditioned_on_a_pose_outside_the_clip(stand_in, wild, poses):
     given = {"wild": wild, "circle": full_circle(stand_in)}.get(poses, poses)
     _, w2c, pose = motion.head_motion(stand_in, given, 200)
     mean = motion.mean_pose(stand_in.w2c)
-    told, seen = motion._coordinates(mean, pose), motion._coordinates(mean, stand_in.w2c)
-    assert (told >= seen.min(0) - 1e-4).all() and (told <= seen.max(0) + 1e-4).all()
+    given, known = motion._pose_vectors(mean, pose), motion._pose_vectors(mean, stand_in.w2c)
+    assert (given >= known.min(0) - 1e-4).all() and (given <= known.max(0) + 1e-4).all()
     assert turns(pose).max() <= turns(w2c).max() + 1e-3, "and it does not jump where the camera does not"
 
 
-def test_poses_near_the_mean_are_told_as_they_are(stand_in):
+def test_poses_near_the_mean_are_not_clamped(stand_in):
     known = stand_in.w2c[:stand_in.ds.num_train]
     mean = motion.mean_pose(known)[None]
-    np.testing.assert_allclose(motion.inside_range(known, mean), mean, atol=1e-5)
+    np.testing.assert_allclose(motion.clamp_poses(known, mean), mean, atol=1e-5)
 
 
 def changed(w2c, change):
@@ -135,8 +135,8 @@ BAD_POSES = [
     ("reflection", lambda w: changed(w, lambda x: x[:, 0].__imul__(-1)), "rigid.*frame 0"),
     ("scale", lambda w: changed(w, lambda x: x[2, :3, :3].__imul__(1.1)), "rigid.*frame 2"),
     ("last row", lambda w: w.transpose(0, 2, 1), "rigid"),
-    ("camera to world", lambda w: np.linalg.inv(w), "before the camera.*not camera-to-world"),
-    ("in the camera", lambda w: changed(w, lambda x: x[4, :3, 3].fill(0)), "before the camera.*frame 4"),
+    ("camera to world", lambda w: np.linalg.inv(w), "in front of the camera.*not camera-to-world"),
+    ("at the camera", lambda w: changed(w, lambda x: x[4, :3, 3].fill(0)), "in front of the camera.*frame 4"),
 ]
 
 
@@ -179,11 +179,11 @@ def test_blinks_close_the_eyes_as_the_clip_does_and_leave_gaze_alone_while_open(
     blink = tmp_path / "blink.npy" if isinstance(blink, str) else blink
     own, eyes = (motion.eye_motion(ds, choice, 250) for choice in ("dataset", blink))
     np.testing.assert_array_equal(own[:6], ds.eyes[:6])
-    lids, shut = eyes[:, 0], motion.closed_eyes(ds)
-    still = lids <= motion._without_blinks(ds.eyes[:, 0]).min() + 1e-6
+    eyelids, closed = eyes[:, 0], motion.closed_eyes(ds)
+    still = eyelids <= motion._without_blinks(ds.eyes[:, 0]).min() + 1e-6
     np.testing.assert_allclose(own[still, 1:], eyes[still, 1:], atol=1e-6)
-    np.testing.assert_allclose(eyes[lids >= shut[0] - 1e-6], np.broadcast_to(shut, (np.sum(lids >= shut[0] - 1e-6), 7)),
-                               atol=1e-6)
+    shown = eyes[eyelids >= closed[0] - 1e-6]
+    np.testing.assert_allclose(shown, np.broadcast_to(closed, shown.shape), atol=1e-6)
     known = ds.eyes[:ds.num_train, 0]
     assert eyes.dtype == np.float32 and eyes[:, 0].min() >= known.min() and eyes[:, 0].max() <= known.max()
     if np.ndim(blink) == 0 and blink == 0:
@@ -201,7 +201,7 @@ def test_blinks_that_cannot_be_used_are_refused(tiny_dataset, blink, message):
         motion.eye_motion(tiny_dataset, blink, 10)
 
 
-def test_a_video_with_anothers_motion_and_drawn_blinks(tiny_dataset, wild, tmp_path):
+def test_a_video_with_motion_of_another_clip_and_random_blinks(tiny_dataset, wild, tmp_path):
     cfg = egs.load_config("quick_test", iterations=4, coarse_iterations=2, batch_size=2, plane_resolution=[8, 16])
     run = egs.train(tiny_dataset, cfg, tmp_path / "run", device="cpu")
     video = egs.render(run, tiny_dataset.root / "audio.wav", poses=wild, blink=30, device="cpu")
