@@ -8,7 +8,7 @@ of these derivatives.
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def _compare(lines: Array, parts: Array, n: Index) -> None:
 
 
 @helper
-def _sum(source: Array, o: Index, n: Index) -> float:
+def _sum(source: Array, o: Index, n: Index) -> Any:
     total = ZERO
     for i in range(n):
         total += source[o + i]
