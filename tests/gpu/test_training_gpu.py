@@ -7,6 +7,7 @@ import torch
 
 import egstalker_nb as egs
 from egstalker_nb.core.cuda_graph import Captured
+from egstalker_nb.data.conditions import Conditions
 from egstalker_nb.data.frame_loader import Frames
 from egstalker_nb.metrics.image_metrics import blur
 from egstalker_nb.model.torso import Torso
@@ -91,17 +92,19 @@ def test_frames_are_the_same_from_everywhere(tiny_dataset):
     torso.picture.random_(0, 256)
     torso.fields.normal_(0, 0.1)
     torso.codes.normal_()
-    head = SimpleNamespace(torso=torso.cuda(), w2c=torch.rand(len(tiny_dataset), 4, 4).cuda())
+    torso, w2c = torso.cuda(), torch.rand(len(tiny_dataset), 4, 4).cuda()
+    head = SimpleNamespace(w2c=w2c, background=lambda ids: torso(torso.codes[ids]),
+                           conditions=lambda ids, eyes: Conditions(eyes, eyes, w2c[ids]))
     places = [Frames(tiny_dataset, range(6), torch.device("cuda"), place) for place in ("device", "host", "disk")]
-    for render_values in (False, True):
-        for frames in places if render_values else ():
+    for with_head in (False, True):
+        for frames in places if with_head else ():
             frames.for_head(head)
         for ids in ([0, 3], [5, 1]):
             first, *others = [frames.batch(ids) for frames in places]
-            assert ("background" in first) == render_values
+            assert ("background" in first) == with_head
             for other in others:
                 assert other.keys() == first.keys()
-                for name in other:  # painted one by one or together, a value may be rounded to the next byte
+                for name in other:  # rendered one by one or together, a value may be rounded to the next byte
                     step = 1.1 / 255 if name == "background" else 0
                     torch.testing.assert_close(other[name], first[name], atol=step, rtol=0)
 
