@@ -32,7 +32,7 @@ export PYTHON UV VIDEO AUDIO NAME CONFIG DEVICE
 .PHONY: help setup gpu demo test check bench lint lab screenshots run gallery lock clean
 
 help:
-	@echo 'make demo     sample clip -> trained head -> talking video, through all six notebooks (quick_test, 256 px)'
+	@echo 'make demo     sample clip -> trained head -> talking video, through all eight notebooks (quick_test, 256 px)'
 	@echo 'make check    lint and the quick tests, under 90 s: no browser, no notebooks, no long training'
 	@echo 'make test     all tests, under 10 min             (PYTEST_ARGS="-k name" for some)'
 	@echo 'make bench    measure this computer              (VIDEO=clip.mp4 for the preparation of your own clip)'

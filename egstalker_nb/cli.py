@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def gallery(args: argparse.Namespace) -> None:
-    from .notebook.gallery.build import export
+    from .notebook.gallery.website import export
 
     print(export(args.outputs, args.out))
 

@@ -74,7 +74,7 @@ def sample_dataset(sample_clip, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def headless(sample_clip, tmp_path_factory):
-    """All six notebooks, executed once on the sample, with few iterations and with refined poses, as in `production`:
+    """All notebooks, executed once on the sample, with few iterations and with refined poses, as in `production`:
     `size`, `seconds`, the folders `out` and `dataset`, and the `video`. Read only."""
     from egstalker_nb.notebook import runner
 
@@ -82,7 +82,7 @@ def headless(sample_clip, tmp_path_factory):
     made = SimpleNamespace(size=size, seconds=seconds, out=folder / "out", dataset=folder / "dataset")
     made.video = runner.run_notebooks(
         sample_clip, "quick_test", audio=sample_clip.with_name("speech.wav"), name="sample", out=made.out,
-        dataset=made.dataset, size=size, duration=seconds,
+        dataset=made.dataset, size=size, duration=seconds, steps=60,
         overrides={"coarse_iterations": 40, "iterations": 90, "pose_steps": 1})
     return made
 

@@ -13,7 +13,7 @@ import pytest
 
 from egstalker_nb import cli
 from egstalker_nb.core.errors import InputError
-from egstalker_nb.notebook.gallery import build
+from egstalker_nb.notebook.gallery import website
 
 ROOT = Path(__file__).resolve().parents[1]
 PNG = base64.b64encode(bytes.fromhex(
@@ -61,11 +61,11 @@ def outputs(tmp_path):
     """A folder of results with two notebooks that show every kind of output."""
     folder = tmp_path / "outputs"
     video = f'<video controls width="512" src="data:video/mp4;base64,{base64.b64encode(CLIP).decode()}"></video>'
-    widget = {build.WIDGET: {"model_id": "x"}, "text/plain": "Player(value=3)"}
+    widget = {website.WIDGET: {"model_id": "x"}, "text/plain": "Player(value=3)"}
     executed(folder / "me" / "notebooks" / "01_data_prep.ipynb", "1 · First",
              nbformat.v4.new_output("stream", name="stdout", text=f"at {tmp_path}/outputs/me\n"),
              shown({"image/png": PNG, "text/plain": "Figure"}, "execute_result"),
-             shown({build.PLOTLY: PLOT, "image/png": PNG}), shown(widget),
+             shown({website.PLOTLY: PLOT, "image/png": PNG}), shown(widget),
              shown({"text/html": "<script src='https://cdn.example/require.js'></script>"}))
     executed(folder / "me" / "notebooks" / "02_coarse_training.ipynb", "2 · Second",
              shown({"text/html": video, "text/plain": "Video"}, "execute_result"),
@@ -75,7 +75,7 @@ def outputs(tmp_path):
 
 def test_every_link_leads_to_a_file_of_the_gallery(outputs):
     """From the disk and offline, whatever is not beside the pages is missing."""
-    made = build.export(outputs)
+    made = website.export(outputs)
     root = made.index.parent
     assert (made.pages, root) == (2, outputs / "gallery")
     pages = sorted(root.rglob("*.html"))
@@ -91,7 +91,7 @@ def test_every_link_leads_to_a_file_of_the_gallery(outputs):
 def test_links_lead_on_whatever_names_are_chosen(outputs):
     """A set of results has the name that the user gave; what is a sign in an address must not end it."""
     (outputs / "me").rename(outputs / "a#b & 50%")
-    index = build.export(outputs).index
+    index = website.export(outputs).index
     for page in sorted(index.parent.rglob("*.html")):
         links = [value for _, attrs in Tags(page).found for name, value in attrs.items()
                  if name in ("src", "href", "data-script") and not value.startswith(("#", "data:,"))]
@@ -104,13 +104,13 @@ def test_a_backslash_before_a_picture_is_no_command(outputs):
     book = nbformat.read(path, as_version=4)
     book.cells[1].source = "## A part\n\nThe weight $\\lambda$ is seen."
     nbformat.write(book, path)
-    (video,) = Tags(build.export(outputs).index.parent / "me" / "02_coarse_training.html").all("video")
+    (video,) = Tags(website.export(outputs).index.parent / "me" / "02_coarse_training.html").all("video")
     assert "\\lambda" in video["aria-label"]
 
 
 def test_pages_show_each_output_in_its_best_form(outputs):
     """Results of cells, not only displayed ones; live plots; nothing for a widget without a still form."""
-    first = build.export(outputs).index.parent / "me" / "01_data_prep.html"
+    first = website.export(outputs).index.parent / "me" / "01_data_prep.html"
     text, tags = first.read_text(encoding="utf-8"), Tags(first)
     assert [image["alt"] for image in tags.all("img")] == 2 * ["A part. What is seen here."]
     (plot,) = [attrs for attrs in tags.all("div") if attrs.get("class") == "plot"]
@@ -125,7 +125,7 @@ def test_pages_show_each_output_in_its_best_form(outputs):
 
 def test_videos_become_files_that_can_be_sought_in(outputs):
     """A browser cannot seek in a data URL of many megabytes, and reads all of it before it shows anything."""
-    page = build.export(outputs).index.parent / "me" / "02_coarse_training.html"
+    page = website.export(outputs).index.parent / "me" / "02_coarse_training.html"
     (video,) = Tags(page).all("video")
     assert (page.parent / video["src"]).read_bytes() == CLIP
     assert {"controls", "aria-label"} <= set(video) and video["preload"] == "metadata"
@@ -135,7 +135,7 @@ def test_videos_become_files_that_can_be_sought_in(outputs):
 
 def test_index_says_what_there_is(outputs):
     """Title, first sentence and run time of each notebook in order, and the video as the picture of the set."""
-    index = build.export(outputs).index
+    index = website.export(outputs).index
     text = index.read_text(encoding="utf-8")
     assert text.index("1 · First") < text.index("2 · Second")
     assert text.count("Show a thing.") == 2 and "And more" not in text
@@ -152,7 +152,7 @@ def test_a_notebook_that_failed_says_so(outputs):
     book.cells[-1].outputs = [nbformat.v4.new_output("error", ename="InputError", evalue="x",
                                                      traceback=["\x1b[31mInputError\x1b[0m: <x>"])]
     nbformat.write(book, path)
-    index = build.export(outputs).index
+    index = website.export(outputs).index
     assert "stopped with an error" in index.read_text(encoding="utf-8")
     page = (index.parent / "me" / "02_coarse_training.html").read_text(encoding="utf-8")
     assert "InputError" in page and "&lt;x&gt;" in page and "\x1b" not in page
@@ -166,24 +166,39 @@ def test_without_executed_notebooks_one_line_says_what_to_do(tmp_path, capsys):
     assert "make demo" in said and said.count("\n") == 1
     executed(tmp_path / "outputs" / "me" / "notebooks" / "01_data_prep.ipynb", "1 · First")
     with pytest.raises(InputError, match="make demo"):
-        build.export(tmp_path / "outputs")
+        website.export(tmp_path / "outputs")
     assert not (tmp_path / "outputs" / "gallery").exists()
 
 
 def test_old_gallery_stays_until_the_new_one_is_complete(outputs, monkeypatch):
     """A failure in the middle leaves the old pages as they were, and no rubbish."""
-    made = build.export(outputs)
+    made = website.export(outputs)
     before = {p: p.read_bytes() for p in made.index.parent.rglob("*") if p.is_file()}
     with monkeypatch.context() as broken:
-        broken.setattr(build, "_index", lambda sets: 1 / 0)
+        broken.setattr(website, "_index", lambda sets: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            build.export(outputs)
+            website.export(outputs)
     assert {p: p.read_bytes() for p in made.index.parent.rglob("*") if p.is_file()} == before
     shutil.rmtree(outputs / "me" / "notebooks")
     executed(outputs / "other" / "notebooks" / "06_custom_audio_rendering.ipynb", "6 · Last", shown({"image/png": PNG}))
-    build.export(outputs)
+    website.export(outputs)
     assert not (made.index.parent / "me").exists(), "a page of a notebook that is gone"
     assert sorted(p.name for p in outputs.iterdir()) == ["gallery", "me", "other"]
+
+
+def test_the_cover_is_the_talking_video(outputs):
+    """Neither the short excerpt before it in notebook 06 nor the cut of notebook 07."""
+    def player(content: bytes) -> nbformat.NotebookNode:
+        return shown({"text/html": f'<video src="data:video/mp4;base64,{base64.b64encode(content).decode()}"></video>'})
+
+    folder = outputs / "me" / "notebooks"
+    executed(folder / "06_custom_audio_rendering.ipynb", "6 · Render",
+             player(CLIP[:99]), player(CLIP), player(CLIP[:9]))
+    executed(folder / "07_live_and_export.ipynb", "7 · Export", player(CLIP + b"x"))
+    index = website.export(outputs).index
+    (cover,) = Tags(index).all("video")
+    assert cover["src"].startswith("me/06_custom_audio_rendering/")
+    assert (index.parent / cover["src"]).read_bytes() == CLIP
 
 
 def test_only_a_gallery_is_replaced(outputs):
@@ -192,7 +207,7 @@ def test_only_a_gallery_is_replaced(outputs):
     precious.mkdir()
     (precious / "thesis.txt").write_text("x")
     with pytest.raises(InputError, match="something else"):
-        build.export(outputs, precious)
+        website.export(outputs, precious)
     assert (precious / "thesis.txt").read_text() == "x"
 
 
@@ -200,7 +215,7 @@ def test_a_damaged_notebook_is_named(outputs):
     """Cut off by a full disk, for instance."""
     (outputs / "me" / "notebooks" / "01_data_prep.ipynb").write_text("{")
     with pytest.raises(InputError, match="01_data_prep"):
-        build.export(outputs)
+        website.export(outputs)
 
 
 def test_make_gallery_sets_up_first():

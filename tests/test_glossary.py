@@ -15,7 +15,7 @@ def asked_for() -> dict[str, list[str]]:
     for name in runner.NOTEBOOKS:
         cells = nbformat.read(runner.NOTEBOOK_DIR / f"{name}.ipynb", as_version=4).cells
         calls = [node for cell in cells if cell.cell_type == "code" for node in ast.walk(ast.parse(cell.source))
-                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "glossary.words"]
+                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "nb.glossary.words"]
         found[name] = [ast.literal_eval(word) for call in calls for word in call.args]
     return found
 

@@ -6,10 +6,13 @@ import re
 import nbformat
 import pytest
 
+import egstalker_nb as egs
+from egstalker_nb import notebook
 from egstalker_nb.notebook import runner
 
 MAX_LINES = 20     # of a code cell
 MAX_IN_A_ROW = 3   # code cells without prose between them
+MAX_LINES_BY_HAND = 14
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"}}
 HEADER = (r"\*\*What it shows\.\*\*", r"\*\*Inputs\.\*\*", r"\*\*Outputs\.\*\*", r"\*\*Run time\.\*\*")
@@ -104,7 +107,7 @@ def test_headings_are_in_order(name):
 def test_it_draws_a_figure_itself(name):
     """The method as a picture, made by the notebook and not pasted in."""
     drawn = [call for cell in code_cells(name) for call in calls(cell.source)]
-    assert any(call == "plots.finish" or call.startswith("diagrams.") for call in drawn)
+    assert any(call == "nb.plots.finish" or call.startswith("nb.diagrams.") for call in drawn)
     assert not any(cell.get("attachments") or "![" in cell.source for cell in read(name).cells)
 
 
@@ -114,7 +117,7 @@ def test_it_ends_with_a_check_and_exercises(name):
     check = section(name, "Check")
     assert check[0].source.splitlines()[2:], "what must hold, in words"
     called = [call for cell in check if cell.cell_type == "code" for call in calls(cell.source)]
-    assert called.count("tables.check") == 1
+    assert called.count("nb.tables.check") == 1
     questions, *rest = section(name, "Exercises")
     assert re.findall(r"^(\d)\. \S", questions.source, re.MULTILINE) == ["1", "2", "3"]
     (cell,) = [cell for cell in rest if cell.cell_type == "code"]
@@ -124,16 +127,50 @@ def test_it_ends_with_a_check_and_exercises(name):
     asked = verified.value
     assert asked.func.attr == "verify" and isinstance(asked.func.value, ast.Call)
     assert [ast.unparse(arg) for arg in asked.args] == ["answer_1", "answer_2", "answer_3"]
-    used = ast.unparse(asked.func.value.func).split(".")[-1]
-    imports = {alias.asname or alias.name: node.module for cell in code_cells(name)
-               for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert imports.get(used, "").startswith("egstalker_nb.notebook.exercises") or "exercises." in ast.unparse(asked)
+    assert ast.unparse(asked.func.value.func).startswith(f"nb.exercises.notebook_{name[:2]}.")
     later = [i for i, cell in enumerate(read(name).cells) if cell.source.startswith(("## Check", "## Exercises"))]
     assert len(later) == 2 and later[0] < later[1] and later[0] >= 0.75 * len(read(name).cells)
+
+
+@each_notebook
+def test_imports_of_the_package_are_two(name):
+    """A reader learns two names, `egs` and `nb`, and not where things lie inside."""
+    imports = [node for cell in code_cells(name) for node in ast.walk(ast.parse(cell.source))
+               if isinstance(node, (ast.Import, ast.ImportFrom))]
+    own = [ast.unparse(node) for node in imports if "egstalker_nb" in ast.unparse(node)]
+    assert own == ["import egstalker_nb as egs", "from egstalker_nb import notebook as nb"]
+
+
+@each_notebook
+def test_every_name_of_the_package_exists(name):
+    """A name that was renamed fails here, not after half an hour of running notebooks."""
+    spaces = {"egs": egs, "nb": notebook}
+    used = {ast.unparse(node) for cell in code_cells(name) for node in ast.walk(ast.parse(cell.source))
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in spaces}
+    assert [full for full in sorted(used) if not hasattr(spaces[full.split(".")[0]], full.split(".")[1])] == []
+
+
+@each_notebook
+def test_the_plain_call_comes_before_the_panels(name):
+    """A panel is a convenience: what it does is seen first as a call of the public interface."""
+    called = [calls(cell.source) for cell in code_cells(name)]
+    panels = [i for i, some in enumerate(called) if any(call.startswith("nb.widgets.") for call in some)]
+    plain = [i for i, some in enumerate(called) if any(call.startswith("egs.") for call in some) and i not in panels]
+    assert not panels or plain and plain[0] < panels[0]
+
+
+@pytest.mark.parametrize("name", runner.NOTEBOOKS[1:])  # all of 00 is by hand
+def test_the_heart_of_the_method_is_computed_by_hand(name):
+    """Five short cells with an equation, and what they give is compared with the package."""
+    cells = section(name, "By hand")
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    assert len(code) == 5 and max(len(source.splitlines()) for source in code) <= MAX_LINES_BY_HAND
+    prose = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert re.search(r"\$\$.+?\$\$", prose, re.DOTALL)
 
 
 @each_notebook
 def test_words_are_explained(name):
     """A few words of the glossary, shown by one cell under a heading of their own."""
     cells = [cell for cell in section(name, "Words") if cell.cell_type == "code"]
-    assert [calls(cell.source) for cell in cells] == [["glossary.words"]]
+    assert [calls(cell.source) for cell in cells] == [["nb.glossary.words"]]

@@ -1,4 +1,4 @@
-"""Headless runs and the command line, with tiny notebooks in place of the real six."""
+"""Headless runs and the command line, with tiny notebooks in place of the real ones."""
 import json
 import os
 import shutil
@@ -88,6 +88,14 @@ def test_earlier_runs_are_compared_too(made_up):
     (earlier.parent / "unfinished").mkdir()
     run(made_up, name="me", notebooks=("second",))
     assert logged(made_up)[0][1]["runs"] == [str(earlier.with_name("quick_test")), str(earlier)]
+
+
+def test_a_notebook_may_take_nothing_of_the_run(made_up):
+    """The first one fits an image, and knows neither clip nor dataset nor run."""
+    write_notebook(made_up / "nb", "first", "edge = 64  # px", "assert edge == 64")
+    run(made_up, notebooks=("first", "second"))
+    saved = nbformat.read(made_up / "outputs" / "clip_one" / "notebooks" / "first.ipynb", as_version=4)
+    assert saved.metadata.papermill.parameters == {} and [name for name, *_ in logged(made_up)] == ["second"]
 
 
 def test_failing_cell_is_named_and_the_notebook_saved(made_up, capsys):

@@ -14,7 +14,7 @@ import pytest
 from egstalker_nb.media import player
 from egstalker_nb.media.audio import save_wav
 from egstalker_nb.notebook import runner
-from egstalker_nb.notebook.gallery import build
+from egstalker_nb.notebook.gallery import website
 from egstalker_nb.notebook.widgets.base import media
 from egstalker_nb.rendering.render import Video
 
@@ -147,7 +147,7 @@ def test_the_gallery_holds_copies_of_large_videos(small, name, tmp_path, monkeyp
     made = video(folder.parent / name, 1001)
     monkeypatch.setenv(player.NOTEBOOK_FOLDER, str(folder))
     executed(folder, made._repr_html_())
-    index = build.export(tmp_path / "outputs").index
+    index = website.export(tmp_path / "outputs").index
     page = index.parent / "me" / "06_custom_audio_rendering.html"
     tags = Seen(page.read_text(encoding="utf-8")).tags
     (player_,) = [attrs for tag, attrs in tags if tag == "video"]
@@ -164,6 +164,6 @@ def test_a_video_that_was_deleted_since_leaves_no_dead_link(small, tmp_path, mon
     monkeypatch.setenv(player.NOTEBOOK_FOLDER, str(folder))
     executed(folder, made._repr_html_())
     made.path.unlink()
-    index = build.export(tmp_path / "outputs").index
+    index = website.export(tmp_path / "outputs").index
     text = (index.parent / "me" / "06_custom_audio_rendering.html").read_text(encoding="utf-8")
     assert "../talk.mp4" not in text and "talk.mp4" in text

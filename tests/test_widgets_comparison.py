@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from solutions import solved
 
 import egstalker_nb as egs
 from egstalker_nb import notebook
@@ -286,8 +287,6 @@ def test_exercises_right_wrong_and_open(result):
 def test_solutions_work(result):
     made = comparison(result.runs, result.names)
     for item in made.items:
-        lines = item.solution.splitlines()
-        space = {"egs": egs, "nb": notebook, "result": result}
-        exec("\n".join(lines[:-1]), space)
-        assert exercises.Exercise("", item.answer, item.tolerance).verdict(eval(lines[-1], space)) == "right"
+        answer = solved(item, egs=egs, nb=notebook, np=np, result=result)
+        assert exercises.Exercise("", item.answer, item.tolerance).verdict(answer) == "right"
     assert f"{common_level(result.runs):g} dB" in made.items[1].question

@@ -3,8 +3,10 @@ import json
 
 import numpy as np
 import pytest
+from solutions import solved
 
 import egstalker_nb as egs
+from egstalker_nb import notebook
 from egstalker_nb.analysis import growth as analysis
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.face.regions import REGIONS
@@ -162,18 +164,10 @@ def test_a_run_without_densification_says_what_is_missing(run, make, monkeypatch
 
 def test_exercises(run):
     """Right answers as a reader would find them; wrong and open ones."""
-    moment = analysis.recorded_steps(run)[0]
-    scope = {"egs": egs, "analysis": analysis, "shown": run}
-    items = growth(run)
-    solved = []
-    for item in items.items:
-        *lines, last = item.solution.split("\n") if "next(" not in item.solution else (
-            item.solution.split("\n")[0], " ".join(item.solution.split("\n")[1:]))
-        for text in lines:
-            exec(text, scope)
-        solved.append(eval(last, scope))
-    assert solved[0] == 1100 and solved[2] in REGIONS
-    assert solved[1] == (run.snapshot(moment).gradient > THRESHOLD).sum()
-    assert items.verify(*solved).verdicts == ["right"] * 3
-    assert items.verify(1000, solved[1] + 1, "ears").verdicts == ["wrong"] * 3
+    moment, items = analysis.recorded_steps(run)[0], growth(run)
+    found = [solved(item, egs=egs, nb=notebook, np=np, shown=run) for item in items.items]
+    assert found[0] == 1100 and found[2] in REGIONS
+    assert found[1] == (run.snapshot(moment).gradient > THRESHOLD).sum()
+    assert items.verify(*found).verdicts == ["right"] * 3
+    assert items.verify(1000, found[1] + 1, "ears").verdicts == ["wrong"] * 3
     assert items.verify(None, None, None).verdicts == ["open"] * 3

@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from solutions import solved
 
 import egstalker_nb as egs
+from egstalker_nb import notebook
 from egstalker_nb.core.errors import EgsError, InputError
 from egstalker_nb.face import regions
 from egstalker_nb.media.audio import save_wav
 from egstalker_nb.media.rates import SAMPLE_RATE
 from egstalker_nb.notebook import widgets
 from egstalker_nb.notebook.exercises.notebook_06 import rendering
+from egstalker_nb.notebook.exercises.notebook_07 import live_and_export
 from egstalker_nb.notebook.widgets import live_view, studio_panels
 from egstalker_nb.notebook.widgets.base import encode
 from egstalker_nb.notebook.widgets.orbit import YAW, ZOOM
@@ -241,10 +244,17 @@ def test_frames_are_shown_as_they_come(monkeypatch):
 
 def test_exercises(studio):
     items = rendering(studio)
-    names = {"studio": studio, "head": studio.head}
-    right = [eval(item.solution, names) for item in items.items]
+    right = [solved(item, studio=studio) for item in items.items]
     assert items.verify(*right).verdicts == ["right"] * 3
-    assert items.verify(right[0] + 5, None, right[2] * 1.1).verdicts == ["wrong", "open", "wrong"]
+    assert items.verify(right[0] + 5, None, "eye").verdicts == ["wrong", "open", "wrong"]
+
+
+def test_exercises_on_streams_and_exports(run, tmp_path):
+    clouds = egs.export_ply(run, save_wav(tmp_path / "said.wav", noise(2)), tmp_path / "clouds")
+    items = live_and_export(clouds)
+    right = [solved(item, egs=egs, nb=notebook, np=np, torch=torch, trained=run, clouds=clouds) for item in items.items]
+    assert items.verify(*right).verdicts == ["right"] * 3
+    assert items.verify(5, right[1] / 60, None).verdicts == ["wrong", "wrong", "open"]
 
 
 # ---- what the browser sends ----

@@ -1,4 +1,4 @@
-"""The six notebooks in order, without a browser: Papermill with progress on the terminal."""
+"""The notebooks in order, without a browser: Papermill with progress on the terminal."""
 from __future__ import annotations
 
 import os
@@ -21,13 +21,16 @@ from ..media.audio import load_audio
 from ..media.video_reader import probe
 
 NOTEBOOKS = (
+    "00_gaussians_in_2d",
     "01_data_prep",
     "02_coarse_training",
     "03_fine_training",
     "04_densification_analysis",
     "05_config_comparison",
     "06_custom_audio_rendering",
+    "07_live_and_export",
 )
+RESULT = "06_custom_audio_rendering"  # writes the video of the trained head
 NOTEBOOK_DIR = Path(__file__).resolve().parents[2] / "notebooks"
 POLL_SECONDS = 0.25
 LOG_SECONDS = 10.0  # between progress lines where the output is not a terminal
@@ -35,7 +38,7 @@ MIB = 2.0**20
 
 
 class NotebookError(EgsError, RuntimeError):
-    """A notebook stopped before its end; what it did until then is saved."""
+    """A notebook stopped before its end; its outputs until then are saved."""
 
 
 def run_notebooks(
@@ -50,32 +53,34 @@ def run_notebooks(
     device: Optional[str] = None,
     **parameters: Any,
 ) -> Path:
-    """Run the notebooks headless, each in a fresh kernel of this very Python.
+    """Run the notebooks headless, each in a fresh kernel of this Python.
 
     What can be checked is checked before anything starts. What the dataset and run folders already hold is kept.
 
     Args:
         video: the talking-head video.
         config: a preset name or the path of a YAML file.
-        audio: sound that drives the head in notebook 06; default: the clip's own.
+        audio: sound file that drives the head in notebooks 06 and 07; default: the audio of the video.
         name: names the folders; default: the video's name.
         notebooks: which ones to run, in this order.
-        out: folder of all results, default `outputs/<name>`: `notebooks/` (as executed), `runs/<config>/` and the
-            video `<config>_<audio>.mp4`. Notebook 05 compares all runs found in `runs/`, this one first.
+        out: folder of all results, default `outputs/<name>`: `notebooks/` (as executed), `runs/<config>/`, the video
+            `<config>_<audio>.mp4`, and `gaussians_in_2d/` with the figures of notebook 00. Notebook 05 compares all
+            runs found in `runs/`, this one first.
         dataset: the dataset folder, default `data/<name>`.
-        notebook_dir: where the notebooks lie.
-        device: `cpu` hides the cards from the notebooks; default: the card where there is one.
-        parameters: more parameters (`size=256`, `overrides={...}`); each goes to every notebook that declares it.
+        notebook_dir: the folder of the notebooks.
+        device: `cpu` hides the GPUs from the notebooks; default: the GPU where there is one.
+        parameters: more parameters (`size=256`, `overrides={...}`); each goes to every notebook that declares it. A
+            notebook gets only the parameters that it declares, which may be none.
 
     Returns:
         The path of the video that notebook 06 writes.
 
     Raises:
-        InputError: a file is missing, the card cannot draw, or no notebook declares a parameter.
+        InputError: a file is missing, the GPU cannot render, or no notebook declares a parameter.
         ConfigError: the configuration is not usable.
         NotebookError: a notebook failed; the message names notebook, cell and cause.
     """
-    if device != "cpu" and (device or find_driver()):  # importing torch only where there is a card to be checked
+    if device != "cpu" and (device or find_driver()):  # importing torch only where there is a GPU to be checked
         from ..core.device import rendering_device
 
         rendering_device(device)
@@ -88,17 +93,7 @@ def run_notebooks(
     if name in (".", "..") or re.search(r"[/\\]", name):
         raise InputError("a name for folders in data/ and outputs/", repr(name), "Leave out slashes.")
     out = Path(out or Path("outputs") / name).resolve()
-    dataset = Path(dataset or Path("data") / name).resolve()
-    if audio is None:
-        audio = dataset / "audio.wav"
-    else:
-        audio = _existing(audio, "a sound file")
-        load_audio(audio)  # hours before notebook 06 would find out that it is no sound
-    run = out / "runs" / Path(config).stem
-    result = out / f"{run.name}_{audio.stem}.mp4"
-    earlier = sorted(p.parent for p in run.parent.glob("*/config.yaml") if p.parent != run)
-    values = {"video": video, "dataset": dataset, "run": run, "config": config, "audio": audio, "out": result}
-    values = {key: str(value) for key, value in values.items()} | {"runs": [str(p) for p in (run, *earlier)]}
+    values = _values(video, config, audio, out, Path(dataset or Path("data") / name).resolve())
     paths = [_existing(Path(notebook_dir) / f"{n}.ipynb", "a notebook") for n in notebooks]
     plan = _plan(paths, values, parameters)
 
@@ -106,17 +101,35 @@ def run_notebooks(
     saved = out / "notebooks"
     make_folder(saved)
     with _Monitor() as monitor, _kernel_environment(monitor.progress_file, saved, device):
-        for i, (path, values) in enumerate(plan, start=1):
+        for i, (path, given) in enumerate(plan, start=1):
             begin = time.perf_counter()
             monitor.write(f"[{i}/{len(plan)}] {path.stem}\n")
-            _execute(path, saved / path.name, values, monitor)
+            _execute(path, saved / path.name, given, monitor)
             monitor.write(f"[{i}/{len(plan)}] {path.stem}: done in {clock(time.perf_counter() - begin)}\n")
-    places = {"video": result, "run": run, "notebooks": saved}
-    lines = [f"{what:<16} {_short(path)}" for what, path in places.items() if path.exists()]
+    results = {"video": Path(values["out"]), "run": Path(values["run"]), "notebooks": saved}
+    lines = [f"{what:<16} {_short(path)}" for what, path in results.items() if path.exists()]
     lines += [f"{'total time':<16} {clock(time.perf_counter() - start)}",
               f"{'peak memory':<16} {monitor.peak / MIB:.0f} MiB (this program and the notebooks' kernels)"]
     print("\n".join(lines), flush=True)
-    return result
+    return results["video"]
+
+
+def _values(video: Path, config: str | Path, audio: Optional[str | Path], out: Path, dataset: Path) -> dict[str, Any]:
+    """Parameters by name, for whichever notebook declares them; paths are absolute, as kernels work in another folder.
+
+    Raises:
+        InputError: the audio file is missing or has no sound.
+    """
+    if audio is None:
+        audio = dataset / "audio.wav"  # notebook 01 writes it
+    else:
+        audio = _existing(audio, "a sound file")
+        load_audio(audio)  # hours before notebook 06 would find out that it has no sound
+    run = out / "runs" / Path(config).stem
+    earlier = sorted(p.parent for p in run.parent.glob("*/config.yaml") if p.parent != run)
+    return {"video": str(video), "dataset": str(dataset), "run": str(run), "config": str(config), "audio": str(audio),
+            "out": str(out / f"{run.name}_{audio.stem}.mp4"), "runs": [str(p) for p in (run, *earlier)],
+            "results": str(out / "gaussians_in_2d")}
 
 
 def _existing(path: str | Path, what: str) -> Path:
@@ -132,7 +145,7 @@ def _short(path: Path) -> str:
 
 
 def _plan(paths: list[Path], values: dict[str, Any], extra: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
-    """For each notebook the parameters that its `parameters` cell declares."""
+    """Each notebook with the values of those parameters that its `parameters` cell declares."""
     try:
         import papermill
     except ImportError as error:
@@ -156,7 +169,7 @@ def _execute(path: Path, saved: Path, values: dict[str, Any], terminal: _Monitor
 
     # between this process and the kernel, where other users of the machine could listen
     encrypted = Config({"KernelManager": {"transport_encryption": "auto"}} if zmq.has("curve") else {})
-    task, look = f"notebook {path.stem} to run to its end", f"The notebook as far as it came: {saved}"
+    task, look = f"notebook {path.stem} to run to its end", f"The notebook up to the error: {saved}"
     try:
         papermill.execute_notebook(
             str(path), str(saved), parameters=values, kernel_name="python3", language="python", cwd=str(path.parent),
@@ -186,15 +199,15 @@ def _last_cell(saved: Path) -> str:
 @contextmanager
 def _kernel_environment(progress_file: Path, saved: Path, device: Optional[str]) -> Iterator[None]:
     """Kernels started inside run this Python with this package, show panels' still forms, keep their newest progress
-    line in a file, and know the folder where their notebooks are saved; with the device `cpu` they see no card.
+    line in a file, and know the folder where their notebooks are saved; with the device `cpu` they see no GPU.
 
     A kernel named python3 in the user's home or in JUPYTER_PATH may belong to another Python, so one of our own is
-    put in front of them all.
+    put in front of them.
     """
     from ipykernel.kernelspec import write_kernel_spec
 
     with tempfile.TemporaryDirectory(prefix="egs-kernel-") as folder:
-        # an idle kernel logs the interrupt that ends it as an error; errors in cells do not take this way
+        # an idle kernel logs the interrupt that ends it as an error; errors in cells are reported elsewhere
         quiet = ["--IPKernelApp.log_level=CRITICAL"]
         write_kernel_spec(Path(folder) / "kernels" / "python3", extra_arguments=quiet)
         package = str(Path(__file__).resolve().parents[2])

@@ -4,7 +4,7 @@ import base64
 import nbformat
 import pytest
 
-from egstalker_nb.notebook.gallery import build
+from egstalker_nb.notebook.gallery import website
 
 sync_playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").sync_playwright
 
@@ -29,12 +29,12 @@ def site(sample_clip, tmp_path_factory):
     video = base64.b64encode(sample_clip.read_bytes()).decode()
     plot = {"data": [{"type": "scatter", "y": [1, 3, 2]}], "layout": {"height": 300}}
     shown = [nbformat.v4.new_output("display_data", data) for data in (
-        {"text/html": f'<video controls src="data:video/mp4;base64,{video}"></video>'}, {build.PLOTLY: plot})]
+        {"text/html": f'<video controls src="data:video/mp4;base64,{video}"></video>'}, {website.PLOTLY: plot})]
     cells = [nbformat.v4.new_markdown_cell("# 1 · First\n\n**Goal.** Show it."),
              nbformat.v4.new_code_cell("1", execution_count=1, outputs=shown)]
     (outputs / "me" / "notebooks").mkdir(parents=True)
     nbformat.write(nbformat.v4.new_notebook(cells=cells), outputs / "me" / "notebooks" / "01_data_prep.ipynb")
-    return build.export(outputs).index
+    return website.export(outputs).index
 
 
 def test_videos_play_and_plots_are_drawn_offline(site):

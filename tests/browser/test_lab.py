@@ -14,7 +14,7 @@ import book as book_module  # noqa: E402
 import lab as driver  # noqa: E402
 from lab import Lab, NoBrowser, find_browser, keep, write_notebook  # noqa: E402
 
-# one slider of each notebook, by the name before it: pictures or charts in its output must change with it
+# one slider of each notebook whose panels have one, by the name before it: images or charts in its output must change
 SLIDERS = {
     "01_data_prep": "frame",
     "02_coarse_training": "snapshot",
@@ -203,6 +203,8 @@ def test_notebook_in_a_browser(lab, values, name, request):
         if folder:
             keep(book, folder, name)
         assert faults + book.complaints == []
+        if name not in SLIDERS:
+            return
 
         slider = book.control(SLIDERS[name])
         area = book.area(slider)

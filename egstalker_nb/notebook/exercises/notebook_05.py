@@ -1,4 +1,4 @@
-"""Exercises of notebook 05: frames seen, time to a quality, the setting that lets a run grow."""
+"""Exercises of notebook 05: frames processed, time to reach a PSNR, the setting that makes a run densify."""
 from __future__ import annotations
 
 from typing import Sequence
@@ -24,24 +24,38 @@ def fastest(runs: Sequence[Run], names: Sequence[str], level: float) -> str:
 
 
 def comparison(runs: Sequence[Run], names: Sequence[str]) -> Exercises:
-    """Three questions about presets and about the runs that are compared; names: theirs in the tables."""
+    """Three questions about presets and about the runs that are compared.
+
+    Args:
+        runs: those compared.
+        names: their names in the tables.
+    """
     level, quick, production = common_level(runs), load_config("quick_test"), load_config("production")
+    kind, key = ("eval", "val_psnr") if psnr_source(runs) == "val" else ("train", "psnr")
     return Exercises([
         Exercise(
-            "How many times as many frames as `production` does `extended_test` see in its whole training?",
+            "How many times as many frames as `production` does `extended_test` process in its whole training?",
             lambda: frames_seen(load_config("extended_test")) / frames_seen(production), 0.05,
-            "A step works on a whole batch: multiply iterations by the batch size for both, then divide.",
-            "from egstalker_nb.analysis.cost import frames_seen\n"
-            'frames_seen(egs.load_config("extended_test")) / frames_seen(egs.load_config("production"))'),
+            "A training step processes a whole batch: multiply iterations by the batch size for both, then divide.",
+            "long, production = egs.load_config('extended_test'), egs.load_config('production')\n"
+            "long.iterations * long.batch_size / (production.iterations * production.batch_size)"),
         Exercise(
-            f"Which run was the first to reach {level:g} dB, by time of training? (its name, in quotes)",
+            f"Which run was the first to reach {level:g} dB, by training time? (its name in quotes)",
             lambda: fastest(runs, names, level), 0.0,
-            "Set the curves to 'by time', or look for the * in the table of times.",
-            "from egstalker_nb.notebook.exercises.notebook_05 import fastest\n"
-            f"fastest(result.runs, result.names, {level:g})"),
+            "Plot the curves 'by time', or look for the * in the table of times.",
+            "seconds = {}  # training time until the PSNR is reached\n"
+            "for name, run in zip(result.names, result.runs):\n"
+            f"    at, psnr = nb.cost.series(run, '{kind}', '{key}', by='time')\n"
+            f"    seconds[name] = min((t for t, value in zip(at, psnr) if value >= {level:g}), default=float('inf'))\n"
+            "min(seconds, key=seconds.get)"),
         Exercise(
-            "Keep the length of `quick_test`. Which one setting, taken from `production`, lets it grow? (in quotes)",
+            "Keep the length of `quick_test`. Which single setting, taken from `production`, makes it densify? (in "
+            "quotes)",
             lambda: makes_grow(quick, production)[0], 0.0,
-            f"It ends at iteration {quick.iterations}, and growth begins only after {quick.densify_from_iter}.",
-            'nb.setting_effects.makes_grow(egs.load_config("quick_test"), egs.load_config("production"))[0]'),
+            f"It ends at iteration {quick.iterations}, and densification begins only after {quick.densify_from_iter}.",
+            "quick, production = (egs.load_config(name).to_dict() for name in ('quick_test', 'production'))\n\n"
+            "def steps(cfg):  # iterations at which a run with these settings densifies\n"
+            "    window = range(cfg['densify_from_iter'] + 1, min(cfg['densify_until_iter'], cfg['iterations'] + 1))\n"
+            "    return [i for i in window if i % cfg['densification_interval'] == 0]\n\n"
+            "next(name for name in quick if name != 'iterations' and steps({**quick, name: production[name]}))"),
     ])

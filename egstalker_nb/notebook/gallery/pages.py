@@ -1,4 +1,4 @@
-"""What a gallery can show: executed notebooks, as they are found in a folder of results."""
+"""Executed notebooks in a folder of results, as pages of a gallery."""
 from __future__ import annotations
 
 import re
@@ -17,8 +17,12 @@ class Page:
     """One executed notebook.
 
     Attributes:
-        path: the .ipynb. notebook: as read. title, summary: from its first cell. html: where its page goes, seen from
-            the gallery. pictures, videos: files written beside it, as links from the gallery.
+        path: the .ipynb.
+        notebook: as read.
+        title, summary: from its first cell.
+        html: path of its page, relative to the gallery.
+        pictures: images written beside it, as links relative to the gallery.
+        videos: the same for videos, each with its size in bytes.
     """
 
     path: Path
@@ -27,26 +31,26 @@ class Page:
     summary: str
     html: str
     pictures: list[str] = field(default_factory=list)
-    videos: list[str] = field(default_factory=list)
+    videos: dict[str, int] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
-        """Where its pictures and videos go, seen from the gallery."""
+        """Folder of its images and videos, relative to the gallery."""
         return self.html.removesuffix(".html")
 
     @property
     def link(self) -> str:
-        """Its name in addresses, seen from its neighbours."""
+        """Its name in links from other pages of the same folder."""
         return quote(self.path.stem)
 
     @property
     def headless(self) -> dict[str, Any]:
-        """What Papermill noted; {} where it was run by hand."""
+        """What Papermill recorded; {} where it was run by hand."""
         return self.notebook.metadata.get("papermill") or {}
 
     @property
     def ran(self) -> str:
-        """How long it ran and when, as a reader wants to know it."""
+        """How long it ran and when, as text."""
         noted = self.headless
         if noted.get("exception"):
             return "stopped with an error"

@@ -16,18 +16,20 @@ from urllib.parse import quote, unquote
 from ...core.errors import InputError, MissingPackageError
 from ...core.files import make_folder, writing_to
 from ...core.progress import clock, progress
+from ..runner import RESULT
+from .mathml import with_mathml
 from .pages import Page, found_pages, plain, sentence
 
 TITLE = "Audio-driven 3D Gaussian talking heads"
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 PICTURES = {"image/png": "png", "image/jpeg": "jpg"}
-#: what is shown of an output that comes in several forms, best first
+#: which form of an output is shown where there are several, best first
 SHOWN = (PLOTLY, "text/html", "image/svg+xml", *PICTURES, "text/markdown", "text/latex", "text/plain")
 MARK = "assets/gallery.css"  # a folder with this file is a gallery, and may be replaced by a new one
 VIDEOS = ("mp4", "webm", "mov")
 ENDINGS = {"jpeg": "jpg", "svg+xml": "svg", "mpeg": "mp3", "x-wav": "wav", "quicktime": "mov"}
 _DATA = re.compile(r'src=(["\'])data:(image|video|audio)/([\w.+-]+);base64,([^"\']+)\1')
-#: what HTML in an output refers to by a path: a file beside the notebook
+#: what HTML in an output refers to by a relative path: a file beside the notebook
 _BESIDE = re.compile(r'\b(src|href)=(["\'])(?![a-zA-Z][\w+.-]*:|//|#)([^"\']+)\2')
 _FETCHED = re.compile(r"<(?:script|link|iframe)[^>]*(?:src|href)=[\"'](?:https?:)?//", re.IGNORECASE)
 _PAGE = """<!DOCTYPE html>
@@ -41,7 +43,13 @@ _PAGE = """<!DOCTYPE html>
 
 @dataclass
 class Gallery:
-    """A finished site. Attributes: index: its first page. pages: of notebooks. size: bytes of all its files."""
+    """A finished site.
+
+    Attributes:
+        index: its first page.
+        pages: number of pages with a notebook.
+        size: bytes of all its files.
+    """
 
     index: Path
     pages: int
@@ -54,7 +62,7 @@ class Gallery:
 def export(outputs: str | Path = "outputs", out: Optional[str | Path] = None) -> Gallery:
     """Make a static site of all executed notebooks, `outputs/<name>/notebooks/*.ipynb`.
 
-    It opens from the disk and offline: plots can be turned, videos play, nothing is fetched from the net. An old
+    It opens from disk and offline: plots can be rotated, videos play, nothing is fetched from the network. An old
     gallery is replaced only by a complete new one.
 
     Args:
@@ -104,13 +112,16 @@ def _write_page(page: Page, group: list[Page], root: Path, exporter: Any, output
     for cell, about in _with_context(page.notebook.cells):
         if cell.cell_type == "code":
             cell.outputs = [shown for output in cell.outputs if (shown := _shown(output, page, root, about))]
+    for cell in page.notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = with_mathml(cell.source)
     body, _ = exporter.from_notebook_node(page.notebook)
     for other in group:  # links between notebooks
         for name in {other.path.name, quote(other.path.name)}:
             body = body.replace(f'href="{name}"', f'href="{other.link}.html"')
     project = outputs.resolve().parent
     for place in {f"{project}{os.sep}", escape(f"{project}{os.sep}")} if project.name else ():
-        body = body.replace(place, "")  # where it lies on this computer is nobody's business
+        body = body.replace(place, "")  # a page that is shared must not tell where the project is on this computer
     headings: list[str] = []
 
     def named(match: re.Match) -> str:
@@ -139,7 +150,7 @@ def _navigation(page: Page, group: list[Page]) -> str:
 
 
 def _with_context(cells: list) -> Iterator[tuple[Any, str]]:
-    """Each cell, and what its pictures show: the heading and the first sentence of the prose before it."""
+    """Each cell, and a description of its images: the heading and the first sentence of the prose before it."""
     heading, prose = "", ""
     for cell in cells:
         if cell.cell_type == "markdown":
@@ -150,7 +161,7 @@ def _with_context(cells: list) -> Iterator[tuple[Any, str]]:
 
 
 def _shown(output: Any, page: Page, root: Path, about: str) -> Optional[Any]:
-    """The output in the one form that the page shows, its pictures and videos as files; None: nothing to show."""
+    """The output in the one form that the page shows, its images and videos as files; None: nothing to show."""
     if output.output_type not in ("display_data", "execute_result"):
         return output
     data = output.data
@@ -158,7 +169,7 @@ def _shown(output: Any, page: Page, root: Path, about: str) -> Optional[Any]:
     if kind == "text/html" and PICTURES.keys() & data.keys() and _FETCHED.search(data[kind]):
         kind = "image/png" if "image/png" in data else "image/jpeg"
     if kind is None or kind == "text/plain" and WIDGET in data:
-        return None  # a widget without a still form is a name of a class
+        return None  # a widget without a static form: the text is only the name of its class
     if kind == PLOTLY:
         kind, value = "text/html", _plot(data, page, root, about)
     elif kind in PICTURES:
@@ -169,7 +180,7 @@ def _shown(output: Any, page: Page, root: Path, about: str) -> Optional[Any]:
         value = data[kind]
         if kind == "text/html":
             if _FETCHED.search(value) or "requirejs" in value:
-                return None  # a loader of something that lies on the net
+                return None  # it loads a script from the network
             value = _with_files(value, page, root, about)
     output.pop("execution_count", None)
     output.output_type, output.data = "display_data", {kind: value}  # the template knows no other
@@ -177,7 +188,7 @@ def _shown(output: Any, page: Page, root: Path, about: str) -> Optional[Any]:
 
 
 def _plot(data: dict, page: Page, root: Path, about: str) -> str:
-    """A plotly figure: data in a script of its own, because browsers let pages on the disk read nothing else."""
+    """A plotly figure: data in a script of its own, because pages opened from disk may not read other files."""
     number = len(list((root / page.folder).glob("*.js"))) + 1
     figure = {key: data[PLOTLY].get(key) for key in ("data", "layout", "frames")}
     text = json.dumps(figure, separators=(",", ":")).replace("</", "<\\/")
@@ -208,7 +219,7 @@ def _picture(page: Page, name: str, about: str) -> str:
 
 
 def _with_files(html: str, page: Page, root: Path, about: str) -> str:
-    """HTML whose data URLs have become files, so that videos can be sought in and pages open at once, and with copies
+    """HTML with its data URLs written to files, so that videos can be sought in and pages open quickly, and with copies
     of the files that it refers to."""
     copies: dict[str, str] = {}
 
@@ -216,25 +227,28 @@ def _with_files(html: str, page: Page, root: Path, about: str) -> str:
         name, _, address = match.groups()
         file = (page.path.parent / unquote(unescape(address))).resolve()
         if not file.is_file():
-            return ""  # deleted since: a link would lead to nothing
+            return ""  # deleted since: the link would be broken
         if address not in copies:
             copies[address] = _save(page, root, file, file.suffix[1:].lower())
             if copies[address].endswith(VIDEOS):
-                page.videos.append(quote(f"{page.folder}/{copies[address]}"))
+                page.videos[quote(f"{page.folder}/{copies[address]}")] = file.stat().st_size
         return f'{name}="{page.link}/{copies[address]}"'
 
     def replaced(match: re.Match) -> str:
         _, kind, ending, content = match.groups()
-        name = _save(page, root, base64.b64decode(content), ENDINGS.get(ending, ending))
-        list_ = {"video": page.videos, "image": page.pictures}.get(kind)
-        if list_ is not None:
-            list_.append(quote(f"{page.folder}/{name}"))
+        decoded = base64.b64decode(content)
+        name = _save(page, root, decoded, ENDINGS.get(ending, ending))
+        link = quote(f"{page.folder}/{name}")
+        if kind == "video":
+            page.videos[link] = len(decoded)
+        elif kind == "image":
+            page.pictures.append(link)
         return f'src="{page.link}/{name}"'
 
     html = _DATA.sub(replaced, _BESIDE.sub(copied, html))
     html = re.sub(r"<video(?![^>]*\bpreload=)", '<video preload="metadata"', html)
     html = re.sub(r"<video(?![^>]*\bcontrols\b)", "<video controls", html)
-    words = escape(about)  # put in by functions: in a text that is put in, a backslash would begin a command
+    words = escape(about)  # inserted by functions: in a replacement string backslashes would be escapes
     html = re.sub(r"<video(?![^>]*\baria-label=)", lambda _: f'<video aria-label="{words}"', html)
     return re.sub(r"<img(?![^>]*\balt=)", lambda _: f'<img alt="{words}"', html)
 
@@ -260,8 +274,8 @@ def _write_assets(folder: Path) -> None:
 
 def _index(sets: dict[str, list[Page]]) -> str:
     cards = "".join(_card(name, group) for name, group in sets.items())
-    body = (f"<main class='index'><h1>{TITLE}</h1><p>Notebooks as they were executed: a video becomes a trained head "
-            f"that any speech drives. Plots can be turned and zoomed, videos play with sound.</p>{cards}</main>")
+    body = (f"<main class='index'><h1>{TITLE}</h1><p>Executed notebooks: from a video to a trained head that any "
+            f"speech drives. Plots can be rotated and zoomed, videos play with sound.</p>{cards}</main>")
     return _PAGE.format(title=TITLE, up="", scripts="", body=body)
 
 
@@ -281,12 +295,13 @@ def _card(name: str, group: list[Page]) -> str:
 
 
 def _cover(name: str, group: list[Page]) -> str:
-    """The last notebook's first video, else its last picture."""
-    for page in reversed(group):
+    """The largest video of notebook 06, else of the last notebook that has one; without videos, the last image."""
+    pages = sorted(reversed(group), key=lambda page: page.path.stem != RESULT)
+    for page in pages:
         if page.videos:
-            return (f'<video controls preload="metadata" src="{page.videos[0]}" '
+            return (f'<video controls preload="metadata" src="{max(page.videos, key=lambda v: page.videos[v])}" '
                     f'aria-label="Video of {escape(name)}"></video>')
-    for page in reversed(group):
+    for page in pages:
         if page.pictures:
             return f'<a href="{quote(page.html)}"><img src="{page.pictures[-1]}" alt="{escape(page.title)}"></a>'
     return ""
