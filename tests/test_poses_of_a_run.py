@@ -2,6 +2,7 @@
 
 The clip here was tracked badly, so that a frame that is drawn in a tracked pose is several dB too bad.
 """
+import inspect
 import shutil
 from pathlib import Path
 
@@ -176,9 +177,10 @@ def cameras(monkeypatch):
     """World-to-camera matrices of what is drawn from now on, and those that the network is told: two lists."""
     drawn, told, tokens = [], [], deformation.Deformation.tokens
 
-    def rasterize(*given, viewmats, real=head.rasterize, **more):
+    def rasterize(*given, real=head.rasterize, **more):
+        viewmats = inspect.signature(real).bind(*given, **more).arguments["viewmats"]
         drawn.extend(viewmats.detach().reshape(-1, 4, 4).numpy())
-        return real(*given, viewmats=viewmats, **more)
+        return real(*given, **more)
 
     for module in (head, inspection):
         monkeypatch.setattr(module, "rasterize", rasterize)
