@@ -90,7 +90,7 @@ def test_a_bad_choice_is_refused_and_the_old_one_stays(sample_clip, silent, fold
     picker = widgets.VideoPicker(sample_clip, [folder])
     assert picker.widget is not None
     picker.menu.value = str(folder / "silent.mp4")
-    assert picker.video == picker.menu.value == str(sample_clip) and "a video with sound" in picker.note.value
+    assert picker.video == picker.menu.value == str(sample_clip) and "a video with audio" in picker.note.value
     with pytest.raises(InputError, match="without an audio stream"):
         widgets.VideoPicker(silent, [folder])
 

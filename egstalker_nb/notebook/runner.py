@@ -86,7 +86,7 @@ def run_notebooks(
         rendering_device(device)
     video = _existing(video, "a video")
     if not probe(video).has_audio:
-        raise InputError("a video with sound", f"'{video}' without", "Use a clip in which the person is heard.")
+        raise InputError("a video with audio", f"'{video}' without", "Use a clip in which the person is heard.")
     load_config(config, **(parameters.get("overrides") or {}))
     config = Path(config).resolve() if Path(config).is_file() else config  # kernels work in another folder
     name = name or re.sub(r"[^\w.-]+", "_", video.stem)
