@@ -67,7 +67,7 @@ def noise(seconds, level=0.1):
 # ---- the interface
 
 @pytest.mark.parametrize("samples", [1, 319, 320, 640, 1600, 12_345])
-@pytest.mark.parametrize("name", ["logmel", "ctc"])
+@pytest.mark.parametrize("name", [*BUILT_IN, "ctc"])
 def test_every_encoder_gives_steps_and_windows_of_any_length(name, samples, folder):
     encoder = load_encoder(folder if name == "ctc" else name)
     wave = noise(1)[:samples]
@@ -84,7 +84,7 @@ def test_every_encoder_gives_steps_and_windows_of_any_length(name, samples, fold
         encoder.steps(np.zeros(100, np.int16))
 
 
-@pytest.mark.parametrize("name", ["logmel", "ctc"])
+@pytest.mark.parametrize("name", [*BUILT_IN, "ctc"])
 def test_a_spec_brings_the_same_encoder_back(name, folder):
     """What a dataset stores as JSON is enough to drive its heads."""
     encoder = load_encoder(folder if name == "ctc" else name)

@@ -97,12 +97,12 @@ def picture(out: Path) -> None:
         if name == "notebook":
             folders = sorted({m.split("/")[0] + "/" for m in listed if "/" in m})
             listed = [*[m for m in listed if "/" not in m], *folders]
-        body = textwrap.fill(", ".join(listed), int((right - left) * 14), break_on_hyphens=False)
+        body = textwrap.fill(", ".join(listed), int((right - left) * 15), break_on_hyphens=False)
         axis.add_patch(plt.Rectangle((left, y - HALF), right - left, 2 * HALF, facecolor=FILL, edgecolor=INK, lw=1.2,
                                      zorder=3))
         axis.text((left + right) / 2, y + HALF - 0.06, name if listed else f"{name}.py", ha="center", va="top",
                   fontsize=11, weight="bold", color=INK, zorder=4)
-        axis.text((left + right) / 2, y + HALF - 0.34, body, ha="center", va="top", fontsize=7.5, color="#222222",
+        axis.text((left + right) / 2, y + HALF - 0.34, body, ha="center", va="top", fontsize=7, color="#222222",
                   zorder=4, linespacing=1.15)
     axis.set(xlim=(-0.1, 12.1), ylim=(-HALF - 0.1, STEP * (height - 1) + HALF + 0.1))
     axis.axis("off")

@@ -116,9 +116,9 @@ def channel_names(spec: Mapping[str, Any], count: int) -> list[str]:
         spec: of the encoder.
         count: number of channels.
     """
-    if spec.get("name") in ("phones", "ctc"):
-        return list(importlib.import_module(f".{spec['name']}", __package__).CLASSES)
-    return [str(k) for k in range(count)]
+    name = spec.get("name")
+    module = importlib.import_module(f".{name}", __package__) if name in (*BUILT_IN, "ctc") else None
+    return list(getattr(module, "CLASSES", map(str, range(count))))
 
 
 def _from_name(name: str) -> Encoder:
