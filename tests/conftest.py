@@ -194,7 +194,7 @@ def _picture(plate, centre, radius, aperture, blink) -> tuple[np.ndarray, np.nda
 
 
 def _rects(centre, radius, down, wide, high) -> np.ndarray:
-    """[N, 4] int32 rectangles around a part of the face, inside the picture."""
+    """[N, 4] int32 rectangles around a part of the face, inside the image."""
     middle = centre + np.stack([np.zeros_like(radius), down * radius], -1)
     half = np.stack([wide * radius, high * radius], -1)
     corners = np.concatenate([np.floor(middle - half), np.ceil(middle + half)], -1)

@@ -1,4 +1,4 @@
-"""Protects the sound on its way in, the features that drive the head, and the cut of both together."""
+"""Protects the loading of audio, the features that drive the head, and the cut of both together."""
 
 import json
 import wave as wavefile
@@ -69,7 +69,7 @@ def test_equal_channels_do_not_add_up(tmp_path):
 
 
 def test_wav_is_kept_exactly(tmp_path):
-    """Saving and loading again and again must not wear the sound down; out-of-range samples are clipped."""
+    """Saving and loading again and again must not degrade the audio; out-of-range samples are clipped."""
     path = save_wav(tmp_path / "a.wav", np.append(speech(), [1.5, -1.5]).astype(np.float32))
     once = load_audio(path)
     np.testing.assert_allclose(once[:-2], speech(), atol=0.6 / 32768)
@@ -85,7 +85,7 @@ def test_plain_wav_and_decoder_agree(tmp_path):
     np.testing.assert_array_equal(load_audio(path), load_audio(path.rename(tmp_path / "a.bin")))
 
 
-def test_unusable_sounds_are_named(tmp_path):
+def test_unusable_audio_files_are_named(tmp_path):
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.mp3").write_text("no sound here " * 50)
     with wavefile.open(str(tmp_path / "header.wav"), "wb") as file:
@@ -140,7 +140,7 @@ def test_windows_overlap_as_documented():
 
 
 def test_steps_are_centred_in_time():
-    """A click at 1 s is strongest in step 50, which is row 8 of window 25: no lag between sound and mouth."""
+    """A click at 1 s is strongest in step 50, which is row 8 of window 25: no lag between audio and mouth."""
     wave = 1e-3 * np.random.default_rng(0).normal(size=32_000).astype(np.float32)
     wave[16_000] = 1.0
     features = LOGMEL.features(wave)
@@ -170,7 +170,7 @@ def test_normalisation_removes_loudness_and_timbre():
 
 
 def test_features_do_not_depend_on_the_block_size(monkeypatch):
-    """Long sounds are computed in blocks; the seams must not show. Repeated calls give equal bits."""
+    """Long audio is computed in blocks; the seams must not show. Repeated calls give equal bits."""
     from egstalker_nb.speech import logmel
 
     wave = speech(5.0)
@@ -200,13 +200,13 @@ def test_encoder_spec_describes_the_features():
     (lambda: np.array([{"a": 1}], dtype=object), "NumPy .npy file"),
 ])
 def test_unusable_features_are_named(tmp_path, make, match):
-    """The upstream contract [N, 16, 29] with its sound; never unpickles."""
+    """The upstream contract [N, 16, 29] with its audio; never unpickles."""
     np.save(tmp_path / "a.npy", make(), allow_pickle=True)
     with pytest.raises(InputError, match=match):
         load_features(tmp_path / "a.npy", speech())
 
 
-def test_features_within_a_frame_of_the_sound_are_accepted(tmp_path):
+def test_features_within_a_frame_of_the_audio_are_accepted(tmp_path):
     """Upstream's counts are off by one at times; float64 and float16 are converted."""
     for count, dtype in ((49, np.float64), (50, np.float16), (51, np.float32)):
         np.save(tmp_path / "a.npy", np.ones((count, 16, 29), dtype))
@@ -220,7 +220,7 @@ def test_features_within_a_frame_of_the_sound_are_accepted(tmp_path):
 
 @pytest.fixture
 def pair(tmp_path):
-    """A sound of 10.02 s (250.5 frames), saved with its features."""
+    """Audio of 10.02 s (250.5 frames), saved with its features."""
     wave = speech(10.02)
     np.save(tmp_path / "in.npy", LOGMEL.features(wave))
     return save_wav(tmp_path / "in.wav", wave), tmp_path / "in.npy"
@@ -229,8 +229,8 @@ def pair(tmp_path):
 @pytest.mark.parametrize("start, duration, first, last", [
     (0, 5, 0, 125), (1.0, 2.0, 25, 75), (3.337, 1.111, 83, 111), (1.19, 0.99, 30, 55),
     (9.96, 0.08, 249, 251), (0, 0.04, 0, 1)])
-def test_trim_cuts_sound_and_features_at_the_same_frames(pair, tmp_path, start, duration, first, last):
-    """The share-of-length rule of the past cut features and sound apart; here both count in frames."""
+def test_trim_cuts_audio_and_features_at_the_same_frames(pair, tmp_path, start, duration, first, last):
+    """The share-of-length rule of the past cut features and audio apart; here both count in frames."""
     wav, npy = trim(*pair, start, duration, tmp_path / "cut.v1")
     assert (wav.name, npy.name) == ("cut.v1.wav", "cut.v1.npy")
     np.testing.assert_array_equal(np.load(npy), np.load(pair[1])[first:last])

@@ -11,7 +11,7 @@ WIDTH, HEIGHT, COLUMNS, ROWS = 61, 45, 4, 3
 
 @pytest.fixture(params=[1, 3])
 def projected(request):
-    """Gaussians in and around `images` pictures, some of them not drawn, with undefined depths."""
+    """Gaussians in and around `images` images, some of them culled, with undefined depths."""
     g = torch.Generator().manual_seed(request.param)
     means2d = torch.rand(request.param, 150, 2, generator=g) * 80 - 10
     radii = torch.randint(-3, 30, (request.param, 150, 2), generator=g).clamp_min(0).int()
@@ -22,7 +22,7 @@ def projected(request):
 
 
 def by_hand(means2d, radii, depths):
-    """The list of each tile, nearest first, picture by picture, row by row."""
+    """The list of each tile, nearest first, image by image, row by row."""
     images, count = depths.shape
     lists = [[] for _ in range(images * ROWS * COLUMNS)]
     for i in range(images):
@@ -50,8 +50,8 @@ def test_each_tile_gets_what_touches_it_from_front_to_back(projected, isect_capa
     assert int(pairs) == sum(map(len, wanted)) and len(ids) == (isect_capacity or int(pairs))
 
 
-def test_too_little_room_leaves_out_the_farthest_and_says_so():
-    """Protects steps whose room was too small: nothing foreign is drawn, and the number tells."""
+def test_too_small_a_capacity_leaves_out_the_farthest_and_reports_it():
+    """Protects steps whose intersection capacity was too small: the farthest are left out, and the count shows it."""
     means2d, depths = torch.full((1, 10, 2), 8.0), torch.arange(10, 0, -1.0)[None]
     radii = torch.full((1, 10, 2), 4, dtype=torch.int32)
     offsets, ids, pairs = bin_tiles(means2d, radii, depths, 16, 16, 6)

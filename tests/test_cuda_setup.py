@@ -110,7 +110,7 @@ def test_another_torch_is_built_for_anew(builds, capsys, monkeypatch):
     assert len(builds) == 2
 
 
-def test_nothing_is_kept_of_a_build_that_draws_wrongly(builds, capsys, monkeypatch):
+def test_nothing_is_kept_of_a_build_that_renders_wrongly(builds, capsys, monkeypatch):
     """Protects renders: what was not checked on the card is not used."""
     def wrong(extension):
         raise InputError("the same image", "another", "Update the driver.")
@@ -252,7 +252,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("device", [None, "cuda"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_that_draws_looks_at_the_card_first(run, card, command, device):
+def test_every_command_that_renders_checks_the_card_first(run, card, command, device):
     """Minutes of work ended in an AttributeError: before anything else one error, and no silent use of the CPU."""
     with pytest.raises(InputError) as error:
         COMMANDS[command](run, device)

@@ -58,7 +58,7 @@ def test_head_box_holds_the_head_of_every_frame(tiny_dataset):
     assert (x1 - x0, y1 - y0) <= (64, 64)
 
 
-def test_a_missing_picture_is_named(copy):
+def test_a_missing_image_is_named(copy):
     (copy / "frames" / "000003.jpg").unlink()
     with pytest.raises(DatasetError, match="000003.jpg"):
         egs.load_dataset(copy).frame(3)

@@ -45,7 +45,7 @@ def written(path, channels, layout=None, codec="pcm_s16le"):
 
 
 def loaded(path, **kwargs):
-    """The sound, and the warnings as text."""
+    """The audio, and the warnings as text."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         sound = load_audio(path, **kwargs)
@@ -94,14 +94,14 @@ def test_the_better_channel_is_taken_and_a_note_says_so(voice, kind, swapped, tm
     assert len(notes) == 1 and word in notes[0] and str(path) in notes[0]
 
 
-def test_a_sound_shorter_than_a_block_has_a_mean_too(tmp_path):
+def test_audio_shorter_than_a_block_has_a_mean_too(tmp_path):
     for samples in (1, 2, 319, 320, 321):
         channels = [np.full(samples, 0.5, np.float32), np.full(samples, 0.25, np.float32)]
         np.testing.assert_allclose(loaded(written(tmp_path / "a.wav", channels))[0], np.full(samples, 0.375), atol=1e-4)
 
 
-def test_the_choice_is_made_on_the_whole_sound(voice, tmp_path):
-    """Not on its first seconds, and not for each stretch anew: a channel that speaks late is kept."""
+def test_the_choice_is_made_on_the_whole_audio(voice, tmp_path):
+    """Not on its first seconds, and not for each part separately: a channel that speaks late is kept."""
     late = np.where(TIME > 3, voice, 0)
     sound, notes = loaded(written(tmp_path / "a.wav", [voice, late]))
     np.testing.assert_allclose(sound, (voice + late) / 2, atol=1e-4)

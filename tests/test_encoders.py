@@ -154,7 +154,7 @@ def test_without_transformers_the_command_is_named(folder, monkeypatch):
         load_encoder("lgomel")
 
 
-# ---- what it hears
+# ---- recognition
 
 def _favour(model, number):
     model.lm_head.bias[number] += 1000
@@ -205,7 +205,7 @@ def test_steps_are_centred_in_time(kind, tmp_path):
 @pytest.mark.parametrize("normalise, norm, share", [
     (False, "layer", 0.01), (True, "layer", 0.01), (True, "group", 0.08)])
 def test_chunks_do_not_show(normalise, norm, share, tmp_path, monkeypatch):
-    """Long sounds go through in pieces: level is taken from the whole sound, and the seams agree with one pass.
+    """Long audio is processed in chunks: the level is that of the whole audio, and the seams agree with one pass.
 
     Models of the `group` kind normalise over what they hear at once, so that pieces differ a little.
     """

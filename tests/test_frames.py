@@ -16,7 +16,7 @@ POSES = torch.arange(12 * 16.0).reshape(12, 4, 4)  # of a head; other ones than 
 
 @pytest.fixture
 def torso(tiny_dataset):
-    """A layer that was never fitted: another picture behind every frame."""
+    """A layer that was never fitted: another image behind every frame."""
     generator = torch.Generator().manual_seed(0)
     layer = Torso.blank(tiny_dataset.size, len(tiny_dataset))
     for values in (layer.picture, layer.plate):

@@ -1,4 +1,4 @@
-"""The gallery: executed notebooks as pages that open from the disk, with their pictures, plots and videos as files."""
+"""The gallery: executed notebooks as pages that open from the disk, with their images, plots and videos as files."""
 import base64
 import json
 import re
@@ -98,8 +98,8 @@ def test_links_lead_on_whatever_names_are_chosen(outputs):
         assert [link for link in links if "#" in link or not (page.parent / unquote(link)).is_file()] == []
 
 
-def test_a_backslash_before_a_picture_is_no_command(outputs):
-    """Prose with a formula becomes the words for a picture."""
+def test_a_backslash_before_an_image_is_no_command(outputs):
+    """Prose with a formula becomes the description of an image."""
     path = outputs / "me" / "notebooks" / "02_coarse_training.ipynb"
     book = nbformat.read(path, as_version=4)
     book.cells[1].source = "## A part\n\nThe weight $\\lambda$ is seen."
@@ -134,7 +134,7 @@ def test_videos_become_files_that_can_be_sought_in(outputs):
 
 
 def test_index_says_what_there_is(outputs):
-    """Title, first sentence and run time of each notebook in order, and the video as the picture of the set."""
+    """Title, first sentence and run time of each notebook in order, and the video as the cover of the set."""
     index = website.export(outputs).index
     text = index.read_text(encoding="utf-8")
     assert text.index("1 · First") < text.index("2 · Second")

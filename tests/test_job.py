@@ -94,7 +94,7 @@ def test_a_failure_is_shown_and_raised_once_then_tried_again():
     assert job.result() == "good" and job.note.value == ""
 
 
-def test_an_error_that_nobody_foresaw_is_told_and_logged():
+def test_an_error_that_is_unexpected_is_shown_and_logged():
     """In a callback it would be in the log alone, and the reader would press a dead button."""
     panel = Panel()
     with pytest.raises(ZeroDivisionError):

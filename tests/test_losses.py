@@ -57,7 +57,7 @@ def test_sums_and_gradients_are_the_definition(shape, box):
     assert not ours[1][equal & outside[None, ..., None]].any(), "neither differences nor SSIM reach there"
 
 
-def test_equal_pictures_cost_nothing():
+def test_equal_images_have_no_loss():
     rgb, alpha, _, _, lips = pictures(2, 30, 26)
     sums, v_rgb, v_alpha = with_gradients(image_sums, rgb, alpha, rgb, alpha, lips, (0, 0, 26, 30))
     assert not sums[[0, 1, 2, 3]].any() and not v_alpha.any()

@@ -107,7 +107,7 @@ def test_ssim_gradients():
 
 
 def test_ssim_knows_structure_from_brightness():
-    """A blurred picture scores far below an evenly brightened one of equal error."""
+    """A blurred image scores far below an evenly brightened one of equal error."""
     a = images(40, 40, 3) * 0.8
     blurred = blur(a[None])[0]
     bright = a + (a - blurred).square().mean().sqrt()
@@ -143,7 +143,7 @@ def test_masks_choose_what_counts():
 
 
 def test_seam_is_the_edge_against_the_inside():
-    """Known errors inside, in the band (6 px at 512, 3 at 256) and outside; the border of the picture is no edge."""
+    """Known errors inside, in the band (6 px at 512, 3 at 256) and outside; the border of the image is no edge."""
     head = torch.zeros(256, 256, 1)
     head[100:, 50:200] = 1
     band = torch.zeros(256, 256, 1, dtype=torch.bool)

@@ -41,18 +41,18 @@ def test_fine_stage_starts_as_the_coarse_result(head, tiny_dataset):
     assert set(head.offsets(inputs(tiny_dataset))) == {"means", "scales", "quats", "opacities", "sh"}
 
 
-def test_audio_eye_and_camera_each_reach_the_picture(head, tiny_dataset):
+def test_audio_eye_and_camera_each_reach_the_image(head, tiny_dataset):
     wake(head)
     given = inputs(tiny_dataset)
     base = head.offsets(given)["means"]
     assert base.shape == (2, 478, 3)
     for changed in ({"mouth": given.mouth + 1}, {"eyes": 1 - given.eyes}, {"pose": given.w2c.flip(0)}):
-        # a hundredth of the offsets at least: with too small a start, sound is never learned
+        # a hundredth of the offsets at least: with too small a start, audio is never learned
         assert (head.offsets(replace(given, **changed))["means"] - base).std() > 0.01 * base.std()
 
 
-def test_each_part_of_the_face_sees_its_own_token(head, tiny_dataset):
-    """Protects lips and lids from being learned by heart: only sound moves lips, only the eye token lids."""
+def test_each_part_of_the_face_attends_to_its_own_token(head, tiny_dataset):
+    """Protects against memorising frames by lips and lids: only audio moves lips, only the eye token lids."""
     wake(head)
     given = inputs(tiny_dataset)
     shares = share_of_parts(head.gaussians["means"], *part_landmarks(torch.from_numpy(tiny_dataset.mean_face)))

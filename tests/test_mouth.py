@@ -1,4 +1,4 @@
-"""Protects: a mouth's shapes are its own, sound alone calls for them where a head is validated, and silence shuts it.
+"""Protects: the mouth modes of a clip, their prediction from audio alone on validation frames, and silence closes it.
 
 `data/speech.flac` is the speech of tests/test_phones.py; the mouths are made up.
 """
@@ -60,8 +60,8 @@ def moved_by(drive):
     return shapes.astype(np.float32), (drive[:, 0] - drive[:, 0].min()).astype(np.float32)
 
 
-def told_by(features, count=3, noise=0.3):
-    """What a sound says linearly, standardised, and something that it does not say: [N, count]."""
+def linear_in(features, count=3, noise=0.3):
+    """A linear function of the audio features, standardised, plus noise that does not depend on them: [N, count]."""
     rng = np.random.default_rng(0)
     drive = features[:, CENTRE - 1:CENTRE + 3].mean(1) @ rng.normal(size=(29, count))
     drive = (drive - drive.mean(0)) / drive.std(0)
@@ -70,16 +70,16 @@ def told_by(features, count=3, noise=0.3):
 
 @pytest.fixture(scope="module", params=["phones", "logmel"])
 def spoken(request, wave):
-    """A clip whose mouth follows its sound."""
+    """A clip whose mouth follows its audio."""
     features = load_encoder(request.param).features(wave)
-    shapes, aperture = moved_by(told_by(features))
+    shapes, aperture = moved_by(linear_in(features))
     return Clip(features, shapes, aperture, wave, len(features) * 10 // 11, {"name": request.param})
 
 
 @pytest.fixture
 def phones(wave):
     features = load_encoder("phones").features(wave)
-    return Clip(features, *moved_by(told_by(features)), wave, len(features) * 10 // 11)
+    return Clip(features, *moved_by(linear_in(features)), wave, len(features) * 10 // 11)
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,9 @@ def test_training_frames_have_the_tracked_codes_with_unit_variance(phones):
     torch.testing.assert_close(codes.std(0, correction=0), torch.ones(MODES), atol=1e-4, rtol=0)
 
 
-# ---- what is heard ----
+# ---- prediction from audio ----
 
-def test_a_mouth_that_follows_its_sound_is_heard(spoken):
+def test_a_mouth_that_follows_its_audio_is_predicted(spoken):
     mouth = fit_mouth(spoken)
     assert mouth.cross_validated_r[:3].min() > 0.6 and finite(mouth)
     tracked = mouth.encode(torch.from_numpy(spoken.mouth))[spoken.num_train:, :3]
@@ -129,7 +129,7 @@ def test_a_mouth_that_follows_its_sound_is_heard(spoken):
     r = [np.corrcoef(a, b)[0, 1] for a, b in zip(tracked.t().numpy(), left_out.t().numpy())]
     assert min(r) > 0.4, "frames that the fit never saw"
     spread = mouth.predict(torch.from_numpy(spoken.features), torch.zeros(len(spoken)))[:, :3].std(0)
-    assert (spread > 0.6).all() and (spread < 1.3).all(), "a mouth that mumbles, or shouts"
+    assert (spread > 0.6).all() and (spread < 1.3).all(), "a mouth that moves too little, or too much"
 
 
 def test_an_encoder_whose_channels_are_no_phones_has_no_openness(spoken):
@@ -141,8 +141,8 @@ def test_an_encoder_whose_channels_are_no_phones_has_no_openness(spoken):
         assert not opened.any() and not mouth.weights[-len(OPEN_TAPS):].any()
 
 
-def test_of_a_mouth_that_does_its_own_thing_little_is_heard(phones):
-    """A head whose mouth moves at random to every sound is worse than one that hardly moves."""
+def test_a_mouth_unrelated_to_the_audio_is_predicted_to_hardly_move(phones):
+    """A head whose mouth moves at random with every audio is worse than one that hardly moves."""
     rng = np.random.default_rng(4)
     walk = rng.normal(size=(len(phones), 10))
     phones.mouth, phones.aperture = moved_by(np.stack([np.convolve(w, np.ones(5) / 5, "same") for w in walk.T], 1))
@@ -191,8 +191,8 @@ def changed(ds, folder, **arrays):
     return egs.load_dataset(folder)
 
 
-def test_validation_frames_are_heard_and_not_seen(tiny_dataset, tmp_path):
-    """Scores of validation frames would mean nothing if their own mouths were told to the head."""
+def test_validation_frames_use_their_audio_and_not_their_mouths(tiny_dataset, tmp_path):
+    """Scores of validation frames would mean nothing if the head were given their own mouths."""
     own = fit_mouth(tiny_dataset)
     seen = changed(tiny_dataset, tmp_path / "seen", landmarks=lambda x: 1.3 * x + 5, aperture=lambda x: 0 * x,
                    blink=lambda x: 1 - x)
@@ -205,7 +205,7 @@ def test_validation_frames_are_heard_and_not_seen(tiny_dataset, tmp_path):
     assert (heard.coefficients[last:] - own.coefficients[last:]).abs().amax(1).min() > 0.01
 
 
-def test_codes_of_validation_frames_are_what_is_heard(phones):
+def test_coefficients_of_validation_frames_are_predicted(phones):
     mouth, count = fit_mouth(phones), phones.num_train
     silent = torch.from_numpy(shut_in_silence(phones.wave, len(phones)))
     heard = mouth.predict(torch.from_numpy(phones.features), silent)
@@ -256,7 +256,7 @@ def test_a_checkpoint_holds_the_mouth(run, tiny_dataset):
 
 
 def test_going_on_keeps_mouth_and_torso(run, tiny_dataset, monkeypatch):
-    """Learned anew they might differ, on a GPU or after an update, and the network would not know them."""
+    """Fitted again they might differ, on a GPU or after an update, and the network would not know them."""
     def never(*args, **kwargs):
         raise AssertionError("it was learned again")
 

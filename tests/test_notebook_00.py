@@ -22,7 +22,7 @@ def names(tmp_path_factory):
 
 
 def test_densification_adds_half_of_the_gaussians_twice(names):
-    """The numbers that its picture and its check show."""
+    """The numbers that its figure and its check show."""
     assert [len(stage["means"]) for stage in names["stages"].values()] == [40, 40, 60, 90]
     assert {len(values) for values in names["gaussians"].values()} == {90}
 

@@ -105,7 +105,7 @@ def test_headings_are_in_order(name):
 
 @each_notebook
 def test_it_draws_a_figure_itself(name):
-    """The method as a picture, made by the notebook and not pasted in."""
+    """The method as a figure, made by the notebook and not pasted in."""
     drawn = [call for cell in code_cells(name) for call in calls(cell.source)]
     assert any(call == "nb.plots.finish" or call.startswith("nb.diagrams.") for call in drawn)
     assert not any(cell.get("attachments") or "![" in cell.source for cell in read(name).cells)

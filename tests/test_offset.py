@@ -1,4 +1,4 @@
-"""Protects: sound that is late or early against the lips is found and put right, and what cannot be said is left alone.
+"""Protects: audio that is late or early against the lips is corrected; an uncertain offset changes nothing.
 
 `data/speech.flac` is the speech of tests/test_phones.py; the mouths that follow it are made up.
 """
@@ -34,7 +34,7 @@ def wave():
 
 @pytest.fixture(scope="module")
 def lips(wave):
-    """Shapes [N, 40] and apertures [N] of a mouth that says it, ahead of the sound as mouths are."""
+    """Shapes [N, 40] and apertures [N] of a mouth that says it, ahead of the audio as mouths are."""
     rng, frames = np.random.default_rng(0), len(wave) // SAMPLES_PER_FRAME
     heard = phones.steps(wave)[2 * np.arange(frames) + int(LIP_LEAD)]
     openness = np.square(heard) @ [phones.OPENNESS[name] for name in phones.CLASSES]
@@ -56,7 +56,7 @@ def test_a_known_delay_is_found_and_put_right(wave, lips, late):
     assert audio_offset(shift_earlier(shifted, found), *lips)[0] == pytest.approx(0, abs=0.02)
 
 
-def test_sound_in_time_is_not_moved(wave, lips):
+def test_audio_in_sync_is_not_shifted(wave, lips):
     assert audio_offset(wave, *lips)[0] == 0
     assert audio_offset(shift_earlier(wave, 0.01), *lips)[0] == 0, "half a step is not worth a change"
 
@@ -90,7 +90,7 @@ def test_a_clip_of_which_only_one_half_speaks_is_left_alone(wave, lips):
 
 @pytest.mark.parametrize("late", [0, 0.12])
 @pytest.mark.parametrize("name, codec, rate", [("a.m4a", "aac", 44_100), ("a.ogg", "libopus", 48_000)])
-def test_another_encoding_of_the_sound_gives_the_same_offset(wave, lips, late, name, codec, rate, tmp_path):
+def test_another_encoding_of_the_audio_gives_the_same_offset(wave, lips, late, name, codec, rate, tmp_path):
     given = shift_earlier(wave, -late)
     encoded = load_audio(encode(tmp_path / name, resampled(given, rate), rate, codec, "mono"))
     assert audio_offset(encoded, *lips)[0] == pytest.approx(audio_offset(given, *lips)[0], abs=0.005)
@@ -108,7 +108,7 @@ def test_little_to_go_by_moves_nothing(wave, lips, frames):
 
 # ---- moved ----
 
-def test_sound_is_moved_both_ways_and_keeps_its_length():
+def test_audio_is_shifted_both_ways_and_keeps_its_length():
     sound = np.arange(1, 1001, dtype=np.float32)
     np.testing.assert_array_equal(shift_earlier(sound, 0), sound)
     early, late = shift_earlier(sound, 100 / 16_000), shift_earlier(sound, -100 / 16_000)
@@ -127,7 +127,7 @@ def write_sound(folder, wave, features, lips):
 
 
 @pytest.mark.parametrize("late", [0.12, -0.08])
-def test_a_dataset_has_sound_and_features_in_time(wave, lips, late, tmp_path):
+def test_a_dataset_has_audio_and_features_in_sync(wave, lips, late, tmp_path):
     encoder = load_encoder(DEFAULT_ENCODER)
     write_sound(tmp_path, shift_earlier(wave, -late), encoder, lips)
     moved = float(read_npz(tmp_path / "sound.npz")["late"])
@@ -139,8 +139,8 @@ def test_a_dataset_has_sound_and_features_in_time(wave, lips, late, tmp_path):
     np.testing.assert_allclose(sound[inside], np.roll(wave[:len(sound)], -rest)[inside], atol=1e-4)
 
 
-def test_features_from_a_file_stay_beside_their_sound(wave, lips, tmp_path):
-    """They were computed elsewhere: moving the sound alone would part the two."""
+def test_features_from_a_file_stay_aligned_with_their_audio(wave, lips, tmp_path):
+    """They were computed elsewhere: shifting the audio alone would break the match."""
     late = shift_earlier(wave, -0.12)
     given = np.random.default_rng(0).normal(size=(len(lips[0]), 16, 29)).astype(np.float32)
     np.save(tmp_path / "given.npy", given)
@@ -150,8 +150,8 @@ def test_features_from_a_file_stay_beside_their_sound(wave, lips, tmp_path):
     np.testing.assert_allclose(load_audio(tmp_path / "audio.wav"), late[:len(given) * SAMPLES_PER_FRAME], atol=1e-4)
 
 
-def test_the_report_says_that_the_sound_was_moved(sample_clip, tmp_path, monkeypatch):
-    """On a real clip, the offset being given: its features, sound and report say the same."""
+def test_the_report_says_that_the_audio_was_shifted(sample_clip, tmp_path, monkeypatch):
+    """On a real clip, the offset being given: its features, audio and report agree."""
     sound = load_audio(sample_clip)
     frames = [image for image, _ in zip(read_frames(sample_clip), range(30))]
     clip = write_video(tmp_path / "clip.mp4", frames, sound[16_000:16_000 + 30 * SAMPLES_PER_FRAME])

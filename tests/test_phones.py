@@ -1,7 +1,7 @@
-"""Protects: the built-in encoder hears known speech, in time, whatever its level and length; and can be trained.
+"""Protects: the built-in encoder recognises known speech, in sync, whatever its level and length; and can be trained.
 
-`data/speech.flac` is espeak-ng's voice en-us+Alicia, which training never heard, saying the first sentence of the
-Universal Declaration of Human Rights; `data/speech_phones.npz` holds the class of every 10 ms as
+`data/speech.flac` is espeak-ng's voice en-us+Alicia, which is not in the training data, saying the first sentence of
+the Universal Declaration of Human Rights; `data/speech_phones.npz` holds the class of every 10 ms as
 `tools/phones/synthesize.py` finds it.
 """
 import sys
@@ -46,18 +46,18 @@ def heard(speech):
 
 
 @pytest.mark.parametrize("samples", [1, 319, 320, 321, 16_000])
-def test_a_sound_of_any_length_has_a_step_every_20_ms(samples):
+def test_audio_of_any_length_has_a_step_every_20_ms(samples):
     steps = phones.steps(np.random.default_rng(0).uniform(-0.1, 0.1, samples).astype(np.float32))
     assert steps.shape == (-(-samples // SAMPLES_PER_STEP), 29) and steps.dtype == np.float32
     np.testing.assert_allclose((steps ** 2).sum(1), 1, atol=1e-5)
 
 
-def test_the_class_spoken_is_heard(heard, spoken):
-    # 29 classes, a voice never heard: chance is 0.04, always naming the commonest class 0.13
+def test_the_class_spoken_is_recognised(heard, spoken):
+    # 29 classes, an unseen voice: chance is 0.04, always naming the commonest class 0.13
     assert (heard.argmax(1) == spoken).mean() > 0.5
 
 
-def test_the_mouth_of_the_phones_heard_moves_in_time_with_those_spoken(heard, spoken):
+def test_the_mouth_of_the_recognised_phones_moves_in_sync_with_those_spoken(heard, spoken):
     tenth = np.ones(5) / 5  # of a second: what lips follow
     curves = (np.convolve(values, tenth, "same") for values in (heard ** 2 @ OPENNESS, OPENNESS[spoken]))
     r, _, lag = correlation_and_lag(*curves)
@@ -77,7 +77,7 @@ def test_silence_is_silence(speech):
     assert (heard[first + 10:first + len(pause) // SAMPLES_PER_STEP - phones.AHEAD].argmax(1) == SILENT).all()
 
 
-def test_a_long_sound_is_heard_in_stretches_without_seams(speech, heard, monkeypatch):
+def test_long_audio_is_processed_in_chunks_without_seams(speech, heard, monkeypatch):
     monkeypatch.setattr(phones, "CHUNK", 37)
     np.testing.assert_allclose(phones.steps(speech), heard, atol=1e-5)
 

@@ -108,7 +108,7 @@ def test_widgets_show_the_same(small, tmp_path):
     assert Seen(media(large.path, "audio").outputs[0]["data"]["text/html"]).one("audio")["src"]
 
 
-def test_a_long_sound_is_played_from_its_file(small, tmp_path):
+def test_long_audio_is_played_from_its_file(small, tmp_path):
     from egstalker_nb.notebook.widgets.speech_input import SpeechInput
 
     long, short = (save_wav(tmp_path / f"{n}.wav", np.zeros(n, np.float32)) for n in (600, 400))

@@ -1,4 +1,4 @@
-"""Pose refinement: finds the pose behind a picture, leaves alone what it cannot improve."""
+"""Pose refinement: finds the pose of an image, and keeps poses that it cannot improve."""
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,7 +33,7 @@ class Clip(SimpleNamespace):
 
 @pytest.fixture(scope="module")
 def scene():
-    """A head of 400 coloured Gaussians, its true poses, and a clip of its pictures over a grey plate; a test gives the
+    """A head of 400 coloured Gaussians, its true poses, and a clip rendered from it over a grey plate; a test gives the
     head the poses from which the search begins, as they come from the head alone."""
     g = torch.Generator().manual_seed(2)
     points = torch.nn.functional.normalize(torch.randn(400, 3, generator=g), dim=1)

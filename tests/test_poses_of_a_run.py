@@ -174,7 +174,7 @@ AROUND = {
 
 @pytest.fixture
 def cameras(monkeypatch):
-    """World-to-camera matrices of what is drawn from now on, and those that the network is told: two lists."""
+    """World-to-camera matrices that are rendered from now on, and those that the network is conditioned on."""
     drawn, told, tokens = [], [], deformation.Deformation.tokens
 
     def rasterize(*given, real=head.rasterize, **more):
@@ -196,7 +196,7 @@ def away(cameras, poses):
 
 @pytest.mark.parametrize("name, at", [
     *[(name, at) for name in OF_A_CHECKPOINT for at in (COARSE, LAST)], *[(name, LAST) for name in OF_THE_NEWEST]])
-def test_frames_are_drawn_in_the_poses_of_their_head(run, cameras, monkeypatch, tmp_path, name, at):
+def test_frames_are_rendered_in_the_poses_of_their_head(run, cameras, monkeypatch, tmp_path, name, at):
     """Those of the checkpoint that is drawn: an older one has older poses."""
     monkeypatch.setattr(evaluate, "_tracker", lambda: (None, "no landmarks here"))
     monkeypatch.setattr(lip_sync, "tracked_landmarks", lambda images, count: (
@@ -214,7 +214,7 @@ def test_frames_are_drawn_in_the_poses_of_their_head(run, cameras, monkeypatch, 
 @pytest.mark.parametrize("name, at", [(name, at) for name in AROUND for at in (COARSE, LAST)
                                       if (name, at) != ("widgets.Orbit", COARSE)])
 def test_the_camera_turns_around_a_pose_of_the_head(run, cameras, tmp_path, name, at):
-    """The distance and the shift stay those of the frame; the network is told the frame's pose."""
+    """The distance and the shift stay those of the frame; the network is conditioned on the frame's pose."""
     poses = run.load_head(at, "cpu").w2c.numpy()
     AROUND[name](run, at, tmp_path)
     drawn, told = cameras

@@ -98,7 +98,7 @@ class Interruption(Exception):
 
 @pytest.fixture(scope="module")
 def short_clip(sample_clip, tmp_path_factory):
-    """The sample's first 45 frames with their sound."""
+    """The sample's first 45 frames with their audio."""
     frames = [image for image, _ in zip(read_frames(sample_clip), range(45))]
     return write_video(tmp_path_factory.mktemp("short") / "short.mp4", frames, load_audio(sample_clip)[:45 * 640])
 
@@ -219,7 +219,7 @@ class Loudness(Encoder):
 
 
 @pytest.mark.slow
-def test_the_dataset_knows_its_encoder_and_another_one_redoes_only_the_sound(short_clip, uninterrupted, small_chunks,
+def test_the_dataset_knows_its_encoder_and_another_one_redoes_only_the_audio(short_clip, uninterrupted, small_chunks,
                                                                               tmp_path, monkeypatch):
     def interrupt(*args):
         raise Interruption
@@ -277,7 +277,7 @@ def grey_frames():
     return [np.full((64, 64, 3), 90 + i, np.uint8) for i in range(12)]
 
 
-def test_a_clip_without_sound_is_refused_with_advice(grey_frames, tmp_path):
+def test_a_clip_without_audio_is_refused_with_advice(grey_frames, tmp_path):
     video = write_video(tmp_path / "mute.mp4", grey_frames)
     with pytest.raises(InputError, match="(?s)without an audio stream.*Record the clip with audio"):
         egs.prepare(video, tmp_path / "ds")

@@ -171,7 +171,7 @@ def test_work_that_was_killed_at_any_edge_of_a_chunk_continues_with_the_same_res
 
 @pytest.fixture(scope="module")
 def short_clip(sample_clip, tmp_path_factory):
-    """The sample's first 80 frames with their sound."""
+    """The sample's first 80 frames with their audio."""
     frames = list(read_frames(sample_clip, stop=80))
     return write_video(tmp_path_factory.mktemp("short") / "short.mp4", frames, load_audio(sample_clip)[:80 * 640])
 
@@ -292,13 +292,13 @@ def test_work_that_ended_through_no_fault_of_the_clip_goes_on_and_an_unusable_cl
     check_whole(prepared(video_of(20), tmp_path / "kept"), 20)
 
 
-def test_two_preparations_in_one_folder_are_told_apart(video_of, no_nets, tmp_path):
+def test_two_preparations_in_one_folder_are_distinguished(video_of, no_nets, tmp_path):
     root = make_folder(tmp_path / "ds")
     with exclusive_lock(root, "preparation"), pytest.raises(InputError, match="another preparation"):
         prepared(video_of(20), root)
 
 
-def test_features_that_end_long_before_the_picture_are_refused(tmp_path):
+def test_features_that_end_long_before_the_video_are_refused(tmp_path):
     info = VideoInfo(64, 64, 25.0, 60, 2.4, True, 0, None, False)
     for frames, refused in ((25, True), (36, False), (60, False)):
         np.save(tmp_path / "given.npy", np.zeros((frames, 16, 29), np.float32))
@@ -337,12 +337,12 @@ def test_a_file_that_was_cut_off_is_used_as_far_as_it_goes_and_the_account_says_
     whole = make_video(tmp_path / "whole.mp4", 100)
     data = whole.read_bytes()
     cut = tmp_path / "cut.mp4"
-    cut.write_bytes(data[:int(0.8 * len(data))])  # the index comes first (faststart): the end of the pictures is gone
+    cut.write_bytes(data[:int(0.8 * len(data))])  # the index comes first (faststart): the last frames are missing
     ds = prepared(cut, tmp_path / "ds")
     found = ds.report["account"]
     assert 20 < ds.num_frames < 100 and found["kept"] == ds.num_frames
     assert found["frames"] == found["kept"] + sum(found["missing"].values())
-    whole = ds.num_frames - 2  # of the last picture only a part is there
+    whole = ds.num_frames - 2  # only a part of the last frame is there
     assert [number_of(ds.frame(i)) for i in range(whole)] == list(range(whole))
     assert any("cut off" in warning for warning in ds.report["warnings"])
 

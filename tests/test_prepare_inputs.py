@@ -14,7 +14,7 @@ FRAMES, SIZE = 100, 128
 
 @pytest.fixture(scope="module")
 def portraits(sample_clip):
-    """The sample's first frames, [256, 256, 3] uint8 each, and their sound."""
+    """The sample's first frames, [256, 256, 3] uint8 each, and their audio."""
     return list(read_frames(sample_clip, stop=FRAMES)), load_audio(sample_clip)[:FRAMES * 640]
 
 
@@ -32,7 +32,7 @@ def two_people(portraits, tmp_path_factory):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_the_mouth_that_moves_with_the_sound_is_found(two_people, tmp_path, side):
+def test_the_mouth_that_moves_with_the_audio_is_found(two_people, tmp_path, side):
     ds = egs.prepare(two_people[side], tmp_path / "ds", size=64, face="speaking")
     x0, _, edge = ds.meta["crop"]
     assert (x0 + edge / 2 < 256) == (side == "left")
@@ -46,7 +46,7 @@ def test_the_side_is_the_viewers(two_people, tmp_path, face, moves):
     assert (ds.aperture.std() > 0.005) == moves
 
 
-def test_a_mouth_that_hardly_follows_the_sound_is_said():
+def test_a_mouth_that_hardly_follows_the_audio_is_reported():
     from test_prepare_parts import GOOD
 
     assert quality.find_problems({**GOOD, "face": "speaking", "follows": [0.1, 0.5]}) == []
@@ -56,7 +56,7 @@ def test_a_mouth_that_hardly_follows_the_sound_is_said():
 
 # ---- cuts
 
-def test_the_longest_shot_is_used_with_its_own_sound(portraits, tmp_path):
+def test_the_longest_shot_is_used_with_its_own_audio(portraits, tmp_path):
     images, wave = portraits
     cut = [np.full_like(images[0], 230)] * 33 + images[33:]
     video = write_video(tmp_path / "cut.mp4", cut, wave)
@@ -117,7 +117,7 @@ def test_alpha_is_the_mask_and_hidden_colours_never_appear(portraits, sample_dat
     assert np.abs(ds.plate[seen].astype(int) - 128).mean() < 3
 
 
-# ---- sound
+# ---- audio
 
 def test_another_audio_track_is_taken_and_remembered(portraits, tmp_path):
     images, wave = portraits

@@ -30,7 +30,7 @@ def drawn_face(size=256, centre=(128, 120), height=110, mouth=0.0):
 
 # ---- crop
 
-def test_crop_holds_head_hair_and_shoulders_inside_the_picture():
+def test_crop_holds_head_hair_and_shoulders_inside_the_image():
     points = np.stack([drawn_face(centre=(900 + 4 * i, 400), height=200) for i in range(20)])
     x0, y0, side = crop.choose_crop(points, np.ones(20, bool), 1920, 1080)
     assert 0 <= x0 and x0 + side <= 1920 and 0 <= y0 and y0 + side <= 1080
@@ -44,7 +44,7 @@ def test_head_crop_of_a_square_source_is_kept_whole():
     assert crop.choose_crop(points, np.ones(1, bool), 256, 256) == (0, 0, 256)
 
 
-def test_crop_of_a_close_up_stays_in_the_picture():
+def test_crop_of_a_close_up_stays_in_the_image():
     points = drawn_face(centre=(600, 360), height=600)[None]
     x0, y0, side = crop.choose_crop(points, np.ones(1, bool), 1280, 720)
     assert (y0, side) == (0, 720) and 0 <= x0 <= 1280 - 720
@@ -87,7 +87,7 @@ def test_rectangles_hold_their_landmarks_and_stay_inside():
 
 @pytest.fixture(scope="module")
 def portrait():
-    """A drawn person, her hair hanging to the shoulders: picture, person mask [256, 256], landmarks, hair mask."""
+    """A drawn person, her hair hanging to the shoulders: image, person mask [256, 256], landmarks, hair mask."""
     size, points = 256, drawn_face(256, (128, 110), 110)
     image = np.full((size, size, 3), (90, 140, 200), np.uint8)
     hair, person = np.zeros((2, size, size), np.uint8)
@@ -184,7 +184,7 @@ def test_plate_memory_does_not_grow():
     assert sum(v.nbytes for v in vars(total).values() if isinstance(v, np.ndarray)) == before
 
 
-# ---- which face, cuts, sound
+# ---- which face, cuts, audio
 
 def boxes_of(*faces):
     result = np.full((scan.MAX_FACES, 5), np.nan, np.float32)

@@ -73,7 +73,7 @@ def check_against_reference(scene, camera, **options):
         if theirs_grad is None:
             assert ours_grad is None or not ours_grad.any(), name
             continue
-        if name == "viewmats":  # the last row of a camera is no parameter of the picture
+        if name == "viewmats":  # the last row of a camera is no parameter of the image
             ours_grad, theirs_grad = ours_grad[:, :3], theirs_grad[:, :3]
         assert relative(ours_grad, theirs_grad) < 1e-2, name
     assert relative(info["means2d"].grad, torch.stack([x.grad for x in wanted_info["means2d"]])) < 1e-2
@@ -187,7 +187,7 @@ def test_batches_equal_single_images():
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGB+D"])
-def test_pictures_as_backgrounds(mode):
+def test_images_as_backgrounds(mode):
     """Training composites this way: equal to adding what the splats let through, gradients too."""
     scene, camera = make_scene(cameras=2)
     pictures, weights = torch.rand(2, 37, 52, 3), torch.rand(2, 37, 52, 3 + (mode == "RGB+D"))
@@ -250,7 +250,7 @@ def test_wild_values_stay_finite(eps2d):
         assert scene[name].grad.isfinite().all(), name
 
 
-def test_footprint_without_area_is_not_drawn():
+def test_footprint_without_area_is_not_rendered():
     """Protects the gradients from a division by the area of a footprint: a line without blur, on pixel centres."""
     scene = dict(means=torch.zeros(1, 3), quats=torch.tensor([[1.0, 0, 0, 0]]), scales=torch.tensor([[0.5, 0, 0]]))
     scene = leaves(dict(scene, opacities=torch.ones(1), colors=torch.ones(1, 3)))
@@ -262,7 +262,7 @@ def test_footprint_without_area_is_not_drawn():
     assert all(x.grad.isfinite().all() for x in scene.values())
 
 
-def test_values_that_are_not_numbers_are_not_drawn():
+def test_values_that_are_not_numbers_are_not_rendered():
     """Protects memory: a NaN position must not become an index. (A diverging run shows as a NaN loss elsewhere.)"""
     scene, camera = make_scene()
     clean, _, _ = rasterize(**{k: v[1:] for k, v in scene.items()}, **camera)

@@ -55,7 +55,7 @@ def phone_of_frames(truth):
 
 
 def test_clip_is_what_the_kit_expects(sample_clip, frames):
-    """Size, rate, length and sound, and small enough to be committed."""
+    """Size, rate, length and audio, and small enough to be committed."""
     from egstalker_nb.media.audio import load_audio
     from egstalker_nb.media.video_reader import probe
 
@@ -91,7 +91,7 @@ def test_truth_has_one_value_a_frame_in_range(truth, script):
 
 
 def test_face_mesh_sees_the_true_mouth(landmarks, truth):
-    """Mouth tracking is tested on this clip: the opening measured in the picture must be the true one."""
+    """Mouth tracking is tested on this clip: the opening measured in the image must be the true one."""
     assert np.isfinite(landmarks).all(), "a frame without a face"
     measured = distance(landmarks, 13, 14) / distance(landmarks, 10, 152)
     assert np.corrcoef(measured, truth["aperture"])[0, 1] > 0.9
@@ -119,7 +119,7 @@ def test_face_mesh_sees_the_true_pose(landmarks, truth):
     assert np.sqrt(((error - error.mean(0)) ** 2).sum(-1).mean()) < 1.2
 
 
-def test_mouth_and_sound_move_together(truth, sample_clip):
+def test_mouth_and_audio_move_together(truth, sample_clip):
     """Lip sync has lag 0: the mouth follows the loudness, at most two frames ahead of it, and closes in silences."""
     pytest.importorskip("av")
     from egstalker_nb.media.audio import load_audio
@@ -166,7 +166,7 @@ def test_mouth_track_is_repeatable_and_shaped_by_phonemes(script):
 
 @pytest.mark.slow
 def test_script_still_makes_this_clip(script, truth, frames, sample_clip):
-    """The committed files come from the committed script: truth and frames made again from phonemes and sound."""
+    """The committed files come from the committed script: truth and frames made again from phonemes and audio."""
     pytest.importorskip("skimage")
     pytest.importorskip("mediapipe")
     from egstalker_nb.media.audio import load_audio

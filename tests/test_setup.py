@@ -260,7 +260,7 @@ def test_chosen_python_is_the_only_one_tried(sandbox):
 
 
 def test_run_without_video_is_explained(sandbox):
-    """`make run` alone tells what it needs instead of a traceback."""
+    """`make run` alone says what it needs instead of a traceback."""
     fake_python(sandbox, "python3.11", works=True)
     result = make(sandbox, "run")
     assert result.returncode != 0 and "VIDEO=clip.mp4" in result.stderr

@@ -1,4 +1,4 @@
-"""Typed text to sound: with the synthesisers that are there, and a way forward where there is none."""
+"""Text to speech: with the synthesisers that are there, and a way forward where there is none."""
 import numpy as np
 import pytest
 
@@ -14,7 +14,7 @@ SENTENCE = "Hello there. You can type whatever I say."
 @installed
 @pytest.mark.parametrize("program", ["espeak-ng", "flite"])
 def test_a_sentence_is_spoken(program, tmp_path):
-    """Sound that can drive a head: 16 kHz, audible, about as long as a person takes; faster when asked for."""
+    """Audio that can drive a head: 16 kHz, audible, about as long as a person takes; faster when asked for."""
     voice = next((v for v in tts.voices() if v.program == program), None)
     if voice is None:
         pytest.skip(f"{program} is not installed")

@@ -1,4 +1,4 @@
-"""Protects: what is said about mouth and sound is true of made-up mouths and sounds, and holds on a real render."""
+"""Protects: the lip sync scores are right for synthetic mouths and audio, and plausible for a real rendering."""
 import copy
 import json
 from types import SimpleNamespace
@@ -63,7 +63,7 @@ def test_noise_near_the_speech_is_no_silence():
     assert not silent.any()
 
 
-def test_nothing_heard_is_silent():
+def test_inaudible_audio_is_silent():
     silent, speaking = passages(np.zeros(RATE, np.float32), 25)
     assert silent.all() and not speaking.any()
 
@@ -89,7 +89,7 @@ def tracked(monkeypatch, tiny_dataset):
     return give
 
 
-def test_a_late_mouth_is_told_from_a_wrong_one(run, tiny_dataset, tracked):
+def test_a_late_mouth_is_distinguished_from_a_wrong_one(run, tiny_dataset, tracked):
     own = tiny_dataset.aperture
     tracked(shown(tiny_dataset, np.roll(own, 2)))
     late = egs.sync_score(run, tiny_dataset, "cpu", pause=0)

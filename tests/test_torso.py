@@ -43,7 +43,7 @@ def test_it_is_better_than_a_torso_that_stands_still(torso, tiny_dataset):
     assert (torso.codes_of(poses) - torso.codes)[:ds.num_train].abs().max() > 1e-4, "shoulders move by themselves too"
 
 
-def test_validation_pictures_are_not_seen(torso, tiny_dataset, tmp_path):
+def test_validation_frames_are_not_used(torso, tiny_dataset, tmp_path):
     """Scores of validation frames would mean nothing."""
     root = tmp_path / "changed"
     shutil.copytree(tiny_dataset.root, root)

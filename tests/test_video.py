@@ -1,4 +1,4 @@
-"""Protects video reading and writing: time, sound sync, orientation, colour, and damaged files."""
+"""Protects video reading and writing: time, audio sync, orientation, colour, and damaged files."""
 
 import itertools
 import math
@@ -72,7 +72,7 @@ def make_clip(path, rate=30, times=None, picture_delay=0.0, sound_delay=0.0, sou
 
 
 def flash_times(frames, fps=25):
-    """Seconds at which the picture turns white."""
+    """Seconds at which the image turns white."""
     bright = np.array([frame[:, 32:].mean() > 140 for frame in frames])
     return (np.flatnonzero(bright[1:] & ~bright[:-1]) + 1) / fps
 
@@ -103,8 +103,8 @@ def test_any_rate_becomes_25_fps_in_sync(tmp_path, rate):
     assert probe(path).fps == pytest.approx(float(rate), rel=1e-3)
 
 
-def test_sound_and_picture_agree_after_reading_and_writing(tmp_path):
-    """The whole way: 30 fps source with 44.1 kHz sound -> 25 fps frames and 16 kHz -> written file."""
+def test_audio_and_video_agree_after_reading_and_writing(tmp_path):
+    """The whole way: 30 fps source with 44.1 kHz audio -> 25 fps frames and 16 kHz -> written file."""
     source = make_clip(tmp_path / "in.mp4", 30)
     write_video(tmp_path / "out.mp4", read_frames(source), load_audio(source))
     assert_in_sync(tmp_path / "out.mp4")
@@ -113,13 +113,13 @@ def test_sound_and_picture_agree_after_reading_and_writing(tmp_path):
 @pytest.mark.parametrize("suffix, sound", [(".mp4", "aac"), (".mkv", "pcm_s16le"), (".mov", "pcm_s16le")])
 @pytest.mark.parametrize("picture_delay, sound_delay", [(0, 0.3), (0.3, 0), (0.2, 0.3)])
 def test_streams_that_start_apart_stay_in_sync(tmp_path, suffix, sound, picture_delay, sound_delay):
-    """The zero is the first picture: late sound is padded, early sound is cut."""
+    """The zero is the first frame: late audio is padded, early audio is cut."""
     path = make_clip(tmp_path / f"clip{suffix}", 30, picture_delay=picture_delay, sound_delay=sound_delay, sound=sound)
     assert_in_sync(path, picture_delay)
 
 
-def test_a_gap_in_the_sound_becomes_silence(tmp_path):
-    """Sound whose packets stop for a while must not move what follows."""
+def test_a_gap_in_the_audio_becomes_silence(tmp_path):
+    """Audio whose packets stop for a while must not move what follows."""
     path = tmp_path / "gap.mkv"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("pcm_s16le", rate=16_000, layout="mono")
@@ -154,7 +154,7 @@ def test_timestamps_that_jitter_do_not_repeat_frames(tmp_path):
 
 @pytest.mark.parametrize("rate", [24, 30, 50, 60])
 def test_the_nearest_source_frame_is_shown(tmp_path, rate):
-    """Not the one before nor the one after: over a clip the picture must lie neither early nor late."""
+    """Not the one before nor the one after: over a clip the image must be neither early nor late."""
     frames = list(read_frames(make_clip(tmp_path / "clip.mp4", rate)))
     shown = [round((frame[:, 4:12].mean() - 20) / 4) for frame in frames]
     assert shown == [round(i / 25 * rate) % 55 for i in range(len(frames))]
@@ -221,7 +221,7 @@ ORIENTATIONS = {"none": ((1, 0, 0, 1), lambda x: x), "clockwise": ((0, 1, -1, 0)
 
 @pytest.mark.parametrize("name", ORIENTATIONS)
 def test_display_matrix_is_applied(tmp_path, name):
-    """Phones store the picture lying down; the file's matrix [x' y'] = [x y] M says how to show it."""
+    """Phones store the image lying down; the file's matrix [x' y'] = [x y] M says how to show it."""
     (a, b, c, d), turn = ORIENTATIONS[name]
     image = np.full((*SIZE, 3), 60, np.uint8)
     image[:20, :30] = (220, 60, 60)
@@ -301,8 +301,8 @@ def test_odd_sizes_are_padded_by_one_pixel(tmp_path):
 
 
 @pytest.mark.parametrize("num_frames, sound_seconds", [(1, 0.04), (25, 0.2), (26, 5.0), (63, 2.52)])
-def test_sound_is_as_long_as_the_picture(tmp_path, num_frames, sound_seconds):
-    """Shorter sound is padded, longer is cut; in the file's own bookkeeping and in what is decoded."""
+def test_audio_is_as_long_as_the_video(tmp_path, num_frames, sound_seconds):
+    """Shorter audio is padded, longer is cut; in the file's own bookkeeping and in what is decoded."""
     wave = np.random.default_rng(0).normal(0, 0.1, round(sound_seconds * 16_000)).astype(np.float32)
     frames = (flash_frame(i / 25, i) for i in range(num_frames))
     path = write_video(tmp_path / "out.mp4", frames, wave)
@@ -319,8 +319,8 @@ def test_index_comes_before_the_data(tmp_path):
     assert data.index(b"moov") < data.index(b"mdat")
 
 
-def test_sound_and_picture_are_interleaved(tmp_path):
-    """All sound behind all picture would make players seek, and the muxer hold everything in memory."""
+def test_audio_and_video_are_interleaved(tmp_path):
+    """All audio after all video would make players seek, and the muxer hold everything in memory."""
     frames = (flash_frame(i / 25, i) for i in range(150))
     path = write_video(tmp_path / "out.mp4", frames, np.zeros(96_000, np.float32))
     with av.open(str(path)) as container:

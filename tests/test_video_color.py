@@ -18,7 +18,7 @@ LOSSLESS = {"codec": "ffv1", "pix_fmt": "yuv444p10le"}
 
 
 def patches(colors):
-    """Colours [N, 3] as a picture [16, 16 N, 3]."""
+    """Colours [N, 3] as an image [16, 16 N, 3]."""
     return np.asarray(colors)[None].repeat(16, 0).repeat(16, 1)
 
 
@@ -56,7 +56,7 @@ def test_greys_stay_neutral_and_in_order(tmp_path, kind):
 
 @pytest.mark.parametrize("kind, white, brighter", [("PQ", pq(203), pq([400, 999])), ("HLG", 0.75, [0.85, 0.99])])
 def test_reference_white_is_bright_and_highlights_are_kept(tmp_path, kind, white, brighter):
-    """White (203 cd/m²) is shown near SDR white, with room for what is brighter, up to 1000 cd/m²."""
+    """White (203 cd/m²) is shown near SDR white, with headroom for what is brighter, up to 1000 cd/m²."""
     shown = read_signal(tmp_path, np.array([white, *brighter])[:, None].repeat(3, 1), kind)[:, 1]
     assert 0.85 * 255 < shown[0] < 0.95 * 255
     assert shown[0] + 10 < shown[1] < shown[2] >= 254

@@ -1,5 +1,5 @@
 """Protects what preparation sees: one clip in every form a camera or editor writes gives the same frames at the same
-times, the same landmarks and the sound at the same place, read through or entered anywhere."""
+times, the same landmarks and the audio at the same place, read through or entered anywhere."""
 
 from fractions import Fraction
 
@@ -76,7 +76,7 @@ def clicks(seconds):
 
 
 def write_form(path, pictures, rate=25, dropped=(), late=0, cut=0, **form):
-    """Write the clip in one form; returns the index of the picture that each output frame must show."""
+    """Write the clip in one form; returns the index of the frame that each output frame must show."""
     pictures = [np.rot90(image, form["rotate"] // 90) for image in pictures] if "rotate" in form else list(pictures)
     if "aspect" in form:
         pictures = [cv2.resize(image, (192, 256), interpolation=cv2.INTER_AREA) for image in pictures]
@@ -97,7 +97,7 @@ def write_form(path, pictures, rate=25, dropped=(), late=0, cut=0, **form):
 
 
 def trim_by_edit_list(path, seconds):
-    """Cut the start off without encoding anew: the packets before it stay, an edit list hides their frames."""
+    """Cut the start off without encoding again: the packets before it stay, an edit list hides their frames."""
     whole = path.rename(path.with_stem("whole"))
     with av.open(str(whole)) as source, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as out:
         streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
@@ -113,7 +113,7 @@ def trim_by_edit_list(path, seconds):
 
 
 def landmarks(images):
-    """[3, 478, 2] px in the last pictures of a few, as the tracker finds them once it has settled."""
+    """[3, 478, 2] px in the last frames of a few, as the tracker finds them once it has settled."""
     tracker = FaceTracker()
     try:
         return np.float32([tracker(image)[:, :2] for image in images])[-3:]
@@ -152,12 +152,12 @@ def test_the_same_clip_in_every_form(tmp_path, pictures, name):
 
 
 def marked(level, count=4, size=(48, 64)):
-    """Pictures of one grey level."""
+    """Frames of one grey level."""
     return [np.full((*size, 3), level, np.uint8)] * count
 
 
 def write_tracks(path, *tracks):
-    """Several picture tracks: (grey level, size, codec, pixel format, disposition)."""
+    """Several video tracks: (grey level, size, codec, pixel format, disposition)."""
     with av.open(str(path), "w") as out:
         streams = []
         for level, size, codec, pix_fmt, disposition in tracks:
@@ -183,7 +183,7 @@ def test_the_default_track_is_taken(tmp_path, suffix):
 
 
 def test_cover_art_is_not_the_video(tmp_path):
-    """Neither beside a video nor in a sound file."""
+    """Neither beside a video nor in an audio file."""
     cover = av.stream.Disposition.attached_pic
     song = write_tracks(tmp_path / "song.mp4", (60, (32, 32), "mjpeg", "yuvj420p", cover))
     with pytest.raises(InputError, match="without a video stream"):
@@ -202,7 +202,7 @@ def test_a_codec_that_ffmpeg_does_not_know_is_said(tmp_path):
     for function in (probe, read_frames):
         with pytest.raises(InputError, match="codec that FFmpeg knows"):
             function(unknown)
-    assert np.abs(load_audio(unknown)).max() > 0.05  # the sound is there
+    assert np.abs(load_audio(unknown)).max() > 0.05  # the audio is there
     unknown.write_bytes(data.replace(b"sowt", b"zzz2"))
     assert len(list(read_frames(unknown))) == 4
     with pytest.raises(InputError, match="audio track in a codec"):

@@ -56,7 +56,7 @@ def send(picker, name: str, data: bytes, piece: int = 1 << 20) -> dict:
 
 # ---- choosing a video
 
-def test_videos_of_one_name_in_folders_of_one_name_are_told_apart(sample_clip, tmp_path):
+def test_videos_of_one_name_in_folders_of_one_name_are_distinguished(sample_clip, tmp_path):
     """A menu with one entry for both could not show which is chosen."""
     for place in ("one", "two"):
         (tmp_path / place / "clips").mkdir(parents=True)
@@ -180,7 +180,7 @@ def test_status_agrees_with_the_warnings():
     assert dict((r[0], r[1]) for r in report_table(bad).rows)["sound.moved_s"] == -0.08
 
 
-def test_statuses_are_told_apart_by_symbol_and_word():
+def test_statuses_are_distinguished_by_symbol_and_word():
     bad = {**GOOD, "seconds": 2.0, "uncovered_background": 0.01}
     html, text = widgets.QualityStatus(bad)._repr_html_(), str(widgets.QualityStatus(bad))
     for words in ("\u25cf ok", "\u25b2 warning", "\u25a0 error"):
@@ -244,7 +244,7 @@ def test_zoom_shows_the_mouth_where_it_is(sample_dataset):
     assert list(names.data[1].y)[:2] == ["sil", "a"] and names.layout.xaxis4.title.text == "time (s)"
 
 
-def test_still_shows_pictures_and_labelled_curves(sample_dataset):
+def test_still_shows_images_and_labelled_curves(sample_dataset):
     figure = widgets.Explorer(sample_dataset).still()
     curves = [axis for axis in figure.axes if axis.lines]
     assert len(figure.axes) == 8 and len(curves) == 4

@@ -155,7 +155,7 @@ def test_all_three_can_be_chosen_at_once(panel):
         panel.choose(frame=99)
 
 
-def test_only_the_newest_frame_of_a_fast_slider_is_drawn(panel, monkeypatch):
+def test_only_the_newest_frame_of_a_fast_slider_is_rendered(panel, monkeypatch):
     assert panel.widget
     begun, go, drawn = threading.Event(), threading.Event(), []
 
@@ -193,7 +193,7 @@ def test_zoom_is_of_the_same_place_in_every_source(panel):
         assert list(row) == ["ground truth", "one", "two"] and len({p.shape for p in row.values()}) == 1
 
 
-def test_still_form_shows_pictures_difference_and_crops(panel, tmp_path):
+def test_still_form_shows_images_difference_and_crops(panel, tmp_path):
     panel.folder = tmp_path
     titles = [a.get_title() for a in panel.still().axes]
     assert titles[:3] == ["A: one", "A | B", "B: two"] and "mouth: ground truth" in titles and "eyes: two" in titles
@@ -239,7 +239,7 @@ def test_curves_switch_between_iterations_and_time(result):
 
 
 def test_charts_are_saved_where_they_are_made(result, tmp_path):
-    """A live notebook never asks for the picture, and its run folder shall hold it all the same."""
+    """A live notebook never needs the image, and its run folder must hold it all the same."""
     widgets.run_curves(result, tmp_path)
     widgets.cost_plot(result, tmp_path)
     assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["compare_cost.png", "compare_curves.png"]

@@ -122,7 +122,7 @@ def test_the_line_moves_by_slider_click_and_drag(run):
     assert panel.threshold == pytest.approx(0.0007)
 
 
-def test_other_rounds_and_caps_redraw_the_chart(run):
+def test_other_steps_and_caps_redraw_the_chart(run):
     panel = widgets.Threshold(run)
     panel.widget  # noqa: B018
     panel.set(threshold=0.00001)
@@ -135,7 +135,7 @@ def test_other_rounds_and_caps_redraw_the_chart(run):
     assert str(len(now)) in panel.table.caption
 
 
-def test_its_own_settings_are_what_the_round_did(run):
+def test_its_own_settings_reproduce_the_step(run):
     for row in run.metrics("densify"):
         o = widgets.Threshold(run, row["iteration"]).preview
         assert (o.cloned, o.split, o.pruned, o.points) == tuple(row[k] for k in ("cloned", "split", "pruned", "points"))
@@ -151,7 +151,7 @@ def test_static_forms(run, make):
 
 @pytest.mark.parametrize("make", [widgets.densification_counts, widgets.Threshold])
 def test_a_run_without_densification_says_what_is_missing(run, make, monkeypatch):
-    """Both forms do: the panel is there, and tells what to do."""
+    """Both forms do: the panel is there, and says what to do."""
     monkeypatch.setattr(run, "metrics", lambda kind=None: [])
     monkeypatch.setattr(type(run), "snapshots", [])
     panel = make(run)

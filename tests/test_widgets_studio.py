@@ -132,7 +132,7 @@ def test_names_of_files_are_no_markup(run, tmp_path):
     assert "a<b>" not in made.video_panel.screen.children[1].value
 
 
-def test_exports_go_where_they_are_told_to(studio):
+def test_exports_go_to_the_given_place(studio):
     studio.export.choice.value, studio.export.length.value = "PLY of every frame", 0.12
     done = studio.export.job.result()
     assert [p.suffix for p in done.files] == [".ply"] * 3

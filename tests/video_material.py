@@ -1,4 +1,4 @@
-"""Video files in many forms, made with PyAV for the tests: any codec, pixel format, colour tags, times and sound."""
+"""Video files in many forms, made with PyAV for the tests: any codec, pixel format, colour tags, times and audio."""
 
 import struct
 from fractions import Fraction
@@ -17,7 +17,7 @@ TAGS = {"HLG": (9, 18, 9), "PQ": (9, 16, 9), "SDR": (9, 1, 9)}
 
 def write_clip(path, images, codec="libx264", pix_fmt="yuv420p", rate=25, times=None, options=None, aspect=None,
                tags=(2, 2, 2), full=False, sound=None, wave=None, hdr=None, rotate=None, interlaced=False):
-    """Encode RGB(A) pictures; `times` in seconds (default: by rate); `sound` names the codec for `wave` (48 kHz mono).
+    """Encode RGB(A) frames; `times` in seconds (default: by rate); `sound` names the codec for `wave` (48 kHz mono).
 
     tags: primaries, transfer, matrix. hdr: "HLG", "PQ" or "SDR" to store the BT.709 pictures in BT.2020.
     rotate: degrees clockwise that players turn the stored picture by.
@@ -65,7 +65,7 @@ def _frame(image, pix_fmt, matrix, full):
 
 
 def turn(path, clockwise):
-    """Write into an MP4 or MOV that its picture is to be turned by so many degrees clockwise."""
+    """Write into an MP4 or MOV that its image is to be turned by so many degrees clockwise."""
     a, b, c, d = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[clockwise]
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 44
@@ -114,7 +114,7 @@ def ycc_frame(signal, pix_fmt="yuv444p10le"):
 
 
 def hdr_frame(image, kind, pix_fmt):
-    """A BT.709 picture uint8 [H, W, 3] as a frame in BT.2020 HLG, PQ or SDR."""
+    """A BT.709 image uint8 [H, W, 3] as a frame in BT.2020 HLG, PQ or SDR."""
     frame = ycc_frame(to_bt2020(image[..., :3] / 255, kind), pix_fmt)
     frame.color_primaries, frame.color_trc, frame.colorspace = TAGS[kind]
     frame.color_range = 1

@@ -1,5 +1,14 @@
-"""Analysis of runs: densification, gradients of loss terms, attention, comparison of settings, scores and cost.
+"""Analysis of runs; the functions return tables and arrays, their figures are in `notebook`.
 
-The functions return tables and arrays; their figures are in `notebook`.
+- `growth`: densification of a run, and what other thresholds would have done.
+- `collapse`: a deliberately induced opacity collapse.
+- `attribution`: loss terms per pixel and their gradients, attention of the Gaussians to the tokens.
+- `audio_curves`: predicted mouth opening and attention over the time of driving audio.
+- `comparison`: `egs.compare`: several runs on one dataset.
+- `setting_effects`: presets, and the settings in which runs differ.
+- `cost`: quality against cost, the time to reach a PSNR.
+- `run_index`: the run folders below some folders.
+- `frame_cache`: the same frame of several runs.
+
 May import: every room but preparation and notebook.
 """

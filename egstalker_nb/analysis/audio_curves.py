@@ -84,8 +84,8 @@ def compute_audio_curves(renderer: Renderer, script: Script) -> AudioCurves:
     given = renderer.conditions_of(script)
     names = channel_names(renderer.ds.encoder, script.features.shape[2])
     return AudioCurves(script.wave, script.features, tuple(names), script.silent,
-                    aperture(inspection.mean_faces(renderer, given.mouth)),
-                    attention_of_parts(renderer.head, given).cpu().numpy())
+                       aperture(inspection.mean_faces(renderer, given.mouth)),
+                       attention_of_parts(renderer.head, given).cpu().numpy())
 
 
 @torch.no_grad()

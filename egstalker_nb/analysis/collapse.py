@@ -61,7 +61,7 @@ def induce_collapse(run: Run, rate: float = COLLAPSE_LR) -> Collapse:
 
     Raises:
         InputError: the head does not collapse at this learning rate, or another process trains it now.
-        DatasetError: the dataset is gone or changed.
+        DatasetError: the dataset is missing or was changed.
     """
     ds, device, cfg = run.dataset, rendering_device(), collapse_config(rate)
     collapsed = open_run(ds, cfg, run.root / f"collapse_{rate:g}", device)

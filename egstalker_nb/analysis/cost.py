@@ -83,7 +83,7 @@ def summarize(run: Run, name: str, psnr: float) -> RunSummary:
     seconds = [s for i, s in seconds_at(run).items() if i <= number]
     file = checkpoint.folder(run.root, number) / checkpoint.HEAD
     return RunSummary(name, psnr, seconds[-1] if seconds else None, len(run.added_at(number)),
-                   file.stat().st_size / MEBIBYTE, number)
+                      file.stat().st_size / MEBIBYTE, number)
 
 
 def pareto(costs: Sequence[float], quality: Sequence[float]) -> list[bool]:

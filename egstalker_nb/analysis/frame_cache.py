@@ -12,7 +12,7 @@ from ..rendering.renderer import Renderer
 from ..rendering.script import Script, replay_script
 from ..training.run import Run
 
-MAX_BYTES = 256 << 20   # of cached images; the least recently used are dropped first
+MAX_BYTES = 256 << 20          # of cached images; the least recently used are dropped first
 MAX_DIFFERENCE = 64            # of 255: end of the colour scale of differences
 COLOUR_MAP = "inferno"         # its lightness increases monotonically: readable in greyscale
 DIFFERENCE_UNIT = "mean absolute difference over the colour channels (of 255)"

@@ -1,4 +1,4 @@
-"""Densification of a run: schedule; Gaussians cloned, split and pruned; effect of other thresholds. Draws nothing."""
+"""Densification of a run: schedule; Gaussians cloned, split and pruned; effect of other thresholds."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ def lesson_run(run: Run, iterations: int = LESSON_ITERATIONS) -> Run:
 
     Raises:
         InputError: too few iterations.
-        DatasetError: the dataset of `run` is gone or changed.
+        DatasetError: the dataset of `run` is missing or was changed.
     """
     return train(run.dataset, lesson_config(iterations), run.root / f"lesson_{iterations}")
 
@@ -251,7 +251,7 @@ def preview(snapshot: Snapshot, cfg: Config, threshold: Optional[float] = None,
     pruned = int(faint.sum() + (faint & grows).sum())  # copies have the opacity of their originals
     points = len(snapshot) + cloned + split - pruned
     return DensificationPreview(threshold, cap, above=total, cloned=cloned, split=split, held=total - cloned - split,
-                   pruned=pruned, points=points)
+                                pruned=pruned, points=points)
 
 
 def recorded_steps(run: Run) -> list[int]:
@@ -316,5 +316,5 @@ def by_region(run: Run) -> dict[str, np.ndarray]:
     done = run.metrics("densify")
     if not done:
         raise DatasetError("a run with densification steps", explain_growth(run),
-                           "Use growth.lesson_run(run) for one that grows.")
+                           "Use nb.growth.lesson_run(run) for one that grows.")
     return {kind: np.array([[r["by_region"][kind][name] for name in REGIONS] for r in done]) for kind in KIND_LABELS}

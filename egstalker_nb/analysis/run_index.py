@@ -79,7 +79,7 @@ def describe_run(path: Path) -> RunInfo:
         run = load_run(path)
         place = (path / run.manifest["dataset"]).resolve()
         found = RunInfo(path, path.name, str(place), run.manifest["dataset_hash"], run.manifest.get("dataset_size", 0),
-                      run.config.preset, planned=run.config.iterations, device=run.manifest.get("device", ""))
+                        run.config.preset, planned=run.config.iterations, device=run.manifest.get("device", ""))
     except EgsError as error:
         return RunInfo(path, path.name, problem=f"cannot be read: {error.found}")
     if not run.iterations:

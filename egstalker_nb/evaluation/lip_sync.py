@@ -318,7 +318,7 @@ def tabulate(scores: Sequence[SyncScore]) -> SyncTable:
         rows += [(s.head, s.sound, kind, *[_two_decimals(getattr(s, c)) for c in SCORE_COLUMNS]) for s in chosen]
         if chosen:
             rows.append(("mean", f"{len(chosen)}", kind, *[_two_decimals(_mean(chosen, c)) for c in SCORE_COLUMNS]))
-    caption = "Lip sync (see lip_sync.SCORE_MEANINGS); means of lags are of absolute values"
+    caption = "Lip sync (columns as in the table of egs.sync_score); means of lags are of absolute values"
     return SyncTable(("head", "sound", "voice", *SCORE_COLUMNS), rows, caption, ordered)
 
 
@@ -329,5 +329,3 @@ def _mean(scores: Sequence[SyncScore], column: str) -> Optional[float]:
 
 def _two_decimals(value: Any) -> Any:
     return f"{value:.2f}" if isinstance(value, float) else value
-
-

@@ -96,7 +96,7 @@ def audio_stream(container: InputContainer, path: Path, track: Optional[int] = N
     flagged = [stream for stream in usable if stream.disposition & av.stream.Disposition.default]
     stream = (flagged or usable)[0]
     note = (f"has {len(tracks)} audio tracks ({listed}): track {tracks.index(stream) + 1} is used. To choose another, "
-            "give its number as track= to egs.prepare or audio.load_audio.")
+            "give its number as track= to egs.prepare or nb.load_audio.")
     return stream, note if len(tracks) > 1 else ""
 
 

@@ -33,7 +33,7 @@ def mono_16khz(chunks: Iterable[Any], sample_rate: float) -> Iterator[np.ndarray
     The concatenated results are bit-identical however the audio is cut into chunks.
 
     Args:
-        chunks: see `streaming.stream`.
+        chunks: see `stream`.
         sample_rate: of the chunks, see `check_rate`.
 
     Yields:

@@ -97,7 +97,7 @@ def find_voice(name: Optional[str] = None) -> Voice:
             if matches(voice):
                 return voice
     raise InputError(f"a voice or language, one of {len(have)}", repr(name),
-                     f"For instance {', '.join(sorted({v.language for v in have})[:12])}; tts.voices() lists all.")
+                     f"For instance {', '.join(sorted({v.language for v in have})[:12])}; nb.tts.voices() lists all.")
 
 
 def synthesize(text: str, out: str | Path, voice: Optional[str | Voice] = None, pace: float = DEFAULT_PACE) -> Path:

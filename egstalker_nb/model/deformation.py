@@ -1,7 +1,7 @@
 """The network that deforms the canonical Gaussians by audio, eyes and pose.
 
-After EGSTalker: a tri-plane gives each Gaussian a feature; the efficient spatial-audio attention (ESAA) lets it look at
-four tokens (audio, eye, camera, null); five heads turn the result into offsets.
+After EGSTalker: a tri-plane gives each Gaussian a feature; the efficient spatial-audio attention (ESAA) lets it attend
+to four tokens (audio, eye, camera, null); five heads turn the result into offsets.
 """
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The canonical head: 3D Gaussians that start at the landmarks of the mean face, and their PLY form."""
+"""The canonical head: 3D Gaussians that start at the landmarks of the mean face."""
 from __future__ import annotations
 
 import numpy as np
@@ -14,7 +14,9 @@ def make_gaussians(means: Tensor, colors: Tensor, sh_degree: int) -> nn.Paramete
     """Isotropic Gaussians at given points, as wide as the distance to their neighbours.
 
     Args:
-        means: [N, 3] head frame. colors: [N, 3] 0...1. sh_degree: 0...3.
+        means: [N, 3] head frame.
+        colors: [N, 3] 0...1.
+        sh_degree: 0...3.
 
     Returns:
         means [N, 3]; scales [N, 3] (log of standard deviations); quats [N, 4] wxyz; opacities [N] (logits);
@@ -32,5 +34,3 @@ def make_gaussians(means: Tensor, colors: Tensor, sh_degree: int) -> nn.Paramete
         "shN": torch.zeros(n, (sh_degree + 1) ** 2 - 1, 3),
     }
     return nn.ParameterDict({k: nn.Parameter(v.contiguous()) for k, v in values.items()})
-
-

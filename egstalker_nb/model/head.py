@@ -90,7 +90,7 @@ class Head(nn.Module):
         return Splats(raw["means"], raw["quats"], raw["scales"].exp(), raw["opacities"].sigmoid(), raw["sh"])
 
     def conditions(self, ids: Tensor, eyes: Tensor) -> Conditions:
-        """What frames of the clip are rendered from.
+        """The inputs from which frames of the clip are rendered.
 
         Args:
             ids: [B] int64 their numbers.

@@ -1,4 +1,4 @@
-"""From audio to the shape of a mouth; the network goes on from that shape, not from audio, to Gaussians.
+"""Predicts the shape of the mouth from audio; the deformation network is conditioned on that shape, not on audio.
 
 A few seconds of a clip cannot show how the audio of one voice moves thousands of Gaussians: a network that is trained
 on it directly memorises the clip and hardly moves for another voice. We therefore use a low-dimensional bottleneck:

@@ -15,9 +15,6 @@ _PLY_NAMES = ("x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)),
               *(f"rot_{i}" for i in range(4)))
 
 
-PLY_BYTES = 4 * len(_PLY_NAMES)  # of a Gaussian
-
-
 def save_ply(path: str | Path, gaussians: dict[str, Tensor]) -> None:
     """Write Gaussians in the common 3DGS layout (x y z, normals, f_dc, f_rest, opacity, scale, rot).
 

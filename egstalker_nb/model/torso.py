@@ -108,5 +108,3 @@ class Torso(nn.Module):
         colour = (bent[:, :3] + field[:, 2:5]).clamp(0, 1)
         opacity = (bent[:, 3:] * (1 + field[:, 5:])).clamp(0, 1)  # a product: where there is no torso, none appears
         return torch.lerp(plate[:, top:].expand_as(colour), colour, opacity)
-
-

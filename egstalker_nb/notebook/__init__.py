@@ -1,7 +1,12 @@
 """What notebooks show and operate: `from egstalker_nb import notebook as nb`, beside `import egstalker_nb as egs`.
 
-Figures, tables, widgets, exercises, the headless runner, the gallery; and, under one name, what notebooks use of the
-rooms below. May import: every room.
+- `plots`, `tables`, `diagrams`, `glossary`: the parts that all notebooks share.
+- `figures`, `audio_figures`, `collapse_figure`, `comparison_figures`, `growth_figures`, `snapshot_figures`: figures.
+- `widgets`: interactive panels, each with a static form.
+- `exercises`: exercises with answers that are computed from the data at hand.
+- `runner`: the notebooks in order, headless. `gallery`: executed notebooks as a web site.
+
+Besides, it has the names of the other rooms that notebooks use. May import: every room.
 """
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ SHOWN_FRAMES = 4    # columns of the grid of frames
 
 
 def wipe_figure(a: np.ndarray, b: np.ndarray, names: tuple[str, str], zoomed: dict[str, dict[str, np.ndarray]],
-           position: float = 0.5) -> Figure:
+                position: float = 0.5) -> Figure:
     """Two images, the wipe between them and their difference, above crops of every source.
 
     Args:

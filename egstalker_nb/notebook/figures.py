@@ -17,6 +17,7 @@ from ..face.pose_math import euler
 from ..media.audio import steps_of
 from ..media.rates import FPS, SAMPLES_PER_FRAME
 from ..metrics.image_metrics import psnr
+from ..model.gaussians import SH_C0
 from ..rendering.inspection import crop_mouth, mean_faces, offsets, project_points, render_frames, render_values
 from ..rendering.motion import middle_frame
 from ..rendering.renderer import Renderer
@@ -109,11 +110,11 @@ def gaussians_on_frame(renderer: Renderer, i: int) -> Figure:
     """Frame i, the centres of the canonical Gaussians on it, their scales and colours, and the rendering."""
     head, ds = renderer.head, renderer.ds
     pixels, depth = project_points(ds, renderer.w2c[i], head.gaussians["means"])
-    colours = (0.5 + 0.2820948 * head.gaussians["sh0"][:, 0].detach().cpu().numpy()).clip(0, 1)
+    colours = (0.5 + SH_C0 * head.gaussians["sh0"][:, 0].detach().cpu().numpy()).clip(0, 1)
     radius = head.gaussians["scales"].detach().cpu().exp().mean(1).numpy() * ds.focal / depth
     shown = render_frames(renderer, [i])[0]
     figure = plots.image_grid([ds.frame(i)] * 2 + [np.full_like(shown, 255), shown],
-                            [f"frame {i}", "centres", "one standard deviation", "rendering"], edge=2.8)
+                              [f"frame {i}", "centres", "one standard deviation", "rendering"], edge=2.8)
     x, y = pixels.T - 0.5
     figure.axes[1].scatter(x, y, s=3, c="#00e0a0", linewidths=0)
     axis = figure.axes[2]
@@ -192,7 +193,6 @@ def movement(renderer: Renderer, ids: Sequence[int], i: int) -> Figure:
 
 
 # ---- mouth and audio ----
-
 
 def faces_and_mouths(shown: dict[str, np.ndarray], rects: np.ndarray, names: Sequence[str]) -> Figure:
     """A row of faces and a row of enlarged mouths for each kind of image.

@@ -35,7 +35,7 @@ def entries() -> dict[str, tuple[str, str]]:
     return found
 
 
-def words(*asked: str) -> Table:
+def words(*terms: str) -> Table:
     """The meanings of some terms, in the given order; of all terms without arguments.
 
     Raises:
@@ -43,12 +43,12 @@ def words(*asked: str) -> Table:
     """
     known, folded = entries(), {word.lower(): word for word in entries()}
     rows = []
-    for word in asked or known:
+    for word in terms or known:
         if word.lower() not in folded:
             near = difflib.get_close_matches(word.lower(), folded, 3, 0.5)
             raise InputError("a word of the glossary", repr(word), "Did you mean "
                              + " or ".join(repr(folded[name]) for name in near) + "?" if near else
-                             "`glossary.words()` shows all.")
+                             "`nb.glossary.words()` shows all.")
         word = folded[word.lower()]
         rows.append((word, *known[word]))
     return Table(TERM_COLUMNS, rows)
@@ -64,5 +64,5 @@ def search(text: str) -> Table:
     hits = [word for word in known if part in word.lower()]
     hits += [word for word in known if part in known[word][0].lower() and word not in hits]
     if not part or not hits:
-        raise InputError("a text that occurs in the glossary", repr(text), "`glossary.words()` shows all.")
+        raise InputError("a text that occurs in the glossary", repr(text), "`nb.glossary.words()` shows all.")
     return words(*hits)

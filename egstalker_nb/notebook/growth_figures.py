@@ -190,7 +190,7 @@ def added_on_frame(run: Run, i: Optional[int] = None, iteration: Optional[int] =
     dim = (0.35 * ds.frame(i) + 0.65 * 255).astype(np.uint8)
     old, new = int((added_at == 0).sum()), int((added_at > 0).sum())
     figure = plots.image_grid([ds.frame(i), dim, dim, rendering],
-                            [f"frame {i}", f"{old} from the start", f"{new} added since", "rendering"], edge=3.2)
+                              [f"frame {i}", f"{old} from the start", f"{new} added since", "rendering"], edge=3.2)
     nearest_last = np.argsort(-depth)  # nearest last
     for axis, chosen in ((figure.axes[1], added_at == 0), (figure.axes[2], added_at > 0)):
         order = nearest_last[chosen[nearest_last]]

@@ -46,7 +46,7 @@ def curve(axis: Axes, x: Any, y: Any, name: str = "", style: int = 0, **more: An
 
 
 def image_grid(images: Sequence[np.ndarray], names: Sequence[str], columns: Optional[int] = None,
-             edge: float = 2.6) -> Figure:
+               edge: float = 2.6) -> Figure:
     """A grid of images with titles.
 
     Args:
@@ -77,7 +77,7 @@ def finish(figure: Figure, folder: str | Path, name: str) -> Figure:
             continue  # has one axis only
         if axis.axison and axis.has_data() and not axis.images and not (axis.get_xlabel() and axis.get_ylabel()):
             raise InputError("a label on both axes of every plot", f"none on '{axis.get_title()}'",
-                             "Call plots.label(axis, x, y).")
+                             "Call nb.plots.label(axis, x, y).")
     target = Path(folder) / "figures"
     target.mkdir(parents=True, exist_ok=True)
     figure.savefig(target / f"{name}.png", dpi=100)

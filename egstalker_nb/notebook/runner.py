@@ -60,7 +60,7 @@ def run_notebooks(
     Args:
         video: the talking-head video.
         config: a preset name or the path of a YAML file.
-        audio: sound file that drives the head in notebooks 06 and 07; default: the audio of the video.
+        audio: audio file that drives the head in notebooks 06 and 07; default: the audio of the video.
         name: names the folders; default: the video's name.
         notebooks: which ones to run, in this order.
         out: folder of all results, default `outputs/<name>`: `notebooks/` (as executed), `runs/<config>/`, the video
@@ -86,7 +86,7 @@ def run_notebooks(
         rendering_device(device)
     video = _existing(video, "a video")
     if not probe(video).has_audio:
-        raise InputError("a video with audio", f"'{video}' without", "Use a clip in which the person is heard.")
+        raise InputError("a video with audio", f"'{video}' without an audio stream", "Use a clip with audio.")
     load_config(config, **(parameters.get("overrides") or {}))
     config = Path(config).resolve() if Path(config).is_file() else config  # kernels work in another folder
     name = name or re.sub(r"[^\w.-]+", "_", video.stem)
@@ -118,13 +118,13 @@ def _values(video: Path, config: str | Path, audio: Optional[str | Path], out: P
     """Parameters by name, for whichever notebook declares them; paths are absolute, as kernels work in another folder.
 
     Raises:
-        InputError: the audio file is missing or has no sound.
+        InputError: the audio file is missing or has no audio.
     """
     if audio is None:
         audio = dataset / "audio.wav"  # notebook 01 writes it
     else:
-        audio = _existing(audio, "a sound file")
-        load_audio(audio)  # hours before notebook 06 would find out that it has no sound
+        audio = _existing(audio, "an audio file")
+        load_audio(audio)  # hours before notebook 06 would find that it has no audio
     run = out / "runs" / Path(config).stem
     earlier = sorted(p.parent for p in run.parent.glob("*/config.yaml") if p.parent != run)
     return {"video": str(video), "dataset": str(dataset), "run": str(run), "config": str(config), "audio": str(audio),
@@ -188,7 +188,7 @@ def _cell(count: Optional[int], source: str) -> str:
 
 
 def _last_cell(saved: Path) -> str:
-    """The last code cell that was started, from the saved notebook: a dead kernel cannot tell."""
+    """The last code cell that was started, from the saved notebook: a dead kernel reports nothing."""
     import nbformat
 
     cells = [c for c in nbformat.read(saved, as_version=4).cells if c.cell_type == "code"]
@@ -214,7 +214,7 @@ def _kernel_environment(progress_file: Path, saved: Path, device: Optional[str])
         new = {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")])),
                "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
                "EGS_PROGRESS_FILE": str(progress_file), "EGS_STATIC": "1", player.NOTEBOOK_FOLDER: str(saved),
-               "MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # the caller's own may show no pictures
+               "MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # the caller's own may show no figures
         if device == "cpu":
             new["CUDA_VISIBLE_DEVICES"] = ""
         before = {key: os.environ.get(key) for key in new}

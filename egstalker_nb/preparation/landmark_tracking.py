@@ -119,5 +119,3 @@ def _region(main: np.ndarray, size: tuple[int, int]) -> Roi:
     x0, y0 = np.maximum(np.floor(low - reach), 0).astype(int)
     x1, y1 = np.ceil(high + reach).astype(int)
     return int(x0), int(y0), min(int(x1), width), min(int(y1), height)
-
-

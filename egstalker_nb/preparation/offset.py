@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..media.audio import SAMPLES_PER_STEP
+from ..media.rates import SAMPLE_RATE
 from ..speech import phones, ridge
 
 #: shifts searched, steps of 20 ms: the audio may be a quarter of a second late, and a little less early
@@ -48,7 +49,7 @@ def audio_offset(wave: np.ndarray, mouth: np.ndarray, aperture: np.ndarray) -> t
         estimates.append(half)
     if np.ptp(estimates) > MAX_DISAGREEMENT:
         return 0.0, correlation
-    return late * SAMPLES_PER_STEP / 16_000, correlation
+    return late * SAMPLES_PER_STEP / SAMPLE_RATE, correlation
 
 
 def _estimate(posteriors: np.ndarray, shapes: np.ndarray, first: int, last: int) -> tuple[float | None, float]:
@@ -87,7 +88,7 @@ def _cross_validated_correlation(posteriors: np.ndarray, shapes: np.ndarray, shi
 
 def shift_earlier(wave: np.ndarray, seconds: float) -> np.ndarray:
     """The wave without its first seconds (negative: with silence prepended), at the same length."""
-    shift = int(np.clip(round(seconds * 16_000), -len(wave), len(wave)))
+    shift = int(np.clip(round(seconds * SAMPLE_RATE), -len(wave), len(wave)))
     if shift >= 0:
         return np.pad(wave[shift:], (0, shift))
     return np.pad(wave[:shift], (-shift, 0))

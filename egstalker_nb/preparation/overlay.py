@@ -10,6 +10,7 @@ import numpy as np
 from ..face import pose_math
 from ..face.landmarks import JAW, LIPS, OVAL, RIGID
 from ..media.image_io import read_rgb, write_jpeg
+from ..media.rates import FPS, SAMPLES_PER_FRAME
 
 #: RGB of head, torso and background
 TINTS = np.array([[255, 90, 60], [60, 120, 255], [40, 200, 90]], np.float32)
@@ -112,8 +113,9 @@ def write_curves(root: Path, tracking: dict[str, np.ndarray], angles: np.ndarray
     from matplotlib.figure import Figure
 
     n = len(angles)
-    time = np.arange(n) / 25
-    level = np.sqrt((np.resize(wave, n * 640).reshape(n, 640).astype(np.float64) ** 2).mean(axis=1))
+    time = np.arange(n) / FPS
+    samples = np.resize(wave, n * SAMPLES_PER_FRAME).reshape(n, SAMPLES_PER_FRAME)
+    level = np.sqrt((samples.astype(np.float64) ** 2).mean(axis=1))
     figure = Figure(figsize=(14, 8), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     grid = figure.add_gridspec(4, 2, width_ratios=[1, 1.4])

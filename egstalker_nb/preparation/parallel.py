@@ -102,7 +102,7 @@ class WorkerPool:
             context = get_context("loky")
             self._queue, self._stop = context.SimpleQueue(), context.Event()
             self._executor = ProcessPoolExecutor(self.processes, context=context, initializer=_init_worker,
-                                             initargs=(self._queue, self._stop, os.getpid()), env=ENVIRONMENT)
+                                                 initargs=(self._queue, self._stop, os.getpid()), env=ENVIRONMENT)
         return self._executor
 
     def _count(self, bar: Progress) -> None:

@@ -107,7 +107,7 @@ def _check_lengths(features: str | Path, wave: np.ndarray, info: VideoInfo) -> N
 def _remove_partial_results(root: Path) -> None:
     """Remove what was written for an unusable clip: other clips would be refused because of it."""
     for step, written in (("frames", ("frames", "masks")), ("plate", ("background.png",)),
-                       ("sound", ("audio.wav", "features.npy", "tracking.npz", "report", "report.json"))):
+                          ("sound", ("audio.wav", "features.npy", "tracking.npz", "report", "report.json"))):
         if (root / WORK / step).is_dir():
             for name in written:
                 shutil.rmtree(root / name, ignore_errors=True)

@@ -44,13 +44,13 @@ class PoseSolution:
     reprojection: np.ndarray
 
 
-def procrustes(shapes: np.ndarray, used: np.ndarray, rounds: int = 5) -> tuple[np.ndarray, ...]:
+def procrustes(shapes: np.ndarray, used: np.ndarray, iterations: int = 5) -> tuple[np.ndarray, ...]:
     """Generalised Procrustes analysis: a mean shape, and each frame's rotation, scale and centre.
 
     Args:
         shapes: [N, P, 3] px.
         used: indices of the landmarks that are aligned.
-        rounds: iterations.
+        iterations: number of iterations.
 
     Returns:
         mean [P, 3] (centred on the used landmarks, rms size 1 over them), rotation [N, 3, 3], scale [N] and centre
@@ -61,7 +61,7 @@ def procrustes(shapes: np.ndarray, used: np.ndarray, rounds: int = 5) -> tuple[n
     scale = np.sqrt((centred[:, used] ** 2).sum(axis=(1, 2)) / len(used))
     unit = centred / scale[:, None, None]
     mean, rotation = unit[0], np.broadcast_to(np.eye(3), (len(shapes), 3, 3))
-    for _ in range(rounds):
+    for _ in range(iterations):
         u, _, vt = np.linalg.svd(np.einsum("npi,pj->nij", unit[:, used], mean[used]))
         sign = np.linalg.det(u @ vt)
         u[:, :, 2] *= sign[:, None]
@@ -170,4 +170,4 @@ def _in_head_frame(rotation: np.ndarray, translation: np.ndarray, shape: np.ndar
     w2c[:, :3, 3] = scale * (translation + rotation @ origin)
     error = pose_math.project(w2c[:, :3, :3], w2c[:, :3, 3], head[RIGID], focal) - observed[:, RIGID]
     return PoseSolution(w2c.astype(np.float32), focal, head.astype(np.float32),
-                 np.sqrt((error**2).sum(-1).mean(axis=1)).astype(np.float32))
+                        np.sqrt((error**2).sum(-1).mean(axis=1)).astype(np.float32))

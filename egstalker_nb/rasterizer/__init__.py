@@ -3,6 +3,7 @@
 - `cuda`: gsplat's kernels with tile intersection of our own, which CUDA graphs can capture.
 - `cpu`: autograd functions around the Numba kernels.
 - `geometry`, `tiles`, `kernels`: Numba kernels of projection and harmonics, tile intersection, and blending.
+- `capacity`: how many intersections a captured rendering has memory for.
 
 May import: core.
 """

@@ -1,4 +1,4 @@
-"""How many intersections of Gaussians and tiles a recorded rendering on CUDA has memory for."""
+"""How many intersections of Gaussians and tiles a captured rendering on CUDA has memory for."""
 from __future__ import annotations
 
 SPARE = 1.25  # of a capacity over the number that was measured

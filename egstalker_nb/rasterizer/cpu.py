@@ -41,7 +41,7 @@ class _Project(torch.autograd.Function):
         radii = torch.empty(*shape, 2, dtype=torch.int32)
         flat = [x.view(total, *x.shape[len(shape) :]).numpy() for x in (means2d, depths, conics, radii)]
         run(geometry.project_forward, total // 1000, *arrays, _array(opacities), views_np, cams_np,
-             width, height, limits, *flat)  # fmt: skip
+            width, height, limits, *flat)  # fmt: skip
         ctx.save_for_backward(means, quats, scales, views, cams, radii, conics)
         ctx.size = width, height
         ctx.mark_non_differentiable(radii)
@@ -78,7 +78,7 @@ class _Harmonics(torch.autograd.Function):
         images = batch * cameras
         colors = means.new_empty(batch, cameras, count, 3)
         run(geometry.harmonics_forward, images * count // 4000, degree, _array(means), _array(centers), _array(coeffs),
-             _array(radii).reshape(images, count, 2), colors.view(images, count, 3).numpy())  # fmt: skip
+            _array(radii).reshape(images, count, 2), colors.view(images, count, 3).numpy())  # fmt: skip
         ctx.save_for_backward(means, centers, coeffs, radii, colors)
         ctx.degree = degree
         return colors
@@ -92,8 +92,8 @@ class _Harmonics(torch.autograd.Function):
         v_dirs, v_coeffs = torch.zeros(batch, cameras, count, 3), torch.zeros(coeffs.shape)
         shape = images, count, 3
         run(geometry.harmonics_backward, images * count // 4000, ctx.degree, _array(means), _array(centers),
-             _array(coeffs), _array(radii).reshape(images, count, 2), _array(colors).reshape(shape),
-             _array(v_colors).reshape(shape), v_dirs.view(shape).numpy(), v_coeffs.numpy())  # fmt: skip
+            _array(coeffs), _array(radii).reshape(images, count, 2), _array(colors).reshape(shape),
+            _array(v_colors).reshape(shape), v_dirs.view(shape).numpy(), v_coeffs.numpy())  # fmt: skip
         v_centers = -v_dirs.sum(2) if ctx.needs_input_grad[2] else None
         return None, v_dirs.sum(1), v_centers, v_coeffs, None
 
@@ -133,8 +133,8 @@ class _Blend(torch.autograd.Function):
         image, alpha = means2d.new_empty(*lead, height, width, channels), means2d.new_empty(*lead, height, width, 1)
         saved = np.empty((images * tiles if keep else 0, 2, kernels.PIXELS), np.float32)  # used by backward only
         run(kernels.blend_forward, images * tiles, *splats, tiles_x, tiles, starts, ids,
-             image.view(images, height, width, channels).numpy(), alpha.view(images, height, width).numpy(),
-             saved)  # fmt: skip
+            image.view(images, height, width, channels).numpy(), alpha.view(images, height, width).numpy(),
+            saved)  # fmt: skip
         ctx.save_for_backward(means2d, conics, colors, opacities, background, alpha)
         ctx.lists = tiles_x, tiles, starts, ids, saved
         ctx.absgrad = absgrad
@@ -154,7 +154,7 @@ class _Blend(torch.autograd.Function):
         slots = np.empty((len(ids), 6 + channels + 2 * ctx.absgrad), np.float32)
         v_image_np = _array(v_image).reshape(-1, height, width, channels)
         run(kernels.blend_backward, len(starts) - 1, *splats, tiles_x, tiles, starts, ids, saved,
-             v_image_np, _array(v_alpha).reshape(-1, height, width), ctx.absgrad, slots)  # fmt: skip
+            v_image_np, _array(v_alpha).reshape(-1, height, width), ctx.absgrad, slots)  # fmt: skip
         sums = torch.zeros(total, slots.shape[1])
         run(tile_lists.gather_slots, len(ids) // 4000, ids, slots, sums.numpy())
         if ctx.absgrad:

@@ -55,6 +55,7 @@ class Renderer:
 
         Raises:
             DatasetError: no such checkpoint, or a damaged one; the dataset is missing or was changed.
+            InputError: the device cannot render.
         """
         number = run.pick(iteration)
         return cls(run.load_head(number, device), run.dataset, deform=run.config.stage(number) == "fine")
@@ -65,7 +66,7 @@ class Renderer:
         return self.head.w2c.cpu().numpy()
 
     def conditions(self, ids: Sequence[int]) -> Conditions:
-        """What frames `ids` of the clip are rendered from, on the device."""
+        """The inputs from which frames `ids` of the clip are rendered, on the device."""
         index = torch.as_tensor(list(ids), device=self.device)
         return self.head.conditions(index, torch.from_numpy(self.ds.eyes).to(self.device)[index])
 
@@ -99,7 +100,7 @@ class Renderer:
         return rgb, alpha
 
     def _copy_inputs(self, given: Conditions) -> None:
-        """Copy a batch into the tensors that the recorded CUDA graph reads."""
+        """Copy a batch into the tensors that the captured CUDA graph reads."""
         if self._inputs is None or len(given) != len(self._inputs):
             self._inputs, self._capacity = given.clone(), IsectCapacity()
             self._render.reset()
@@ -119,7 +120,7 @@ class Renderer:
         return self.head.mouth.predict(features, silent)
 
     def conditions_of(self, script: Script) -> Conditions:
-        """What the frames of a script are rendered from, on the device."""
+        """The inputs from which the frames of a script are rendered, on the device."""
         eyes, w2c, pose = (torch.from_numpy(x).to(self.device) for x in (script.eyes, script.w2c, script.pose))
         return Conditions(self.mouth_coefficients(script), eyes, w2c, pose)
 

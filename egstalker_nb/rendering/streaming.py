@@ -98,7 +98,7 @@ def _check_encoder(spec: dict[str, Any]) -> None:
 
 
 def _warm_up(renderer: Renderer) -> None:
-    """Do the imports, compilation and CUDA graph recording that would delay the first frames."""
+    """Do the imports, compilation and CUDA graph capture that would delay the first frames."""
     live_motion, live_features = LiveMotion(renderer, "static", "dataset"), LiveFeatures(renderer.ds.audio())
     features, silent = next(live_features.push(np.zeros(_LOOK_AHEAD_SAMPLES, np.float32)))
     for _ in range(3 if renderer.device.type == "cuda" else 1):

@@ -8,7 +8,7 @@ from ..media.rates import SAMPLES_PER_FRAME
 QUIET_DB = 25.0        # a frame this far below the speech level is quiet
 INAUDIBLE_DB = -59.0   # dBFS; so is a frame below this level, which is below any recording of speech
 HANGOVER = 3           # frames: the mouth still closes after a word, and opens before the next
-BLUR = 1.5          # frames, standard deviation of the blur of `shut_in_silence`
+BLUR = 1.5             # frames, standard deviation of the blur of `shut_in_silence`
 BLOCK = 320            # samples, 20 ms
 
 

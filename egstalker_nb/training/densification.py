@@ -46,7 +46,7 @@ class Densifier:
     Args:
         cfg: thresholds, schedule and cap.
         points: number of Gaussians at the start.
-        mean_face: [478, 3] head frame, tells the regions in which Gaussians are added.
+        mean_face: [478, 3] head frame, defines the regions by which Gaussians are counted.
         device: of the Gaussians.
 
     Attributes:
@@ -99,7 +99,7 @@ class Densifier:
         Returns:
             {} where none is due, or what was done: `cloned`, `split` and `pruned`, the numbers of Gaussians; `points`,
             their number afterwards; `births`, by region, those that were added and not pruned at once; `by_region`, the
-            places of the clones, of the two that replace each split one, and of the pruned ones.
+            numbers of clones, of Gaussians that replace split ones, and of pruned ones, each by region.
         """
         c = self.cfg
         if iteration <= c.densify_from_iter or iteration % c.densification_interval:
@@ -116,16 +116,16 @@ class Densifier:
         self.state["added_at"][first_new:] = iteration
         new = params["means"].detach()[first_new:]
         faint = params["opacities"].sigmoid() < c.opacity_threshold
-        gone = params["means"].detach()[faint]
-        if len(gone):
+        pruned = params["means"].detach()[faint]
+        if len(pruned):
             remove(params, optimizers, self.state, faint)
         for name in ("grad2d", "count"):
             self.state[name].zero_()
         added = params["means"].detach()[self.state["added_at"] == iteration]
-        places = {"cloned": new[:clones], "split": new[clones:], "pruned": gone}
-        return {"cloned": clones, "split": splits, "pruned": len(gone), "points": len(params["means"]),
+        means_of = {"cloned": new[:clones], "split": new[clones:], "pruned": pruned}
+        return {"cloned": clones, "split": splits, "pruned": len(pruned), "points": len(params["means"]),
                 "births": count_regions(added, self.mean_face),
-                "by_region": {kind: count_regions(means, self.mean_face) for kind, means in places.items()}}
+                "by_region": {kind: count_regions(means, self.mean_face) for kind, means in means_of.items()}}
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self.state)

@@ -105,7 +105,7 @@ def _interpolated(knots: Tensor, ids: Tensor) -> Tensor:
 
 
 def _initial_torso(ds: Dataset, generator: torch.Generator) -> Torso:
-    """A layer that knows the range of the training poses and follows the head's translation half way."""
+    """A layer with the range of the training poses that follows half of the head's translation."""
     torso = Torso(ds.size, ds.num_frames)
     torso.plate.copy_(torch.from_numpy(ds.plate))
     w2c = torch.from_numpy(ds.w2c[:ds.num_train])

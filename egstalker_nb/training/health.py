@@ -54,5 +54,5 @@ class HealthGuard:
         listed = ", ".join(f"{k} {v:.4g}" for k, v in terms.items())
         good = self.run.iterations
         kept = f"The last good checkpoint is iteration {good[-1]}." if good else "No checkpoint was written yet."
-        return TrainingError("a finite loss and a head that stays", f"{what} ({listed})",
+        return TrainingError("a finite loss and a head that does not collapse", f"{what} ({listed})",
                              f"{kept} Lower the learning rates or check the dataset's report, and train again.")

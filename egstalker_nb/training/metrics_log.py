@@ -1,4 +1,4 @@
-"""How a run went and is going: the rows of its metrics.jsonl, written by training, read while they are written."""
+"""The rows of a run's metrics.jsonl: written by training, and read while they are being written."""
 from __future__ import annotations
 
 import json
@@ -49,11 +49,11 @@ class StepLog:
         return len(self.rows)
 
     def restart(self) -> None:
-        """Take the time from now on."""
+        """Restart the timer."""
         self.began = time.perf_counter()
 
     def add(self, stage: str, terms: Tensor) -> None:
-        """Keep what a step gave: [terms]."""
+        """Append the terms of one step, [terms]."""
         self.rows.append((stage, terms))
 
     def take(self) -> tuple[str, Tensor, float]:

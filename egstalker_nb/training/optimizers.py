@@ -24,7 +24,7 @@ def make_optimizers(cfg: Config, head: Head) -> dict[str, torch.optim.Optimizer]
     options = {"fused": True, "capturable": device.type == "cuda"}
 
     def rate(value: float) -> float | Tensor:
-        """A learning rate that a recorded step reads anew each time."""
+        """A learning rate that a captured step reads at every replay."""
         return torch.tensor(value, device=device) if device.type == "cuda" else value
 
     rates = {"means": cfg.position_lr_init, "scales": cfg.scaling_lr, "quats": cfg.rotation_lr,

@@ -138,6 +138,7 @@ def load_run(path: str | Path, dataset: Optional[str | Path] = None) -> Run:
 
     Raises:
         DatasetError: not a run folder, or damaged.
+        ConfigError: its `config.yaml` is not usable.
     """
     root = Path(path)
     try:

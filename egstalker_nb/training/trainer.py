@@ -72,7 +72,7 @@ class Trainer:
         self.losses = {stage: Losses(cfg, stage, ds.head_box) for stage in ("coarse", "fine")}
         self.densifier = Densifier(cfg, len(ds.mean_face), torch.from_numpy(ds.mean_face), device)
         self.device_step = Captured(self._device_step, device)
-        self.kind: tuple[str, bool] = "", False            # stage of the recorded step, and whether it densifies
+        self.kind: tuple[str, bool] = "", False            # stage of the captured step, and whether it densifies
         self.slot: Optional[tuple[Tensor, Tensor]] = None  # where it reads its frames: numbers and bytes
         self.capacity = IsectCapacity()
         self.metrics, self.steps, self.guard = MetricsWriter(run), StepLog(), HealthGuard(run)
@@ -86,7 +86,7 @@ class Trainer:
     # ---- beginning ----
 
     def start(self) -> Trainer:
-        """Begin a run: seed every random generator, make the head, learn the torso layer, leave the first snapshot."""
+        """Begin a run: seed every random generator, make the head, fit the torso layer, write the first snapshot."""
         torch.manual_seed(self.cfg.seed)
         self._take(new_head(self.ds, self.cfg))
         self.head.torso = fit_torso(self.ds, self.frames, seed=self.cfg.seed)
@@ -143,7 +143,7 @@ class Trainer:
             self.kind = stage, densifying
             self.device_step.reset()
         terms = self.device_step()
-        self.steps.add(stage, terms.clone())  # a recorded step writes the next terms into the same memory
+        self.steps.add(stage, terms.clone())  # a captured step writes the next terms into the same memory
         if self.device.type == "cuda" and not self.device_step.recorded:
             self._grow_capacity(terms[-1].item())
         if stage == "fine" and it % EMA_INTERVAL == 0:
@@ -185,8 +185,8 @@ class Trainer:
         given = self.frames.fetch(ids)
         if self.slot is None:
             self.slot = given
-        for place, values in zip(self.slot, given):
-            place.copy_(values)
+        for static, values in zip(self.slot, given):
+            static.copy_(values)
 
     def _densify(self, iteration: int) -> None:
         before = len(self.head)
@@ -246,19 +246,19 @@ class Trainer:
 
     @torch.no_grad()
     def snapshot(self, iteration: int) -> None:
-        """Leave a small record of this moment, see `snapshots`."""
+        """Write a snapshot, see `snapshots`."""
         image, frame = None, -1
         if self.eval_ids:
             frame = self.eval_ids[len(self.eval_ids) // 2]
             rgb, _ = self._rendered(self.ema_head(), frame, iteration)
             image = (rgb[0] * 255).round().byte().cpu().numpy()
-        # once nothing is collected any more, there are no gradients to tell of
+        # once nothing is collected any more, there are no gradients to record
         gradients = self.densifier.active(iteration) * self.densifier.mean_gradients()
         snapshots.save(self.run.root, iteration, dict(self.head.gaussians), self.densifier.state["added_at"],
                        gradients, image, frame)
 
     def refine_poses(self) -> None:
-        """From here on, poses that fit the images of all frames."""
+        """Refine the poses of all frames against their images; they are used from now on."""
         fine = self.cfg.stage(self.iteration) == "fine"
         w2c = refine_poses(self.ema_head(), self.ds, self.device, self.cfg.pose_steps, deform=fine)
         self.head.w2c.copy_(torch.from_numpy(w2c))

@@ -109,7 +109,7 @@ class Lab:
     @contextmanager
     def open(self, path: str, theme: str = "light", width: int = 1280,
              sockets: Optional[Callable[[Any], None]] = None) -> Iterator[Book]:
-        """A notebook in simple mode, with its kernel; both are gone at the end.
+        """A notebook in simple mode, with its kernel; both are removed at the end.
 
         Args:
             sockets: gets Playwright's WebSocketRoute of each connection to a kernel, to spoil it.

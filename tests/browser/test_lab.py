@@ -122,7 +122,7 @@ def write_cells(lab, name, sources):
 
 
 def test_a_lost_status_of_the_kernel_is_recovered(lab, monkeypatch):
-    """The server knows an idle kernel, the page never hears of it: a reader reconnects, so the tests do."""
+    """The server knows an idle kernel, the page never learns of it: a reader reconnects, so the tests do."""
     monkeypatch.setattr(book_module, "DEAF", 1)
     opened = []
 
@@ -149,7 +149,7 @@ def test_a_wait_in_vain_says_what_the_server_thinks(lab, monkeypatch):
 
 
 def test_parts_of_panels_work_live(lab):
-    """What every panel is made of: the widget wins over its picture, and buttons work while a cell waits."""
+    """What every panel is made of: the widget takes precedence over its image, and buttons work while a cell waits."""
     with lab.open(write_cells(lab, "parts.ipynb", PARTS)) as book:
         book.start_all()
         stop, resume = book.button("Stop"), book.button("Resume")

@@ -1,4 +1,4 @@
-"""gsplat on CUDA against the CPU rasteriser and the float64 reference: one function, the same pictures and gradients.
+"""gsplat on CUDA against the CPU rasteriser and the float64 reference: one function, the same images and gradients.
 
 Run with `python -m pytest tests/gpu`. Where Numba is not installed only the comparison with the reference runs.
 """
@@ -62,7 +62,7 @@ def draw(function, scene, camera, options, device, dtype, weights=None):
     ((image * random).sum() + (alpha * random_alpha).sum()).backward()
     grad2d = torch.stack([x.grad for x in means2d]) if isinstance(means2d, list) else means2d.grad
     drawn = (info["radii"] > 0).all(-1, keepdim=True)  # the rest is undefined on CUDA
-    # a depth picture has no gradient for colours
+    # a depth image has no gradient for colours
     grads = {name: (torch.zeros_like(x) if x.grad is None else x.grad).double().cpu() for name, x in ours.items()}
     grads["means2d"] = torch.where(drawn, grad2d, torch.zeros_like(grad2d)).double().cpu()
     return image.detach().double().cpu(), alpha.detach().double().cpu(), info["radii"].cpu(), grads, doubtful
@@ -120,8 +120,8 @@ def test_batch_dimensions():
         assert (found[3][name] - grad).norm() <= 1e-2 * grad.norm(), name
 
 
-def test_pictures_as_backgrounds():
-    """Protects the composite: a picture behind the Gaussians shows by what their opacity leaves."""
+def test_images_as_backgrounds():
+    """Protects the composite: a background image shows through by what their opacity leaves."""
     scene, camera, options = make_scene("plain")
     scene, camera = ({k: v.cuda() for k, v in part.items()} for part in (scene, camera))
     pictures = torch.rand(2, 45, 61, 3, device="cuda")
@@ -141,8 +141,8 @@ def test_no_gaussians():
     assert scene["means"].grad.shape == (0, 3)
 
 
-def test_fixed_room_draws_the_same_without_waiting():
-    """Protects the recorded steps: with room for all pairs nothing changes, with too little only some are left out."""
+def test_a_fixed_capacity_renders_the_same_without_synchronising():
+    """Protects captured steps: with capacity for all intersections nothing changes, else some are left out."""
     scene, camera, options = make_scene("plain")
     scene, camera = ({k: v.cuda() for k, v in part.items()} for part in (scene, camera))
     wanted, _, info = rasterize(**scene, **camera, **options)

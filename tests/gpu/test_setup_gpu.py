@@ -24,7 +24,7 @@ def test_driver_and_torch_see_the_same_cards():
     assert cards[0].name == torch.cuda.get_device_name(0)
 
 
-def test_a_new_process_draws_without_a_compiler(tmp_path):
+def test_a_new_process_renders_without_a_compiler(tmp_path):
     """Protects people without nvcc, ninja and g++ on PATH: what was built is loaded as it is."""
     environment = {k: v for k, v in os.environ.items() if k not in ("CUDA_HOME", "CUDA_PATH")} | {"PATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", DRAW], env=environment, capture_output=True, text=True)

@@ -65,8 +65,8 @@ def test_recorded_steps_are_the_plain_steps(tiny_dataset, tmp_path, monkeypatch,
             torch.testing.assert_close(recorded.gaussians[name], values, atol=2e-3, rtol=2e-3)
 
 
-def test_recorded_drawings_are_the_plain_drawings(tiny_dataset, tmp_path):
-    """Protects videos: same pictures from a recording, for other inputs, and where more pairs come than fit."""
+def test_captured_renderings_are_the_plain_renderings(tiny_dataset, tmp_path):
+    """Protects videos: same images from a captured graph, also for other inputs and beyond its capacity."""
     cfg = egs.load_config("production", **SMALL)
     run = egs.train(tiny_dataset, cfg, tmp_path / "run")
     renderer, plain = Renderer.from_run(run), Renderer.from_run(run)
@@ -79,7 +79,7 @@ def test_recorded_drawings_are_the_plain_drawings(tiny_dataset, tmp_path):
         if ids[0] == 6:
             renderer._capacity.value = 64
             renderer._render.reset()
-            renderer._render.ready = True  # records with far too little room
+            renderer._render.ready = True  # captures with far too small a capacity
         found = renderer.batch(*inputs)
         for a, b in zip(found, wanted):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)

@@ -30,8 +30,10 @@ class Exercise:
     """One question with an answer that can be checked.
 
     Attributes:
-        question: what the reader finds out. answer: computes the right one, a number or a text.
-        tolerance: how far a number may be off. hint: shown while the answer is open or wrong.
+        question: what the reader is to find out.
+        answer: computes the right answer, a number or a text.
+        tolerance: how far a number may be off.
+        hint: shown while the answer is open or wrong.
         solution: the code that answers it, shown on demand.
     """
 
@@ -45,7 +47,7 @@ class Exercise:
         """open, right or wrong.
 
         Raises:
-            InputError: a text where a number is asked for, or the other way round.
+            InputError: a text where a number is expected, or vice versa.
         """
         if given is None:
             return "open"
@@ -78,7 +80,7 @@ class Exercises:
 
 @dataclass
 class Verdicts:
-    """What became of the answers; shows itself in a notebook."""
+    """The verdicts on the answers; shows itself in a notebook."""
 
     items: list[Exercise]
     verdicts: list[str]

@@ -1,4 +1,4 @@
-"""Exercises of notebook 01: how mouth and sound of a prepared clip belong together."""
+"""Exercises of notebook 01: how the mouth and the audio of a prepared clip are related."""
 from __future__ import annotations
 
 from functools import cache
@@ -19,17 +19,17 @@ def data_prep(ds: Dataset) -> Exercises:
         Exercise("In which frame is the mouth open widest?", lambda: int(ds.aperture.argmax()), 0,
                  "ds.aperture holds one number for each frame. Wanted is the index of the largest, not its value.",
                  "int(np.argmax(ds.aperture))"),
-        Exercise("How well does the loudness of the sound predict how far the mouth is open (correlation, -1 ... 1, to "
+        Exercise("How well does the loudness of the audio predict how far the mouth is open (correlation, -1 ... 1, to "
                  "0.02)?", lambda: _correlation(ds), 0.02,
                  "Take the level of the 640 audio samples of each frame, 20 · log10 of their root mean square, at "
                  "least -60 dB; np.corrcoef of it and ds.aperture is a 2 x 2 matrix with the correlation off its "
                  "diagonal.",
-                 "sound = ds.audio()[:640 * len(ds)].reshape(len(ds), 640)\n"
-                 "level = 20 * np.log10(np.maximum(np.sqrt((sound ** 2).mean(1)), 1e-3))\n"
+                 "audio = ds.audio()[:640 * len(ds)].reshape(len(ds), 640)\n"
+                 "level = 20 * np.log10(np.maximum(np.sqrt((audio ** 2).mean(1)), 1e-3))\n"
                  "float(np.corrcoef(level, ds.aperture)[0, 1])"),
-        Exercise("The sound is delayed by 160 ms with np.roll(ds.audio(), 2560). How many milliseconds late is it "
+        Exercise("The audio is delayed by 160 ms with np.roll(ds.audio(), 2560). How many milliseconds late is it "
                  "according to nb.audio_offset (to 5 ms)?", cache(lambda: _delayed(ds)), 5.0,
-                 "nb.audio_offset takes the sound, ds.mouth and ds.aperture, as above, and returns seconds first.",
+                 "nb.audio_offset takes the audio, ds.mouth and ds.aperture, as above, and returns seconds first.",
                  "late, correlation = nb.audio_offset(np.roll(ds.audio(), 2560), ds.mouth, ds.aperture)\n1000 * late"),
     ])
 

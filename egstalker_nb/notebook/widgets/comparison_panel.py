@@ -105,7 +105,7 @@ class RunChooser(Panel):
 
         Raises:
             InputError: no run was trained on it.
-            DatasetError: its folder is gone, or holds another dataset by now.
+            DatasetError: its folder is missing, or holds another dataset by now.
         """
         place = next((f.dataset for f in self.found if f.hash == hash), None)
         if place is None:
@@ -273,7 +273,7 @@ class SideBySide(Panel):
         return f"A: {self.names[self.a]}", f"B: {self.names[self.b]}"
 
     def _changed(self, *_: Any) -> None:
-        """Take over the controls and draw in a thread: while a slider moves fast, only the newest frame is drawn."""
+        """Apply the controls and render in a thread: while a slider moves fast, only the newest frame is rendered."""
         self.a, self.b, self.frame = (w.value for w in (*self.menus.values(), self.slider))
         with self._lock:
             self._stale = True
@@ -292,13 +292,13 @@ class SideBySide(Panel):
                 self.guarded(self.redraw)()
 
     def wait(self) -> None:
-        """Wait until the current choice is drawn."""
+        """Wait until the current choice is rendered."""
         thread = self._thread
         if thread is not None:
             thread.join()
 
     def refresh(self) -> None:
-        """Set the controls, which draw; wait until that is done."""
+        """Set the controls, which triggers rendering; wait until that is done."""
         if self.built:
             wanted = self.a, self.b, self.frame  # the first event overwrites the state with the other controls' values
             for widget, value in zip((*self.menus.values(), self.slider), wanted):

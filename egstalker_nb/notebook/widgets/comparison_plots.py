@@ -118,7 +118,7 @@ def cost_plot(result: Comparison, folder: Optional[Path] = None) -> Plot:
 
 
 def _kept(figure: go.Figure, still: Callable[[], Figure], folder: Optional[Path], name: str) -> Plot:
-    """A plot whose static form is saved at once if there is a folder: a live notebook never asks for it."""
+    """A plot whose static form is saved at once if there is a folder: a live notebook never needs it."""
     if folder is None:
         return Plot(figure, still)
     saved = plots.finish(still(), folder, name)
@@ -129,8 +129,8 @@ def front(summaries: list[cost.RunSummary], name: str) -> list[cost.RunSummary]:
     """The Pareto front of quality and a cost, the cheapest first.
 
     Args:
-        outcomes: of the runs.
-        name: of the cost, a key of `COSTS`; outcomes without it are ignored.
+        summaries: of the runs.
+        name: of the cost, a key of `COSTS`; runs without it are ignored.
     """
     known = [o for o in summaries if getattr(o, name) is not None]
     best = cost.pareto([getattr(o, name) for o in known], [o.psnr for o in known])

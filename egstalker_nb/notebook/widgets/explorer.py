@@ -14,7 +14,7 @@ from ...core.errors import InputError
 from ...data.dataset import Dataset
 from ...face.pose_math import euler
 from ...media.audio import steps_of
-from ...media.rates import FPS
+from ...media.rates import FPS, SAMPLE_RATE
 from ...preparation.overlay import draw_frame
 from ...speech.encoders import channel_names
 from .. import figures
@@ -56,7 +56,7 @@ def envelope(wave: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
     count = min(4 * frames, MAX_CHART_COLUMNS)
     edges = np.linspace(0, len(wave), count + 1).astype(int)[:-1]
     values = np.stack([np.minimum.reduceat(wave, edges), np.maximum.reduceat(wave, edges)], 1)
-    return np.repeat((edges / 16_000).astype(np.float32), 2), values.ravel().astype(np.float32)
+    return np.repeat((edges / SAMPLE_RATE).astype(np.float32), 2), values.ravel().astype(np.float32)
 
 
 class Explorer(Panel):

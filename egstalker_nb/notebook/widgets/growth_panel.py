@@ -158,7 +158,7 @@ class GrowthCloud(Panel):
 
     def still(self) -> Figure:
         return snapshots_figure(self.run, spread([self.iterations[0], *growth.recorded_steps(self.run),
-                                                self.iterations[-1]], 4))
+                                                  self.iterations[-1]], 4))
 
 
 def cloud_page(run: Run) -> Plot:

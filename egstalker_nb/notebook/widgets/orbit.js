@@ -61,7 +61,7 @@ function render({ model, el }) {
   });
   image.addEventListener("pointermove", (event) => {
     if (!event.buttons || !last) return;
-    const degrees = 120 / image.getBoundingClientRect().width; // across the whole picture
+    const degrees = 120 / image.getBoundingClientRect().width; // across the whole image
     request({ yaw: now("yaw") + degrees * (event.clientX - last[0]), pitch: now("pitch") + degrees * (event.clientY - last[1]) });
     last = [event.clientX, event.clientY];
   });

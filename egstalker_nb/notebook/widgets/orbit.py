@@ -30,7 +30,7 @@ from .base import ASSETS, Panel, choices, encode, slider
 YAW, PITCH = 60, 30        # degrees to either side: a clip shows a face, not the back of a head
 ZOOM = 0.6, 4.0
 MAX_CACHED_OFFSETS = 24    # frames; 2 MB each with 10,000 Gaussians
-#: entries of the menu -> what is drawn behind the head
+#: entries of the menu -> what is rendered behind the head
 BACKGROUNDS = {"torso and background": "torso", "background": "plate", "plain": "plain"}
 
 
@@ -43,7 +43,7 @@ class View:
         yaw, pitch: of the camera, degrees; positive: the head appears turned to the right of the image, and is seen
             from above.
         zoom: relative to the clip's; the focal length changes, not the distance.
-        behind: what is drawn behind the head: `torso` (and background plate), `plate` or `plain`.
+        behind: what is rendered behind the head: `torso` (and background plate), `plate` or `plain`.
     """
 
     frame: int = 0
@@ -264,4 +264,4 @@ class Orbit(Panel):
                  "yaw 30°, no torso": replace(front, yaw=30.0, behind="plate"),
                  f"plain, frame {middle}": View(middle, 30.0, 10.0, behind="plain")}
         return plots.image_grid([self.viewer.picture(**vars(view)) for view in views.values()], list(views), columns=5,
-                              edge=2.0)
+                                edge=2.0)

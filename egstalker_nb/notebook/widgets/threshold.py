@@ -45,7 +45,7 @@ class Threshold(RunPanel):
             self.iterations = growth.steps_with_gradients(run)
             if not self.iterations:
                 raise DatasetError("snapshots with gradients", "none: all are later than its last densification step",
-                                   "Train again into a new folder, or use growth.lesson_run(run).")
+                                   "Train again into a new folder, or use nb.growth.lesson_run(run).")
         except EgsError as error:
             self.problem = error
             return

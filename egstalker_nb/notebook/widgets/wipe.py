@@ -60,4 +60,4 @@ class Wipe(Panel):
 
     def still(self) -> Figure:
         return plots.image_grid([self.pair[0], self.mixed(), self.pair[1]],
-                              [self.names[0], "both", self.names[1]], edge=3.2)
+                                [self.names[0], "both", self.names[1]], edge=3.2)
