@@ -16,7 +16,7 @@ def names(tmp_path_factory):
         if cell.cell_type == "code":
             exec(cell.source, names)
         if "parameters" in cell.metadata.get("tags", []):
-            names.update(picture=str(runner.NOTEBOOK_DIR.parent / "data" / "sample" / "clip.mp4"),
+            names.update(video=str(runner.NOTEBOOK_DIR.parent / "data" / "sample" / "clip.mp4"),
                          results=str(results), edge=32, count=40, steps=40)
     return names
 

@@ -12,7 +12,7 @@ from egstalker_nb.media.video_reader import probe
 from egstalker_nb.notebook import runner
 
 PARAMETERS = {
-    "00_gaussians_in_2d": {"picture", "results", "edge", "count", "steps", "seed"},
+    "00_gaussians_in_2d": {"video", "results", "edge", "count", "steps", "seed"},
     "01_data_prep": {"video", "dataset", "size", "encoder", "features"},
     "02_coarse_training": {"dataset", "run", "config", "overrides"},
     "03_fine_training": {"dataset", "run", "config", "overrides"},

@@ -95,9 +95,10 @@ def values(workspace, headless, sample_clip, tmp_path):
     """The notebooks' parameters: everything is there already."""
     run = workspace / "out" / "runs" / "quick_test"
     paths = {"video": sample_clip, "dataset": workspace / "dataset", "run": run,
-             "audio": sample_clip.with_name("speech.wav"), "out": tmp_path / "talk.mp4"}
+             "audio": sample_clip.with_name("speech.wav"), "out": tmp_path / "talk.mp4", "results": tmp_path / "2d"}
     return {key: str(path) for key, path in paths.items()} | {
-        "runs": [str(run)], "config": str(run / "config.yaml"), "size": headless.size, "duration": headless.seconds}
+        "steps": 60, "runs": [str(run)], "config": str(run / "config.yaml"), "size": headless.size,
+        "duration": headless.seconds}
 
 
 def test_missing_browser_is_explained(monkeypatch):
