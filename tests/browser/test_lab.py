@@ -57,7 +57,7 @@ def work():
     global done
     with Progress(200, "step", initial=done) as bar:
         for done in range(done, 200):
-            time.sleep(0.1)
+            time.sleep(0.06)
             bar.update()
     return "worked"
 job = widgets.Job(work, "counting")
