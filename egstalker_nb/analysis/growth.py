@@ -14,7 +14,7 @@ from ..core.table import Table
 from ..data.dataset import Dataset
 from ..face.regions import REGIONS, region_of
 from ..model.gaussians import make_gaussians
-from ..training.densification import MAX_CLONE_SCALE
+from ..training.densification import is_small, threshold_at, to_grow
 from ..training.run import Run
 from ..training.snapshots import Snapshot
 from ..training.train import train
@@ -218,18 +218,6 @@ class DensificationPreview:
     points: int
 
 
-def threshold_at(cfg: Config, iteration: int) -> float:
-    """The gradient threshold of a configuration at an iteration."""
-    fine = cfg.stage(iteration) == "fine"
-    return cfg.densify_grad_threshold_fine if fine else cfg.densify_grad_threshold_coarse
-
-
-def is_small(snapshot: Snapshot) -> np.ndarray:
-    """[N] bool: small enough to be cloned; larger Gaussians are split."""
-    longest = torch.from_numpy(snapshot.scales).exp().amax(1)
-    return (longest <= MAX_CLONE_SCALE).numpy()
-
-
 def preview(snapshot: Snapshot, cfg: Config, threshold: Optional[float] = None,
             cap: Optional[int] = None) -> DensificationPreview:
     """Count what a densification step would do to the Gaussians of a snapshot, by the rules of `Densifier`.
@@ -242,11 +230,9 @@ def preview(snapshot: Snapshot, cfg: Config, threshold: Optional[float] = None,
     """
     threshold = threshold_at(cfg, snapshot.iteration) if threshold is None else threshold
     cap = cfg.max_points if cap is None else cap
-    gradient, budget = snapshot.gradient, max(cap - len(snapshot), 0)
-    above = gradient > np.float32(threshold)
-    total = int(above.sum())
-    grows = above if total <= budget else above & (gradient > np.sort(gradient)[-1 - budget])
-    clones, faint = is_small(snapshot) & grows, snapshot.opacity < cfg.opacity_threshold
+    gradients, faint = torch.from_numpy(snapshot.gradient), torch.from_numpy(snapshot.opacity) < cfg.opacity_threshold
+    total, grows = int((gradients > threshold).sum()), to_grow(gradients, threshold, cap)
+    clones = is_small(torch.from_numpy(snapshot.scales)) & grows
     cloned, split = int(clones.sum()), int((grows & ~clones).sum())
     pruned = int(faint.sum() + (faint & grows).sum())  # copies have the opacity of their originals
     points = len(snapshot) + cloned + split - pruned

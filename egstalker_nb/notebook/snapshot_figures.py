@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ..analysis import growth
 from ..analysis.growth import preview
 from ..face.regions import REGIONS, region_of
+from ..training.densification import is_small
 from ..training.run import Run
 from ..training.snapshots import Snapshot
 from . import plots
@@ -163,7 +164,7 @@ def gradient_counts(snapshot: Snapshot, edges: np.ndarray) -> tuple[np.ndarray, 
     Gradients outside the edges count in the first or last bin.
     """
     inside = np.clip(snapshot.gradient.astype(np.float64), edges[0], edges[-1])  # float64: as precise as the edges
-    clones = growth.is_small(snapshot)
+    clones = is_small(torch.from_numpy(snapshot.scales)).numpy()
     return np.histogram(inside[clones], edges)[0], np.histogram(inside[~clones], edges)[0]
 
 

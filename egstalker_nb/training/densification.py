@@ -16,6 +16,16 @@ SCENE_SCALE = 3.0  # radius of a head with hair and neck, in head units
 MAX_CLONE_SCALE = DefaultStrategy.grow_scale3d * SCENE_SCALE
 
 
+def threshold_at(cfg: Config, iteration: int) -> float:
+    """The image-plane gradient above which a Gaussian grows, in the stage of this iteration."""
+    return cfg.densify_grad_threshold_coarse if cfg.stage(iteration) == "coarse" else cfg.densify_grad_threshold_fine
+
+
+def is_small(scales: Tensor) -> Tensor:
+    """Logs of scales [N, 3], head units -> [N] bool: small enough to be cloned; a larger Gaussian is split."""
+    return scales.exp().amax(-1) <= MAX_CLONE_SCALE
+
+
 def to_grow(gradients: Tensor, threshold: float, max_points: int) -> Tensor:
     """The Gaussians that a densification step clones or splits.
 
@@ -81,11 +91,6 @@ class Densifier:
         one that was in no image."""
         return self.state["grad2d"] / self.state["count"].clamp_min(1)
 
-    def threshold(self, iteration: int) -> float:
-        """The gradient above which a Gaussian grows, in the stage of this iteration."""
-        c = self.cfg
-        return c.densify_grad_threshold_coarse if c.stage(iteration) == "coarse" else c.densify_grad_threshold_fine
-
     @torch.no_grad()
     def step(self, params: nn.ParameterDict, optimizers: dict[str, torch.optim.Optimizer],
              iteration: int) -> dict[str, Any]:
@@ -104,8 +109,8 @@ class Densifier:
         c = self.cfg
         if iteration <= c.densify_from_iter or iteration % c.densification_interval:
             return {}
-        grows = to_grow(self.mean_gradients(), self.threshold(iteration), c.max_points)
-        small = params["scales"].exp().amax(-1) <= MAX_CLONE_SCALE
+        grows = to_grow(self.mean_gradients(), threshold_at(c, iteration), c.max_points)
+        small = is_small(params["scales"])
         cloned, halved = grows & small, grows & ~small
         clones, splits = int(cloned.sum()), int(halved.sum())
         if clones:

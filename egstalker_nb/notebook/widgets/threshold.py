@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 from ...analysis import growth
 from ...core.errors import DatasetError, EgsError, InputError
 from ...core.table import Table
+from ...training.densification import threshold_at
 from ...training.run import Run
 from ..snapshot_figures import after_round, gradient_bins, gradient_counts, threshold_figure
 from .base import INK, in_style, line, slider
@@ -54,7 +55,7 @@ class Threshold(RunPanel):
         self.iteration = busiest if iteration is None else iteration
         if self.iteration not in self.iterations:
             raise InputError(f"one of {', '.join(map(str, self.iterations))}", str(iteration), "Choose one of them.")
-        self.threshold = growth.threshold_at(run.config, self.iteration) if threshold is None else threshold
+        self.threshold = threshold_at(run.config, self.iteration) if threshold is None else threshold
         self.cap = run.config.max_points if cap is None else cap
 
     @property
