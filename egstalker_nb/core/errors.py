@@ -1,4 +1,8 @@
 """The errors a user can cause: each says what was expected, what was found and what to do."""
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 
 class EgsError(Exception):
@@ -41,3 +45,20 @@ class UnfinishedError(EgsError, RuntimeError):
 
 class MissingPackageError(EgsError, ImportError):
     """An optional package is not installed."""
+
+
+def require_package(name: str, expected: str, fix: str) -> Any:
+    """Import a package that may be missing.
+
+    Args:
+        name: of the package.
+        expected: what it is called, and what it does here.
+        fix: how to install it.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingPackageError(expected, f"no package '{name}'", fix) from error

@@ -8,7 +8,7 @@ from typing import Any, Iterator
 
 import numpy as np
 
-from ..core.errors import MissingPackageError
+from ..core.errors import require_package
 
 
 def require_mediapipe() -> Any:
@@ -17,12 +17,8 @@ def require_mediapipe() -> Any:
     Raises:
         MissingPackageError: it is not installed.
     """
-    try:
-        import mediapipe
-    except ImportError as error:
-        raise MissingPackageError("MediaPipe, which finds the face", "no package 'mediapipe'",
-                                  "Prepare data on a machine with: pip install mediapipe==0.10.21") from error
-    return mediapipe
+    return require_package("mediapipe", "MediaPipe, which finds the face",
+                           "Prepare data on a machine with: pip install mediapipe==0.10.21")
 
 
 class QuietNet:

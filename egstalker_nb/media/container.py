@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Optional
 
-from ..core.errors import InputError, MissingPackageError
+from ..core.errors import InputError, require_package
 from ..core.files import make_folder, writing_to
 
 if TYPE_CHECKING:
@@ -24,12 +24,7 @@ def require_av() -> Any:
     Raises:
         MissingPackageError: it is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise MissingPackageError("PyAV, which reads and writes media files", "no package 'av'",
-                                  "Install it with: pip install av") from error
-    return av
+    return require_package("av", "PyAV, which reads and writes media files", "Install it with: pip install av")
 
 
 @contextlib.contextmanager

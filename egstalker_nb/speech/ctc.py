@@ -18,7 +18,7 @@ from typing import Any, Iterator, Optional
 
 import numpy as np
 
-from ..core.errors import EgsError, InputError, MissingPackageError
+from ..core.errors import EgsError, InputError, require_package
 from ..media.audio import FEATURE_CHANNELS, SAMPLES_PER_STEP, WINDOW_STEPS
 from ..media.rates import FPS, SAMPLE_RATE
 
@@ -237,12 +237,8 @@ def weights_hash(folder: Path) -> str:
 
 
 def _require_transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingPackageError("transformers, which runs speech recognisers", "no package 'transformers'",
-                                  "Install it with: pip install 'egstalker-nb[asr]'") from error
-    return transformers
+    return require_package("transformers", "transformers, which runs speech recognisers",
+                           "Install it with: pip install 'egstalker-nb[asr]'")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ..core.errors import MissingPackageError
+from ..core.errors import require_package
 from ..media.audio import FEATURE_CHANNELS, SAMPLES_PER_STEP, WINDOW_STEPS
 from ..media.rates import FPS, SAMPLE_RATE
 
@@ -66,11 +66,7 @@ def mel_power(wave: np.ndarray, count: int, hop: int, window: int, fft: int, ban
     Raises:
         MissingPackageError: librosa is not installed.
     """
-    try:
-        import librosa
-    except ImportError as error:
-        raise MissingPackageError("librosa, which computes mel spectra", "no package 'librosa'",
-                                  "Install it with: pip install librosa") from error
+    librosa = require_package("librosa", "librosa, which computes mel spectra", "Install it with: pip install librosa")
     padded = np.zeros(count * hop + fft, np.float32)
     padded[fft // 2:fft // 2 + len(wave)] = wave
     power = np.empty((count, bands), np.float32)
