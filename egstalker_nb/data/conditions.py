@@ -2,9 +2,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Optional
 
-import torch
 from torch import Tensor
 
 
@@ -36,16 +35,8 @@ class Conditions:
 
     def __getitem__(self, part: slice | Tensor | list[int]) -> Conditions:
         """A subset of the frames, as indexing a tensor gives."""
-        return self.map(lambda x: x[part])
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Conditions:
-        """Apply a function to every tensor."""
-        pose = None if self.pose is None else function(self.pose)
-        return Conditions(function(self.mouth), function(self.eyes), function(self.w2c), pose)
-
-    def to(self, device: torch.device) -> Conditions:
-        """Move all tensors to a device."""
-        return self.map(lambda x: x.to(device))
+        pose = None if self.pose is None else self.pose[part]
+        return Conditions(self.mouth[part], self.eyes[part], self.w2c[part], pose)
 
     def clone(self) -> Conditions:
         """A copy with tensors of its own, `pose` included."""

@@ -101,7 +101,10 @@ class Trainer:
         Raises:
             DatasetError: no such checkpoint, or a damaged one.
         """
-        self._take(self.run.load_head(iteration, self.device).requires_grad_(True))  # its network is the average
+        head = self.run.load_head(iteration, self.device)  # its network is the average
+        for part in (head.gaussians, head.deformation):
+            part.requires_grad_(True)
+        self._take(head)
         saved = checkpoint.load(self.run.root, iteration, checkpoint.TRAINER)
         self.head.deformation.load_state_dict(saved["network"])
         load_optimizers(self.optimizers, saved["optimizers"])
@@ -117,8 +120,6 @@ class Trainer:
     def _take(self, head: Head) -> None:
         """Train this head from now on; its network is also where the average begins."""
         self.head = head.to(self.device).train()
-        self.head.mouth.requires_grad_(False)
-        self.head.torso.requires_grad_(False)
         self.ema = AveragedModel(self.head.deformation, multi_avg_fn=self._ema_update).eval().requires_grad_(False)
         self.ema.n_averaged.fill_(1)  # the copy that it begins with counts, or the first update would replace it
         self.optimizers = make_optimizers(self.cfg, self.head)
