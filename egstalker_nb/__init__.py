@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .rendering.renderer import Renderer as Renderer
     from .rendering.streaming import stream as stream
     from .speech.encoders import load_encoder as load_encoder
+    from .training.fit_prior import fit_prior as fit_prior
     from .training.run import Run as Run
     from .training.run import load_run as load_run
     from .training.train import train as train
@@ -42,7 +43,7 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "prepare": ".preparation.pipeline", "load_dataset": ".data.dataset", "Dataset": ".data.dataset",
     "load_config": ".config", "presets": ".config", "Config": ".config",
-    "train": ".training.train", "load_run": ".training.run", "Run": ".training.run",
+    "fit_prior": ".training.fit_prior", "train": ".training.train", "load_run": ".training.run", "Run": ".training.run",
     "render": ".rendering.render", "replay": ".rendering.render", "Renderer": ".rendering.renderer",
     "stream": ".rendering.streaming", "evaluate": ".evaluation.evaluate", "sync_score": ".evaluation.lip_sync",
     "trim": ".media.audio",

@@ -66,6 +66,15 @@ def train(args: argparse.Namespace) -> None:
     print(egs.train(egs.load_dataset(args.dataset), config, args.run, until=args.until, device=args.device))
 
 
+def prior(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    found = egs.fit_prior([egs.load_dataset(folder) for folder in args.datasets], args.out, args.seed)
+    r = ", ".join(f"{x:.2f}" for x in found.facts["cross_validated_r"])
+    print(f"{args.out}: {found.facts['speakers']} speakers, {found.facts['seconds']} s; correlation of each component "
+          f"on speakers left out: {r}\nUse it with: egs train DATASET RUN --set prior={args.out}")
+
+
 def render(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
@@ -219,6 +228,11 @@ def _add_other_commands(command: Callable[..., argparse.ArgumentParser]) -> None
     sub.add_argument("--out", type=Path, help="folder of the results; default: outputs/NAME")
     _add_clip(sub)
     _add_device(sub)
+
+    sub = command(prior, "Fit a speaker prior, which predicts the mouth from audio, to clips of many people.")
+    sub.add_argument("datasets", type=Path, nargs="+", help="prepared datasets, one for each speaker")
+    sub.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    sub.add_argument("--seed", type=int, default=0)
 
     sub = command(gallery, "Build a web site from all executed notebooks.")
     sub.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder with NAME/notebooks for each run")

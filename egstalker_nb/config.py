@@ -127,6 +127,9 @@ class Network:
 class Config(Schedule, Densification, Optimisation, LossWeights, Network):
     """Everything that decides a training run. Names are upstream's; make one with `load_config`."""
 
+    prior: str = field(default="", metadata={
+        "help": "File of the speaker prior (see egs.fit_prior), which predicts the mouth from audio; empty: the one "
+                "of the package."})
     preset: str = field(default="custom", metadata={"help": "The preset or file that it was loaded from."})
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from egstalker_nb.core.errors import MissingPackageError
 from egstalker_nb.media.audio import SAMPLES_PER_STEP, load_audio
 from egstalker_nb.metrics.landmark_metrics import correlation_and_lag
 from egstalker_nb.speech import phones
@@ -23,6 +24,7 @@ import features as training_features  # noqa: E402
 import languages  # noqa: E402
 import synthesize  # noqa: E402
 import tables  # noqa: E402
+import teacher  # noqa: E402
 import train  # noqa: E402
 
 SILENT = phones.CLASSES.index("sil")
@@ -137,15 +139,63 @@ def test_training_writes_weights_that_the_encoder_loads(speech, spoken, tmp_path
     codes = training_features.coded(speech)[:len(labels)]
     labels = labels[:len(codes)]
     unknown = np.full(len(codes), training_features.UNKNOWN, np.uint8)
-    training_features.save(tmp_path / "data.npz", [(codes, labels), (codes, labels), (codes[::-1], unknown)],
-                           np.array([False, True, False]))
+    posteriors = np.random.default_rng(0).dirichlet(np.ones(teacher.TOKENS), len(codes) // 2)
+    targets = teacher.targets(posteriors, len(codes) * SAMPLES_PER_STEP // 2)
+    training_features.save(tmp_path / "data.npz", [(codes, labels), (codes, labels)], np.array([False, True]),
+                           [(codes[::-1], unknown, targets)])
     assert (training_features.load(tmp_path / "data.npz")[0] == np.concatenate([codes, codes, codes[::-1]])).all()
     monkeypatch.setattr(train, "BATCH", 4)
+    monkeypatch.setattr(train, "REAL_BATCH", 3)
     monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path / "data.npz"), str(tmp_path / "new.safetensors"),
                                       "--steps", "3"])
     train.main()
     net = phones.PhoneNet()
     net.load_state_dict({name: value.float() for name, value in load_file(tmp_path / "new.safetensors").items()})
+
+
+def test_the_teachers_late_peak_becomes_the_target_of_the_phones_step():
+    posteriors = np.full((11, teacher.TOKENS), 1e-4, np.float32)
+    posteriors[:, teacher.BLANK] = 0.9
+    posteriors[7, [3, teacher.BLANK]] = 0.8, 0.1  # a phone spoken at step 3
+    tokens, probabilities = teacher.targets(posteriors, 3200).transpose(1, 0, 2)
+    assert tokens.shape == (10, teacher.TOP) and tokens[3, 0] == 3 and probabilities[3, 0] == 204
+    assert (np.delete(tokens[:7, 0], 3) == teacher.BLANK).all()
+    assert (probabilities[7:] == 0).all()  # the posteriors end before
+
+
+def test_crops_carry_the_targets_of_their_steps():
+    lengths = np.array([401, 700])
+    codes = np.concatenate([20 + np.arange(n) % 230 for n in lengths]).astype(np.uint8)  # each names its time
+    targets = np.concatenate([20 + np.arange(0, n, 2) % 230 for n in lengths]).astype(np.uint8)
+    data = training_features.Data(np.repeat(codes[:, None], phones.BANDS, 1), np.zeros(1101, np.uint8), lengths,
+                                  np.zeros(2, bool), np.broadcast_to(targets[:, None, None], (551, 2, 4)).copy())
+    real = train.Utterances(data, np.ones(2, bool), torch.device("cpu"), data.targets)
+    torch.manual_seed(0)
+    log, _, found = real.crops(50)
+    steps = (log[:, ::2, 0] - training_features.MIN_LOG_POWER) / training_features.QUANTUM
+    inside = log[:, ::2, 0] != train.SILENCE
+    assert (found[..., 0, 0] == steps)[inside].all() and (found[~inside] == 0).all() and not inside.all()
+
+
+def test_distillation_is_least_for_the_teachers_posteriors():
+    posteriors = torch.full((1, 2, teacher.TOKENS), 1e-6)
+    posteriors[..., teacher.BLANK], posteriors[0, 1, 5] = 0.2, 0.8
+    posteriors[0, 0, [teacher.BLANK, 7]] = torch.tensor([0.6, 0.4])
+    targets = torch.tensor([[[[teacher.BLANK, 7, 0, 1], [153, 102, 0, 0]],
+                             [[5, teacher.BLANK, 0, 1], [204, 51, 0, 0]]]], dtype=torch.uint8)
+    best = train.distillation(posteriors.log(), targets)
+    entropies = [-(p * np.log(p) + (1 - p) * np.log(1 - p)) for p in (0.4, 0.8)]
+    # a step counts 1 + 2 times the probability of a phone
+    assert float(best) == pytest.approx((1.8 * entropies[0] + 2.6 * entropies[1]) / 2, rel=1e-3)
+    assert train.distillation(posteriors.log() * 2, targets) > best < train.distillation(posteriors.log() / 2, targets)
+
+
+def test_a_missing_teacher_is_named(monkeypatch):
+    teacher.recogniser.cache_clear()
+    monkeypatch.setitem(sys.modules, "hama.asr", None)
+    monkeypatch.setitem(sys.modules, "hama", None)
+    with pytest.raises(MissingPackageError, match="pip install hama==1.7.0"):
+        teacher.recogniser()
 
 
 def test_the_synthesisers_times_become_classes():

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 from .regions import CHIN_AND_JAW, PARTS
 
@@ -63,3 +64,9 @@ def upper_face(moved: np.ndarray, blink: np.ndarray, num_train: int) -> np.ndarr
 def lower_face(moved: np.ndarray) -> np.ndarray:
     """Shape of lips, chin and jaw: `landmark_motion` [N, 478, 2] -> [N, 2 * len(LOWER)] float32 head units."""
     return moved[:, LOWER].reshape(len(moved), -1).astype(np.float32)
+
+
+def lip_gap(shapes: Tensor) -> Tensor:
+    """Gap between the inner lips of shapes [N, 2 * len(LOWER)] (see `lower_face`): [N] head units."""
+    points = shapes.unflatten(1, (-1, 2))
+    return points[:, LOWER.index(14), 1] - points[:, LOWER.index(13), 1]

@@ -4,6 +4,7 @@
 - `gaussians`, `ply`: the canonical Gaussians, and their form in files.
 - `deformation`: the network that deforms them: tri-plane, tokens, ESAA, five heads.
 - `mouth`: the shape model of the mouth, and its prediction from audio.
+- `audio_link`: from audio features to mouth coefficients, through the speaker prior or directly.
 - `torso`: the layer behind the splats.
 
 May import: core, face, speech, data, rasterizer, and the configuration.

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from ..config import Config
 from ..data.conditions import Conditions
 from ..rasterizer import rasterize
+from ..speech.prior import Prior
+from .audio_link import FeatureLink, PriorLink
 from .deformation import CAMERA_DIM, Deformation
 from .gaussians import make_gaussians
 from .mouth import Mouth
@@ -59,7 +61,7 @@ class Head(nn.Module):
         self.register_buffer("w2c", w2c)
 
     @classmethod
-    def blank(cls, cfg: Config, points: int, frames: int, size: int) -> Head:
+    def blank(cls, cfg: Config, points: int, frames: int, size: int, encoder: Optional[dict] = None) -> Head:
         """A head of the right shapes for loading a checkpoint.
 
         Args:
@@ -67,10 +69,13 @@ class Head(nn.Module):
             points: number of Gaussians.
             frames: of the dataset.
             size: edge of its images, px.
+            encoder: spec of the audio encoder of its speaker prior; None: it has none.
         """
+        link = FeatureLink() if encoder is None else PriorLink(Prior(encoder))
         gaussians = make_gaussians(torch.randn(max(points, 4), 3), torch.zeros(max(points, 4), 3), cfg.sh_degree)
         network = Deformation(cfg, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM), torch.zeros(478, 3))
-        return cls(cfg, gaussians, network, Mouth(frames), Torso.blank(size, frames), torch.eye(4).repeat(frames, 1, 1))
+        return cls(cfg, gaussians, network, Mouth(frames, link), Torso.blank(size, frames),
+                   torch.eye(4).repeat(frames, 1, 1))
 
     def __len__(self) -> int:
         return len(self.gaussians["means"])

@@ -99,7 +99,7 @@ def build(clip: Clip, root: Path, settings: dict[str, Any]) -> None:
     poses = read_npz(posed.folder / "pose.npz")
     focal, opening = float(poses.pop("focal")), aperture(landmarks)
     mouth = lower_face(landmark_motion(landmarks, poses["w2c"], poses["mean_face"], focal, size))
-    audio_step = work.run("sound", lambda step: _audio_step(step, root, clip, shot, mouth, opening),
+    audio_step = work.run("sound", lambda step: _audio_step(step, root, clip, shot, mouth),
                           {name: settings[name] for name in ("features", "encoder", "track")}, ["pose"])
     tracking = {"landmarks": landmarks, "found": raw["found"], **poses,
                 "blink": face.blink_curve(landmarks, raw["found"]), "aperture": opening,
@@ -180,14 +180,14 @@ def _plate_step(step: Step, framed: Step, root: Path) -> None:
     write_npz(step.folder / "plate.npz", uncovered=np.array(uncovered, np.float32))
 
 
-def _audio_step(step: Step, root: Path, clip: Clip, shot: range, mouth: np.ndarray, opening: np.ndarray) -> None:
+def _audio_step(step: Step, root: Path, clip: Clip, shot: range, mouth: np.ndarray) -> None:
     """Write audio.wav, aligned with the frames and as long as they are, and features.npy, from an encoder or a file.
 
     With features from a file the audio is not shifted: they belong to it as it is.
     """
     late = 0.0
     if isinstance(clip.features, Encoder):
-        late, _ = offset.audio_offset(_of_shot(clip.wave, shot), mouth, opening)
+        late, _ = offset.audio_offset(_of_shot(clip.wave, shot), mouth)
         wave = _of_shot(offset.shift_earlier(clip.wave, late), shot)
         windows = clip.features.features(wave, len(shot))
     else:

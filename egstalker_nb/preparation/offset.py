@@ -1,89 +1,73 @@
-"""The time offset between audio and lips of a clip: in many clips from the web it is one to three frames."""
+"""The time offset between audio and lips of a clip: in many clips from the web it is one to six frames."""
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from ..media.audio import SAMPLES_PER_STEP
+from ..face.expression import lip_gap
+from ..media.audio import SAMPLES_PER_STEP, windows_of
 from ..media.rates import SAMPLE_RATE
-from ..speech import phones, ridge
+from ..speech import phones
+from ..speech.prior import built_in_prior
+from ..speech.sync import MAX_SHIFT, correlation_by_shift, scale_free
 
-#: shifts searched, steps of 20 ms: the audio may be a quarter of a second late, and a little less early
-MIN_SHIFT, MAX_SHIFT = -9, 13
-#: lips move before the sound that they produce: steps by which they lead in a clip that is in sync
-LIP_LEAD = 2.0
-MOUTH_COMPONENTS = 3         # principal components of the mouth shape that are compared, besides the mouth opening
-RIDGE_PENALTY = 1.0          # per frame, for inputs of unit variance
-MIN_CORRELATION = 0.3        # mean correlation below which no offset is estimated
-CHANCE_CORRELATION = 3.75    # over sqrt(frames): the mean correlation that 1 of 20 unrelated mouths reaches
-MIN_OFFSET = 1.0             # steps; smaller offsets are not corrected
-MAX_DISAGREEMENT = 1.5       # steps between the estimates of the two halves and of the whole clip
+MIN_CORRELATION = 0.28       # mean correlation over the components of the mouth below which no offset is estimated
+MIN_MARGIN = 0.12            # by which the best shift beats all that are further away than `PEAK` steps
+PEAK = 5                     # steps of 20 ms, half the width of a peak
+MIN_OFFSET = 2               # steps; smaller offsets are not corrected, they are within the error of the estimate
+MAX_DISAGREEMENT = 3         # steps between the estimates of the two halves and of the whole clip
 
 
-def audio_offset(wave: np.ndarray, mouth: np.ndarray, aperture: np.ndarray) -> tuple[float, float]:
-    """Estimate how late the audio is, from how well phones predict the mouth shape at each shift.
+def audio_offset(wave: np.ndarray, mouth: np.ndarray) -> tuple[float, float]:
+    """Estimate how late the audio is, from the shift at which the speaker prior predicts the mouth best.
 
-    In a few seconds a wrong shift can correlate best by chance. So an offset counts only if each half of the clip,
-    with the threshold for its own length, gives the one of the whole, within 30 ms (`MAX_DISAGREEMENT`).
+    The prior was learned from other speakers, so that nothing is fitted to the clip, and clips that are known to be in
+    sync tell it by how much lips lead the sound. Where the estimate is unsure (a low or flat maximum, halves of the
+    clip that disagree by more than 60 ms), nothing is corrected.
 
     Args:
         wave: [samples] float32, 16 kHz.
         mouth: [N, D] mouth shapes (see `lower_face`).
-        aperture: [N] mouth opening.
 
     Returns:
         seconds by which the audio is late (negative: early), 0 if it is in sync or the offset cannot be estimated; the
         mean correlation at the best shift.
     """
-    centred = mouth - mouth.mean(0)
-    components = np.linalg.svd(centred, full_matrices=False)[2][:MOUTH_COMPONENTS]
-    shapes = np.column_stack([aperture, centred @ components.T]).astype(np.float64)
-    posteriors, frames = phones.steps(wave), len(shapes)
-    late, correlation = _estimate(posteriors, shapes, 0, frames)
-    if late is None or abs(late) < MIN_OFFSET:
-        return 0.0, correlation
-    estimates = [late]
-    for first, last in ((0, frames // 2), (frames // 2, frames)):
-        half, _ = _estimate(posteriors, shapes, first, last)
-        if half is None:
-            return 0.0, correlation
-        estimates.append(half)
-    if np.ptp(estimates) > MAX_DISAGREEMENT:
-        return 0.0, correlation
-    return late * SAMPLES_PER_STEP / SAMPLE_RATE, correlation
+    if len(mouth) < 2:
+        return 0.0, 0.0
+    prior = built_in_prior()
+    spread = prior.spread.numpy()
+    predicted = _predicted(wave, len(mouth)).numpy()
+    tracked = scale_free(mouth) @ prior.basis.numpy().T
+    found = correlation_by_shift(predicted, tracked, spread)
+    best, r = int(found.argmax()), float(found.max())
+    elsewhere = np.delete(found, slice(max(0, best - PEAK), best + PEAK + 1)).max()
+    if best in (0, len(found) - 1) or r < MIN_CORRELATION or r - elsewhere < MIN_MARGIN:
+        return 0.0, r
+    middle = len(mouth) // 2
+    for half in (slice(None, middle), slice(middle, None)):
+        again = int(correlation_by_shift(predicted[half], tracked[half], spread).argmax())
+        if abs(again - best) > MAX_DISAGREEMENT:
+            return 0.0, r
+    late = best - MAX_SHIFT
+    return (late * SAMPLES_PER_STEP / SAMPLE_RATE if abs(late) >= MIN_OFFSET else 0.0), r
 
 
-def _estimate(posteriors: np.ndarray, shapes: np.ndarray, first: int, last: int) -> tuple[float | None, float]:
-    """Steps by which the audio of frames [first, last) is late, None if that cannot be estimated; the correlation.
+def opening_correlation(wave: np.ndarray, aperture: np.ndarray) -> float:
+    """Correlation of a mouth's opening with the one that the speaker prior predicts, at the best shift.
 
     Args:
-        posteriors: [T, 29] phone posteriors of the whole audio.
-        shapes: [N, K] float64 mouth shapes of all frames.
-        first, last: the frames.
+        wave: [samples] float32, 16 kHz.
+        aperture: [N] mouth opening.
     """
-    part = shapes[first:last]
-    if not len(part):
-        return None, 0.0
-    part = (part - part.mean(0)) / np.maximum(part.std(0), 1e-9)
-    shifts = np.arange(MIN_SHIFT, MAX_SHIFT + 1)
-    found = np.array([_cross_validated_correlation(posteriors, part, 2 * first + shift) for shift in shifts])
-    best = int(found.argmax())
-    if found[best] < max(MIN_CORRELATION, CHANCE_CORRELATION / len(part) ** 0.5) or best in (0, len(shifts) - 1):
-        return None, float(found[best])
-    before, at, after = found[best - 1:best + 2]
-    late = shifts[best] + 0.5 * (before - after) / min(before - 2 * at + after, -1e-9) - LIP_LEAD
-    return float(late), float(at)
+    predicted = lip_gap(built_in_prior().motion(_predicted(wave, len(aperture))))
+    found = correlation_by_shift(predicted[:, None].numpy(), aperture[:, None].astype(np.float64), np.ones(1))
+    return float(found.max())
 
 
-def _cross_validated_correlation(posteriors: np.ndarray, shapes: np.ndarray, shift: int) -> float:
-    """Mean correlation of shapes [N, K] with leave-block-out predictions from the posteriors [T, 29] `shift` steps
-    later."""
-    at = np.clip(2 * np.arange(len(shapes)) + shift, 0, len(posteriors) - 1)
-    x = posteriors[at].astype(np.float64)
-    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-3)
-    predicted = ridge.leave_block_out(x, shapes, RIDGE_PENALTY)
-    predicted -= predicted.mean(0)
-    deviation = np.maximum(predicted.std(0) * shapes.std(0), 1e-9)
-    return float(((predicted * shapes).mean(0) / deviation).mean())
+def _predicted(wave: np.ndarray, frames: int) -> torch.Tensor:
+    """The prior's prediction for each frame, [frames, 8]."""
+    return built_in_prior()(torch.from_numpy(windows_of(phones.steps(wave), frames)))
 
 
 def shift_earlier(wave: np.ndarray, seconds: float) -> np.ndarray:

@@ -6,12 +6,10 @@ from typing import Callable, Sequence
 import numpy as np
 
 from ..core.progress import Progress
-from ..face.landmarks import CHIN, LIPS
 from ..media.rates import SAMPLES_PER_FRAME
 from ..metrics.landmark_metrics import aperture
 from .landmark_tracking import track_landmarks, tracking_inputs
-from .masks import face_axes
-from .offset import audio_offset
+from .offset import opening_correlation
 from .parallel import WorkerPool
 from .scan import Scan
 from .source import Source
@@ -55,27 +53,10 @@ def _frames_to_analyse(seen: Scan, people: Sequence[np.ndarray]) -> range:
 
 def _audio_correlation(source: Source, ids: range, boxes: np.ndarray, region: tuple[int, int, int, int], faces: int,
                        audio: np.ndarray, tick: Callable[[], None]) -> float:
-    """Correlation of one mouth with its cross-validated prediction from phones, see `audio_offset`."""
+    """Correlation of one mouth with its prediction from the audio, see `opening_correlation`."""
     landmarks, found = track_landmarks(source, ids, boxes, region, faces, tick)
     if found.sum() < MIN_TRACKED_FRAMES:
         return 0.0
     # audio and mouth are both left out of frames without the face
     frames = np.pad(audio, (0, len(ids) * SAMPLES_PER_FRAME - len(audio))).reshape(len(ids), SAMPLES_PER_FRAME)
-    return audio_offset(frames[found].ravel(), mouth_shapes(landmarks[found]), aperture(landmarks[found]))[1]
-
-
-def mouth_shapes(landmarks: np.ndarray) -> np.ndarray:
-    """Lips and chin relative to the centre of the lips, along the axes of the face, in face heights.
-
-    Args:
-        landmarks: [N, 478, 3] px.
-
-    Returns:
-        [N, 2 * (len(LIPS) + 1)] float64.
-    """
-    shapes = []
-    for points in landmarks[..., :2].astype(np.float64):
-        right, down, height = face_axes(points)
-        part = points[[*LIPS, CHIN]] - points[LIPS].mean(axis=0)
-        shapes.append(np.concatenate([part @ right, part @ down]) / height)
-    return np.array(shapes)
+    return opening_correlation(frames[found].ravel(), aperture(landmarks[found]))

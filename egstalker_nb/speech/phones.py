@@ -41,7 +41,7 @@ WEIGHTS = Path(__file__).parent / "weights" / "phones.safetensors"
 CHUNK = 3000                                     # steps (a minute) processed at once, which bounds memory
 
 #: everything that determines the features
-SPEC = {"name": "phones", "version": 1, "weights": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:12]}
+SPEC = {"name": "phones", "version": 2, "weights": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:12]}
 
 
 class Block(nn.Module):

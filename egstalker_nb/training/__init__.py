@@ -3,6 +3,7 @@
 - `train`: the loop: when to step, log, evaluate, save and stop.
 - `trainer`: one step, and everything that changes while training.
 - `init_head`, `fit_mouth`, `fit_torso`: the head that training starts from.
+- `fit_prior`: the speaker prior, fitted to clips of many people (`egs.fit_prior`).
 - `losses`, `losses_cpu`, `ssim_cpu`: the loss terms; on the CPU by Numba kernels.
 - `optimizers`, `densification`, `pose_refinement`: what a step changes.
 - `health`: the guard that stops a run which has gone wrong.

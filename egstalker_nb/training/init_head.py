@@ -49,4 +49,4 @@ def new_head(ds: Dataset, cfg: Config) -> Head:
     face = torch.from_numpy(ds.mean_face)
     gaussians = make_gaussians(face, landmark_colors(ds), cfg.sh_degree)
     network = Deformation(cfg, pose.mean(0), pose.std(0).clamp_min(1e-2), face)
-    return Head(cfg, gaussians, network, fit_mouth(ds), Torso.blank(ds.size, len(ds)), w2c)
+    return Head(cfg, gaussians, network, fit_mouth(ds, cfg.prior), Torso.blank(ds.size, len(ds)), w2c)

@@ -114,8 +114,10 @@ class Run:
         device = rendering_device(device)
         tensors = checkpoint.load(self.root, self.pick(iteration), checkpoint.HEAD)
         try:
-            head = Head.blank(self.config, *(len(tensors[name]) for name in ("gaussians.means", "mouth.coefficients",
-                                                                             "torso.plate")))
+            points, frames, size = (len(tensors[name]) for name in ("gaussians.means", "mouth.coefficients",
+                                                                         "torso.plate"))
+            encoder = self.manifest["encoder"] if "mouth.link.rest" in tensors else None
+            head = Head.blank(self.config, points, frames, size, encoder)
             for name in head.gaussians:
                 head.gaussians[name] = torch.nn.Parameter(torch.empty_like(tensors[f"gaussians.{name}"]))
             head.load_state_dict({k: v for k, v in tensors.items() if k != "added_at"})

@@ -29,8 +29,8 @@ def data_prep(ds: Dataset) -> Exercises:
                  "float(np.corrcoef(level, ds.aperture)[0, 1])"),
         Exercise("The audio is delayed by 160 ms with np.roll(ds.audio(), 2560). How many milliseconds late is it "
                  "according to nb.audio_offset (to 5 ms)?", cache(lambda: _delayed(ds)), 5.0,
-                 "nb.audio_offset takes the audio, ds.mouth and ds.aperture, as above, and returns seconds first.",
-                 "late, correlation = nb.audio_offset(np.roll(ds.audio(), 2560), ds.mouth, ds.aperture)\n1000 * late"),
+                 "nb.audio_offset takes the audio and ds.mouth, as above, and returns seconds first.",
+                 "late, correlation = nb.audio_offset(np.roll(ds.audio(), 2560), ds.mouth)\n1000 * late"),
     ])
 
 
@@ -39,4 +39,4 @@ def _correlation(ds: Dataset) -> float:
 
 
 def _delayed(ds: Dataset) -> float:
-    return 1000 * audio_offset(np.roll(ds.audio(), DELAY), ds.mouth, ds.aperture)[0]
+    return 1000 * audio_offset(np.roll(ds.audio(), DELAY), ds.mouth)[0]
