@@ -13,7 +13,9 @@ TAPS = (-2, 0, 2, 4)    # steps around it from which `FeatureLink` predicts; lip
 TAP_BLUR = 1.0          # steps, standard deviation of each tap
 INPUTS = len(TAPS) * len(CLASSES)
 LABIALS = [CLASSES.index(name) for name in ("b", "m")]  # classes of phones that shut the lips: b, p; m
-LABIAL_STEPS = slice(CENTRE, CENTRE + 3)  # steps of the window in which they shut them: lips close before the sound
+SHUT_STEPS, NEAR_STEPS = slice(9, 11), slice(4, 14)  # of the window: a frame's own share of a closure; all of it
+SHUT_GAIN = 2.5         # the lips are shut where the encoder gives these phones 40 % or more
+PAUSE = 0.95, 0.99      # mean probability of silence in a window from which the mouth closes, and is closed
 
 
 class PriorLink(nn.Module):
@@ -41,10 +43,20 @@ class PriorLink(nn.Module):
         return (self.prior(features) - self.rest) @ self.weights
 
     def closed(self, features: Tensor) -> Tensor:
-        """How far b, p and m shut the lips, [N] 0...1: the probability of these phones; 0 without phones."""
+        """How far the lips are shut by b, p and m, or by a pause, [N] 0...1; 0 without phones.
+
+        A closure is as strong as its most probable step, and lasts for the frame or two in which the probability is
+        near that: longer ones would cost more of the opening's correlation. Pauses in which something else than speech
+        can be heard (noise, breath) are known to the encoder only; see `shut_in_silence` for the others.
+        """
         if self.prior.encoder.get("name") != "phones":
             return features.new_zeros(len(features))
-        return features[:, LABIAL_STEPS][..., LABIALS].square().sum(-1).amax(1).clamp_max(1)
+        posteriors = features.square()
+        labial = posteriors[..., LABIALS].sum(-1)                                       # [N, 16]
+        near = labial[:, NEAR_STEPS].amax(1)
+        closure = (SHUT_GAIN * near).clamp_max(1) * (labial[:, SHUT_STEPS].amax(1) / near.clamp_min(1e-6)).square()
+        silence = posteriors[..., CLASSES.index("sil")].mean(1)
+        return torch.maximum(closure, ((silence - PAUSE[0]) / (PAUSE[1] - PAUSE[0])).clamp(0, 1))
 
 
 class FeatureLink(nn.Module):

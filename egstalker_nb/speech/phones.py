@@ -1,7 +1,8 @@
 """The built-in audio encoder: a small speaker-independent network that outputs phone posteriors.
 
 At 50 Hz it classifies audio into 29 classes of phones, grouped by the visible shape of lips and jaw. It was trained on
-synthesised speech, whose phones are known exactly, in dozens of voices and many languages (see `tools/phones/`).
+synthesised speech, whose phones are known exactly, in dozens of voices and many languages, and on real speech with
+another recogniser as a teacher (see `tools/phones/`).
 Upstream uses the 29 letters of DeepSpeech, which is English only and must be downloaded.
 """
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ..speech.voice_activity import shut_in_silence
 
 RANK = 1e-4             # of the first component's spread: components of less are rounding errors
 SHUT_SHARE = 0.1        # share of the training frames that show a closed mouth
-CORRECTION = 30.0       # penalty of a person's deviation from the prior, in all: a longer clip deviates more
+CORRECTION = 200.0      # penalty of a person's deviation from the prior, in all: a longer clip deviates more
 STYLE_FRAMES = 100      # frames of one person that count as much for its style as all other speakers together
 STYLE_RANGE = 0.5, 2.0  # factor of the motion, so that the mouth opens as far as in the clip
 RIDGE = 3.0             # without a prior: penalty per frame, inputs having unit variance
