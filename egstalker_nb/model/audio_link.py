@@ -15,7 +15,8 @@ INPUTS = len(TAPS) * len(CLASSES)
 LABIALS = [CLASSES.index(name) for name in ("b", "m")]  # classes of phones that shut the lips: b, p; m
 SHUT_STEPS, NEAR_STEPS = slice(9, 11), slice(4, 14)  # of the window: a frame's own share of a closure; all of it
 SHUT_GAIN = 2.5         # the lips are shut where the encoder gives these phones 40 % or more
-PAUSE = 0.95, 0.99      # mean probability of silence in a window from which the mouth closes, and is closed
+PAUSES = [CLASSES.index(name) for name in ("sil", "h")]  # no "h" fills a window of 0.3 s, but breath does
+PAUSE = 0.93, 0.97      # their mean probability in a window from which the mouth closes, and is closed
 
 
 class PriorLink(nn.Module):
@@ -55,7 +56,7 @@ class PriorLink(nn.Module):
         labial = posteriors[..., LABIALS].sum(-1)                                       # [N, 16]
         near = labial[:, NEAR_STEPS].amax(1)
         closure = (SHUT_GAIN * near).clamp_max(1) * (labial[:, SHUT_STEPS].amax(1) / near.clamp_min(1e-6)).square()
-        silence = posteriors[..., CLASSES.index("sil")].mean(1)
+        silence = 1 - (posteriors.sum(-1) - posteriors[..., PAUSES].sum(-1)).mean(1)  # 1 outside of the audio, too
         return torch.maximum(closure, ((silence - PAUSE[0]) / (PAUSE[1] - PAUSE[0])).clamp(0, 1))
 
 
