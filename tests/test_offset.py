@@ -2,10 +2,9 @@
 
 `data/speech.flac` is the speech of tests/test_phones.py; the mouths that follow it are made up.
 """
-from pathlib import Path
-
 import numpy as np
 import pytest
+from made_up_mouths import sentence_twice, spoken_mouth
 from test_audio import encode
 
 import egstalker_nb as egs
@@ -14,32 +13,30 @@ from egstalker_nb.media.rates import SAMPLES_PER_FRAME
 from egstalker_nb.media.video_reader import read_frames
 from egstalker_nb.media.video_writer import write_video
 from egstalker_nb.preparation import build, offset
-from egstalker_nb.preparation.offset import LIP_LEAD, audio_offset, shift_earlier
+from egstalker_nb.preparation.offset import audio_offset, shift_earlier
 from egstalker_nb.preparation.steps import Step, read_npz
-from egstalker_nb.speech import phones
 from egstalker_nb.speech.encoders import DEFAULT_ENCODER, load_encoder
 
 pytestmark = pytest.mark.slow
 
-DELAYS = (0.04, 0.08, 0.16, -0.04, -0.12)  # seconds
+DELAYS = range(-200, 201, 20)  # ms
 
 
 @pytest.fixture(scope="module")
 def wave():
-    """The sentence twice, once 8 % slower, with pauses: 9 s, not a whole number of frames."""
-    speech, pause = load_audio(Path(__file__).parent / "data" / "speech.flac"), np.zeros(8000, np.float32)
-    slow = np.interp(np.arange(0, len(speech), 1 / 1.08), np.arange(len(speech)), speech)
-    return np.concatenate([pause[:5000], speech, pause, slow, pause]).astype(np.float32)
+    """The sentence twice, with pauses: 9 s, not a whole number of frames."""
+    return sentence_twice((5000, 8000, 8000))
 
 
 @pytest.fixture(scope="module")
-def lips(wave):
-    """Shapes [N, 40] and apertures [N] of a mouth that says it, ahead of the audio as mouths are."""
-    rng, frames = np.random.default_rng(0), len(wave) // SAMPLES_PER_FRAME
-    heard = phones.steps(wave)[2 * np.arange(frames) + int(LIP_LEAD)]
-    openness = np.square(heard) @ [phones.OPENNESS[name] for name in phones.CLASSES]
-    shapes = 0.05 * heard @ rng.normal(size=(29, 40)) + 0.02 * rng.normal(size=(frames, 40))
-    return shapes.astype(np.float32), (0.1 * openness + 0.01 * rng.normal(size=frames)).astype(np.float32)
+def features(wave):
+    return load_encoder("phones").features(wave, len(wave) // SAMPLES_PER_FRAME)
+
+
+@pytest.fixture(scope="module")
+def lips(features):
+    """Shapes [N, 214] of a mouth that says it; as much of its motion again has nothing to do with the audio."""
+    return spoken_mouth(features, noise=1)[0]
 
 
 def resampled(wave, rate):
@@ -48,44 +45,64 @@ def resampled(wave, rate):
 
 # ---- found ----
 
-@pytest.mark.parametrize("late", DELAYS)
-def test_a_known_delay_is_found_and_put_right(wave, lips, late):
+@pytest.mark.parametrize("noise", [0, 1, 2])
+def test_a_known_delay_is_found(wave, features, noise):
+    """Of a mouth of which much, half or a fifth of the motion goes with the audio; within one frame, or not at all."""
+    found = []
+    for i, late in enumerate(DELAYS):
+        lips, _ = spoken_mouth(features, noise, seed=i)
+        found.append(1000 * audio_offset(shift_earlier(wave, -late / 1000), lips)[0])
+    error = np.abs(np.array(found) - DELAYS)
+    assert error.max() <= 40
+    assert (error <= 20).mean() >= 0.95 and np.count_nonzero(found) >= 0.8 * len(DELAYS)
+
+
+@pytest.mark.parametrize("late", [0.04, 0.16, 0.3, -0.12, -0.3])
+def test_correcting_leaves_nothing_to_correct(wave, lips, late):
     shifted = shift_earlier(wave, -late)
-    found, told = audio_offset(shifted, *lips)
-    assert found == pytest.approx(late, abs=0.02) and told > 0.5
-    assert audio_offset(shift_earlier(shifted, found), *lips)[0] == pytest.approx(0, abs=0.02)
+    found, r = audio_offset(shifted, lips)
+    assert found == pytest.approx(late, abs=0.02) and r > 0.5
+    assert audio_offset(shift_earlier(shifted, found), lips)[0] == 0
+
+
+@pytest.mark.parametrize("scale", [1e-3, 500.0])
+def test_the_size_of_a_face_does_not_matter(wave, lips, scale):
+    late = shift_earlier(wave, -0.12)
+    moved = (scale * (lips + np.random.default_rng(0).normal(size=lips.shape[1]))).astype(np.float32)
+    np.testing.assert_allclose(audio_offset(late, moved), audio_offset(late, lips), atol=1e-4)
 
 
 def test_audio_in_sync_is_not_shifted(wave, lips):
-    assert audio_offset(wave, *lips)[0] == 0
-    assert audio_offset(shift_earlier(wave, 0.01), *lips)[0] == 0, "half a step is not worth a change"
+    for late in (0, 0.01, -0.02, 0.02):
+        assert audio_offset(shift_earlier(wave, -late), lips)[0] == 0, "less than 40 ms is within the error"
 
 
 @pytest.mark.parametrize("frames", [12, 30, 75, 150, 220])
 def test_a_mouth_that_says_something_else_is_left_alone(wave, frames):
     """Over a second or two something agrees by chance, but hardly in both halves at once."""
     rng, wrong = np.random.default_rng(1), 0
-    for _ in range(10):
-        walk = np.stack([np.convolve(x, np.ones(4) / 4, "same") for x in rng.normal(size=(41, frames))], 1)
-        wrong += audio_offset(wave[:frames * SAMPLES_PER_FRAME], walk[:, 1:], walk[:, 0])[0] != 0
+    for seed in range(10):
+        unrelated = load_encoder("phones").features(wave[::-1].copy(), frames)[rng.permutation(frames)]
+        lips, _ = spoken_mouth(unrelated, noise=3, seed=seed)
+        wrong += audio_offset(wave[:frames * SAMPLES_PER_FRAME], lips)[0] != 0
     assert wrong == 0
 
 
 def test_an_offset_beyond_those_searched_is_left_alone(wave, lips):
-    assert audio_offset(shift_earlier(wave, -0.3), *lips)[0] == 0
+    assert audio_offset(shift_earlier(wave, -0.5), lips)[0] == 0
 
 
-@pytest.mark.parametrize("early, late", [(0, 0.12), (0.12, 0), (0.16, 0.04), (-0.04, 0.08), (-0.08, 0.04)])
+@pytest.mark.parametrize("early, late", [(0, 0.12), (0.12, 0), (0.2, 0.04), (-0.04, 0.1), (-0.12, 0.04)])
 def test_halves_that_disagree_move_nothing(wave, lips, early, late):
     """A splice, or a whole that agrees best by chance: no single shift is right."""
-    middle = len(lips[0]) // 2 * SAMPLES_PER_FRAME
+    middle = len(lips) // 2 * SAMPLES_PER_FRAME
     spliced = np.concatenate([shift_earlier(wave, -early)[:middle], shift_earlier(wave, -late)[middle:]])
-    assert audio_offset(spliced, *lips)[0] == 0
+    assert audio_offset(spliced, lips)[0] == 0
 
 
 def test_a_clip_of_which_only_one_half_speaks_is_left_alone(wave, lips):
     half = len(wave) // 2
-    assert audio_offset(np.concatenate([shift_earlier(wave, -0.12)[:half], 0 * wave[half:]]), *lips)[0] == 0
+    assert audio_offset(np.concatenate([shift_earlier(wave, -0.12)[:half], 0 * wave[half:]]), lips)[0] == 0
 
 
 @pytest.mark.parametrize("late", [0, 0.12])
@@ -93,17 +110,17 @@ def test_a_clip_of_which_only_one_half_speaks_is_left_alone(wave, lips):
 def test_another_encoding_of_the_audio_gives_the_same_offset(wave, lips, late, name, codec, rate, tmp_path):
     given = shift_earlier(wave, -late)
     encoded = load_audio(encode(tmp_path / name, resampled(given, rate), rate, codec, "mono"))
-    assert audio_offset(encoded, *lips)[0] == pytest.approx(audio_offset(given, *lips)[0], abs=0.005)
+    assert audio_offset(encoded, lips)[0] == pytest.approx(audio_offset(given, lips)[0], abs=0.005)
 
 
 @pytest.mark.parametrize("frames", [1, 5, 12, 30, 220])
 def test_little_to_go_by_moves_nothing(wave, lips, frames):
-    shapes, aperture = (values[:frames] for values in lips)
-    late, told = audio_offset(wave[:frames * SAMPLES_PER_FRAME], 0 * shapes, 0 * aperture)
-    assert late == 0 and np.isfinite(told), "a mouth that does not move"
-    late, told = audio_offset(0 * wave[:frames * SAMPLES_PER_FRAME], shapes, aperture)
-    assert late == 0 and np.isfinite(told), "a silent clip"
-    assert np.isfinite(audio_offset(wave[:frames * SAMPLES_PER_FRAME], shapes, aperture)).all()
+    shapes, sound = lips[:frames], wave[:frames * SAMPLES_PER_FRAME]
+    late, r = audio_offset(sound, 0 * shapes)
+    assert late == 0 and np.isfinite(r), "a mouth that does not move"
+    late, r = audio_offset(0 * sound, shapes)
+    assert late == 0 and np.isfinite(r), "a silent clip"
+    assert np.isfinite(audio_offset(sound, shapes)).all()
 
 
 # ---- moved ----
@@ -123,7 +140,7 @@ def test_audio_is_shifted_both_ways_and_keeps_its_length():
 
 def write_sound(folder, wave, features, lips):
     clip = build.Clip(folder / "clip.mp4", None, wave, [], features)
-    build._audio_step(Step(folder, "key"), folder, clip, range(len(lips[0])), *lips)
+    build._audio_step(Step(folder, "key"), folder, clip, range(len(lips)), lips)
 
 
 @pytest.mark.parametrize("late", [0.12, -0.08])
@@ -133,7 +150,7 @@ def test_a_dataset_has_audio_and_features_in_sync(wave, lips, late, tmp_path):
     moved = float(read_npz(tmp_path / "sound.npz")["late"])
     assert moved == pytest.approx(late, abs=0.02)
     sound, features = load_audio(tmp_path / "audio.wav"), np.load(tmp_path / "features.npy")
-    assert len(sound) == len(lips[0]) * SAMPLES_PER_FRAME and len(features) == len(lips[0])
+    assert len(sound) == len(lips) * SAMPLES_PER_FRAME and len(features) == len(lips)
     np.testing.assert_allclose(features, encoder.features(sound), atol=0.02)
     inside, rest = slice(8000, -8000), round((moved - late) * 16_000)
     np.testing.assert_allclose(sound[inside], np.roll(wave[:len(sound)], -rest)[inside], atol=1e-4)
@@ -142,7 +159,7 @@ def test_a_dataset_has_audio_and_features_in_sync(wave, lips, late, tmp_path):
 def test_features_from_a_file_stay_aligned_with_their_audio(wave, lips, tmp_path):
     """They were computed elsewhere: shifting the audio alone would break the match."""
     late = shift_earlier(wave, -0.12)
-    given = np.random.default_rng(0).normal(size=(len(lips[0]), 16, 29)).astype(np.float32)
+    given = np.random.default_rng(0).normal(size=(len(lips), 16, 29)).astype(np.float32)
     np.save(tmp_path / "given.npy", given)
     write_sound(tmp_path, late, tmp_path / "given.npy", lips)
     assert read_npz(tmp_path / "sound.npz")["late"] == 0
@@ -160,9 +177,8 @@ def test_the_report_says_that_the_audio_was_shifted(sample_clip, tmp_path, monke
     ds = egs.prepare(clip, tmp_path / "ds", size=64)
     assert ds.report["sound"]["moved_s"] == pytest.approx(0.08)
     assert any("80 ms late" in text and "moved" in text for text in ds.report["warnings"])
-    (heard, mouth, aperture), before = seen[0], load_audio(clip)
+    (heard, mouth), before = seen[0], load_audio(clip)
     assert len(heard) == 30 * SAMPLES_PER_FRAME
     np.testing.assert_array_equal(mouth, ds.mouth)
-    np.testing.assert_array_equal(aperture, ds.aperture)
     np.testing.assert_allclose(ds.audio(), shift_earlier(before, 0.08)[:30 * SAMPLES_PER_FRAME], atol=1e-4)
     np.testing.assert_allclose(ds.features, load_encoder(DEFAULT_ENCODER).features(ds.audio()), atol=0.02)

@@ -7,6 +7,7 @@ import torch
 
 from egstalker_nb.data.conditions import Conditions
 from egstalker_nb.data.dataset import Dataset
+from egstalker_nb.model.audio_link import FeatureLink
 from egstalker_nb.model.head import Splats
 from egstalker_nb.model.mouth import Mouth
 from egstalker_nb.model.torso import Torso
@@ -41,7 +42,7 @@ def scene():
               "opacities": torch.full((400,), 0.9), "colors": torch.randn(400, 1, 3, generator=g)}
     torso = Torso.blank(SIZE, COUNT)
     torso.plate.fill_(128)
-    mouth = Mouth(COUNT)
+    mouth = Mouth(COUNT, FeatureLink())
     head = SimpleNamespace(cfg=SimpleNamespace(sh_degree=0), background=lambda ids: torso(torso.codes[ids]),
                            conditions=lambda ids, eyes: Conditions(mouth.coefficients[ids], eyes, head.w2c[ids]),
                            activated=lambda offsets, batch: Splats(**{k: v.expand(batch, *v.shape)

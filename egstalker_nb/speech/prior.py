@@ -10,7 +10,6 @@ The shipped one was fitted by `tools/prior/fit.py`; `fit_prior` makes another fr
 from __future__ import annotations
 
 import json
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Mapping, Optional
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from ..core.errors import InputError
 from ..core.files import check_target
 from ..media.audio import FEATURE_CHANNELS, WINDOW_STEPS
+from ..media.container import replacing
 
 COMPONENTS = 8           # of the mouth space; they explain 94 % of the motion of lips and jaw of speakers
 SHAPE = 214              # numbers of a mouth shape, see `face.expression.lower_face`
@@ -71,7 +71,8 @@ class Prior(nn.Module):
                             "linear": (len(TAPS) * min(PROJECTED, channels) + 1, COMPONENTS)}.items():
             self.register_buffer(name, torch.zeros(shape))
         self.gain.fill_(1)
-        self.nets = Nets(min(PROJECTED, channels))
+        with torch.random.fork_rng(devices=[]):  # loading a prior must not change what the caller draws next
+            self.nets = Nets(min(PROJECTED, channels))
 
     @property
     def _has_posteriors(self) -> bool:
@@ -168,9 +169,9 @@ def save_prior(prior: Prior, path: str | Path) -> Path:
     path = check_target(path, ".safetensors")
     tensors = {name: value.half().contiguous() for name, value in prior.state_dict().items()}
     facts = {"encoder": json.dumps(prior.encoder), "facts": json.dumps(prior.facts)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(save(tensors, metadata=facts))
-    return temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata=facts))
+    return path
 
 
 def load_prior(path: Optional[str | Path] = None) -> Prior:

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.errors import InputError
+from ..core.files import check_target
 from ..core.progress import Progress
 from ..data.dataset import Dataset
 from ..media.audio import FEATURE_CHANNELS, SAMPLES_PER_STEP, WINDOW_STEPS, steps_of
 from ..media.rates import FPS, SAMPLE_RATE
 from ..speech import phones, ridge
 from ..speech.encoders import describe
-from ..speech.prior import COMPONENTS, Prior, save_prior
+from ..speech.prior import COMPONENTS, SHAPE, Prior, save_prior
 from ..speech.sync import MIN_FRAMES, best_shift, scale_free
 
 RIDGE = 3.0               # penalty per frame of the linear part
@@ -37,7 +38,7 @@ class SpeakerClip:
 
     Attributes:
         features: [N, 16, 29] float32 audio features.
-        mouth: [N, D] float32 shapes of lips and jaw (`Dataset.mouth`), of any scale.
+        mouth: [N, 214] float32 shapes of lips and jaw (`Dataset.mouth`), of any scale.
         speaker: who speaks; clips of one speaker count together.
         in_sync: the audio is known to be in time, so no shift is estimated.
     """
@@ -63,8 +64,11 @@ def fit_prior(clips: Sequence[Dataset | SpeakerClip], out: Optional[str | Path] 
         the Prior, on the CPU.
 
     Raises:
-        InputError: fewer than 3 speakers, features of several encoders, shapes that do not belong together.
+        InputError: fewer than 3 speakers, features of several encoders, shapes that do not belong together, values
+            that are not finite, or an `out` that cannot be written.
     """
+    if out is not None:
+        check_target(out, ".safetensors")  # before fitting, which takes long
     encoder, chosen = _checked(clips)
     prior = Prior(encoder)
     targets = _fit_space(prior, [clip.mouth for clip in chosen])
@@ -99,10 +103,14 @@ def _checked(given: Sequence[Dataset | SpeakerClip]) -> tuple[dict, list[Speaker
     clips = [SpeakerClip(clip.features, clip.mouth, str(clip.root.resolve())) if isinstance(clip, Dataset) else clip
              for clip in given]
     for clip in clips:
-        if clip.features.shape != (len(clip.mouth), WINDOW_STEPS, FEATURE_CHANNELS):
-            raise InputError("features [N, 16, 29] and mouth shapes [N, D] of the same frames",
+        frames = len(clip.mouth)
+        if clip.features.shape != (frames, WINDOW_STEPS, FEATURE_CHANNELS) or clip.mouth.shape != (frames, SHAPE):
+            raise InputError(f"features [N, 16, 29] and mouth shapes [N, {SHAPE}] of the same frames",
                              f"{list(clip.features.shape)} and {list(clip.mouth.shape)} of '{clip.speaker}'",
                              "Take both from one dataset.")
+        if not (np.isfinite(clip.features).all() and np.isfinite(clip.mouth).all()):
+            raise InputError("finite features and mouth shapes", f"NaN or infinite values of '{clip.speaker}'",
+                             "Prepare that clip again.")
     clips = [clip for clip in clips if len(clip.mouth) >= MIN_FRAMES and np.ptp(clip.mouth, axis=0).max() > 0]
     speakers = {clip.speaker for clip in clips}
     if len(speakers) < MIN_SPEAKERS:
