@@ -6,18 +6,23 @@ import numpy as np
 import pytest
 import torch
 
+from egstalker_nb.analysis import mouth_prediction
+from egstalker_nb.analysis.audio_curves import compute_audio_curves
 from egstalker_nb.config import FIELDS, load_config
 from egstalker_nb.core import table
 from egstalker_nb.core.errors import EgsError, InputError
+from egstalker_nb.face.expression import LOWER
 from egstalker_nb.face.landmarks import LIP_MARGIN, LIPS, rectangles
 from egstalker_nb.media.audio import steps_of
 from egstalker_nb.metrics import landmark_metrics
 from egstalker_nb.metrics.image_metrics import psnr
-from egstalker_nb.notebook import diagrams, figures, plots, tables
+from egstalker_nb.notebook import audio_figures, diagrams, figures, plots, tables
 from egstalker_nb.rendering import inspection
 from egstalker_nb.rendering.renderer import Renderer
+from egstalker_nb.rendering.script import audio_script
 from egstalker_nb.speech import phones
 from egstalker_nb.speech.encoders import EXTERNAL
+from egstalker_nb.speech.prior import built_in_prior
 from egstalker_nb.speech.voice_activity import loudness
 from egstalker_nb.training.init_head import new_head
 
@@ -65,6 +70,8 @@ def test_head_figures(moving, tmp_path):
     saved(figures.views(moving), tmp_path)
     saved(figures.movement(moving, range(6), 2), tmp_path)
     saved(figures.mouth_modes(moving), tmp_path)
+    saved(figures.mouth_space(moving), tmp_path)
+    saved(figures.predicted_openings(moving), tmp_path)
 
 
 def test_image_rows(tiny_dataset, tmp_path):
@@ -161,6 +168,94 @@ def test_modes_are_drawn_two_standard_deviations_around_the_mean(sample_dataset,
     np.testing.assert_allclose(outer[2][:-1], second, atol=1e-6)
     np.testing.assert_allclose(outer[1][:-1], mean, atol=1e-6)
     np.testing.assert_allclose(outer[0] + outer[2], 2 * outer[1], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def speaking(sample_dataset):
+    """The untrained head of the sample, whose mouth is predicted through the speaker prior."""
+    return Renderer(new_head(sample_dataset, load_config("quick_test")), sample_dataset)
+
+
+@pytest.fixture(scope="module")
+def curves(speaking, sample_clip):
+    return compute_audio_curves(speaking, audio_script(speaking, sample_clip.with_name("speech.wav")))
+
+
+def test_the_shared_mouth_space_is_drawn_on_this_face(speaking):
+    """Two standard deviations of other speakers, as large as this mouth's motion, around its mean; r of the prior."""
+    ds, prior, mouth = speaking.ds, speaking.head.mouth.link.prior, speaking.head.mouth
+    moved = ds.mouth[:ds.num_train] - mouth.mean.numpy()
+    second = (2 * moved.std() * prior.spread[1] * prior.basis[1]).numpy().reshape(-1, 2)
+    expected = (ds.mean_face[LOWER, :2] + mouth.mean.numpy().reshape(-1, 2) + second)[[LOWER.index(i) for i in LIPS]]
+    axis = figures.mouth_space(speaking).axes[1]
+    np.testing.assert_allclose(np.column_stack(axis.lines[4].get_data())[:-1], expected, atol=1e-5)
+    assert f"r = {built_in_prior().facts['cross_validated_r'][1]:.2f}" in axis.get_title()
+
+
+def test_r_on_new_speakers_is_that_of_the_heads_own_prior(speaking):
+    """A loaded head has the tensors of its prior only; r of the package's must not be shown for another one."""
+    assert len(mouth_prediction.new_speakers_r(built_in_prior())) == 8
+    loaded = copy.deepcopy(speaking.head.mouth.link.prior)
+    loaded.facts = {}
+    assert mouth_prediction.new_speakers_r(loaded) == built_in_prior().facts["cross_validated_r"]
+    loaded.linear[0, 0] += 1
+    assert mouth_prediction.new_speakers_r(loaded) == []
+
+
+def test_predicted_openings_say_what_prior_and_person_reach(speaking):
+    """Of the sample, whose mouth was made from its speech; the legend shows r of the curves as drawn."""
+    ds = speaking.ds
+    tracked, prior, both = mouth_prediction.openings(speaking).values()
+    np.testing.assert_array_equal(tracked, ds.aperture)
+    r = [np.corrcoef(opening[:ds.num_train], tracked[:ds.num_train])[0, 1] for opening in (prior, both)]
+    assert r[0] > 0.4 and r[1] > 0.5 and not np.allclose(prior, both, atol=0.01)
+    assert 0.5 < prior[:ds.num_train].std() / tracked[:ds.num_train].std() < 1.5, "moved as much as the clip"
+    names = [line.get_label() for line in figures.predicted_openings(speaking).axes[0].lines]
+    assert names[0] == "tracked" and [f"r = {x:.2f} (training)" in name for x, name in zip(r, names[1:])] == [True] * 2
+
+
+def test_without_a_prior_the_opening_is_that_of_the_ridge_regression(tiny_dataset, config, tmp_path):
+    """Heads of other encoders show the shared space for reference, and one prediction."""
+    ds = copy.copy(tiny_dataset)
+    ds.encoder = EXTERNAL
+    renderer = Renderer(new_head(ds, config), ds)
+    assert list(mouth_prediction.openings(renderer)) == ["tracked", "ridge regression"]
+    saved(figures.mouth_space(renderer), tmp_path)
+    saved(figures.predicted_openings(renderer), tmp_path)
+
+
+def test_each_sound_has_its_mouth(curves):
+    """Sorted by opening, the mean over its own frames; rare sounds are left out."""
+    all_means, means = curves.by_sound(1), curves.by_sound(3)
+    assert sum(mean.frames for mean in all_means) == len(curves)
+    assert [mean.opening for mean in all_means] == sorted(mean.opening for mean in all_means)
+    assert means == [mean for mean in all_means if mean.frames >= 3] and 5 < len(means) < len(all_means)
+    a = next(mean for mean in means if mean.sound == "a")
+    here = curves.features[:, 8:10, phones.CLASSES.index("a")].sum(1) == curves.features[:, 8:10].sum(1).max(1)
+    assert a.frames == here.sum() and a.opening == pytest.approx(curves.opening[here].mean())
+    assert a.width == pytest.approx(curves.width[here].mean())
+
+
+def test_b_p_m_and_silence_shut_the_lips(curves):
+    """Of the sample's speech, as the head is driven by it; each frame counts somewhere."""
+    shut, silent, other = curves.shut_by.values()
+    assert shut.sum() >= 3 and silent.sum() >= 3 and (shut | silent | other).all()
+    level = curves.opening[other].mean()
+    assert curves.opening[shut].mean() < 0.4 * level and curves.opening[silent].mean() < 0.25 * level
+    assert curves.shut < 0.25 * level
+
+
+def test_sound_figure_shows_each_sound_with_its_frames(curves, tmp_path):
+    figure, means = audio_figures.sound_figure(curves), curves.by_sound()
+    opening, width = figure.axes
+    assert [label.get_text() for label in opening.get_xticklabels()] == [mean.sound for mean in means]
+    assert [bar.get_height() for bar in opening.containers[0]] == pytest.approx([mean.opening for mean in means])
+    assert [text.get_text() for text in opening.texts] == [str(mean.frames) for mean in means]
+    hatched = [mean.sound for mean, bar in zip(means, opening.containers[0]) if bar.get_hatch()]
+    assert hatched and set(hatched) <= {"sil", "b", "m"}
+    assert [bar.get_height() for bar in width.containers[0]] == pytest.approx(
+        [mean.width - curves.width.mean() for mean in means])
+    saved(figure, tmp_path)
 
 
 def test_mouth_is_centred_and_enlarged():

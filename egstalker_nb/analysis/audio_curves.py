@@ -1,4 +1,5 @@
-"""Curves of a driving audio over time: predicted mouth opening, and the attention of each part of the face."""
+"""Curves of a driving audio over time: the predicted mouth, also by sound, and the attention of each part of the face.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..data.conditions import Conditions
 from ..face import regions
+from ..face.landmarks import CHIN, FOREHEAD
 from ..media.audio import steps_of
 from ..media.rates import FPS, SAMPLES_PER_FRAME
 from ..metrics.landmark_metrics import aperture
+from ..model.audio_link import CENTRE
 from ..model.deformation import VIEWS
 from ..model.head import Head
 from ..rendering import inspection
@@ -25,6 +28,25 @@ ATTENTION_PARTS = tuple(VIEWS)      # columns of `regions.share_of_parts`
 PART_LABELS = {part: f"{part}: attends to {', '.join(VIEWS[part])}" for part in ("mouth", "eyes", "rest")}
 MAX_STEPS = 1500          # columns of features in a chart
 MAX_SAMPLES = 3000        # points of a waveform in a chart
+MIN_SOUND_FRAMES = 2      # of a sound; the mean over fewer says little
+_CORNERS = 61, 291        # of the mouth, MediaPipe landmarks
+
+
+@dataclass
+class SoundMean:
+    """The predicted mouth, averaged over the frames in which one feature channel is the strongest.
+
+    Attributes:
+        sound: name of the channel, with phones the class.
+        frames: how many they are.
+        opening: lip gap over face height.
+        width: distance between the corners of the mouth over face height.
+    """
+
+    sound: str
+    frames: int
+    opening: float
+    width: float
 
 
 @dataclass
@@ -37,6 +59,9 @@ class AudioCurves:
         channels: names of their 29 channels.
         silent: [F] 0...1, how far the mouth is closed because of silence.
         opening: [F] predicted from the audio, lip gap over face height.
+        width: [F] predicted likewise, distance between the corners of the mouth over face height.
+        shut: opening of the closed mouth, as measured on the clip.
+        labial: [F] 0...1, how far the mouth is closed because of b, p or m.
         attention: [F, 3, 4] mean attention of the parts rest, mouth, eyes to the tokens audio, eye, camera, null; rows
             sum to 1.
     """
@@ -46,6 +71,9 @@ class AudioCurves:
     channels: tuple[str, ...]
     silent: np.ndarray
     opening: np.ndarray
+    width: np.ndarray
+    shut: float
+    labial: np.ndarray
     attention: np.ndarray
 
     def __len__(self) -> int:
@@ -72,6 +100,28 @@ class AudioCurves:
         shown = np.clip((steps.T - low) / max(high - low, 1e-6), 0, 1)
         return np.arange(len(steps)) * length / (2 * FPS), shown
 
+    @property
+    def strongest(self) -> np.ndarray:
+        """The strongest channel of each frame, [F] int; with phones the most probable class."""
+        return self.features[:, CENTRE:CENTRE + 2].mean(1).argmax(1)
+
+    @property
+    def shut_by(self) -> dict[str, np.ndarray]:
+        """What shuts the lips -> in which frames it does, [F] bool; `other`: in which nothing does."""
+        causes = {"b, p, m": self.labial > 0.5, "silence": self.silent > 0.5}
+        return {**causes, "other": ~np.any(list(causes.values()), axis=0)}
+
+    def by_sound(self, min_frames: int = MIN_SOUND_FRAMES) -> list[SoundMean]:
+        """The mean predicted mouth of each sound, the one with the smallest opening first.
+
+        Args:
+            min_frames: sounds with fewer frames are left out.
+        """
+        means = [SoundMean(name, int(here.sum()), float(self.opening[here].mean()), float(self.width[here].mean()))
+                 for k, name in enumerate(self.channels)
+                 if (here := self.strongest == k).sum() >= max(min_frames, 1)]
+        return sorted(means, key=lambda mean: mean.opening)
+
 
 def compute_audio_curves(renderer: Renderer, script: Script) -> AudioCurves:
     """The curves of a script with driving audio.
@@ -83,9 +133,18 @@ def compute_audio_curves(renderer: Renderer, script: Script) -> AudioCurves:
         raise InputError("a script with driving audio", "a replay of the clip", "Make one with `audio_script`.")
     given = renderer.conditions_of(script)
     names = channel_names(renderer.ds.encoder, script.features.shape[2])
-    return AudioCurves(script.wave, script.features, tuple(names), script.silent,
-                       aperture(inspection.mean_faces(renderer, given.mouth)),
-                       attention_of_parts(renderer.head, given).cpu().numpy())
+    faces, shut = (inspection.mean_faces(renderer, c) for c in (given.mouth, renderer.head.mouth.shut[None]))
+    labial = renderer.head.mouth.link.closed(torch.from_numpy(script.features).to(given.mouth)).cpu().numpy()
+    return AudioCurves(script.wave, script.features, tuple(names), script.silent, aperture(faces), mouth_width(faces),
+                       float(aperture(shut)[0]), labial, attention_of_parts(renderer.head, given).cpu().numpy())
+
+
+def mouth_width(faces: np.ndarray) -> np.ndarray:
+    """Distance between the corners of the mouth over face height, of faces [F, 478, 2]: [F]."""
+    def distance(a: int, b: int) -> np.ndarray:
+        return np.linalg.norm(faces[:, a] - faces[:, b], axis=-1)
+
+    return distance(*_CORNERS) / distance(FOREHEAD, CHIN)
 
 
 @torch.no_grad()

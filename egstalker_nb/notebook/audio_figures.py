@@ -1,4 +1,4 @@
-"""Figures over time: driving audio, predicted mouth opening, attention, lip sync."""
+"""Figures of driving audio: predicted mouth opening over time and by sound, attention, lip sync."""
 from __future__ import annotations
 
 import numpy as np
@@ -9,6 +9,8 @@ from ..evaluation.lip_sync import SyncScore
 from ..media.rates import FPS, SAMPLES_PER_FRAME
 from ..model.deformation import TOKENS
 from . import plots
+
+SHUT_SOUNDS = "sil", "b", "m"  # classes of phones (b also stands for p), drawn hatched
 
 
 def audio_figure(curves: AudioCurves, frame: int) -> Figure:
@@ -30,6 +32,33 @@ def audio_figure(curves: AudioCurves, frame: int) -> Figure:
     for axis, colour in zip(axes, ("#222222", "white", "#222222")):
         axis.set_xlim(0, end)
         axis.axvline(frame / FPS, color=colour, linewidth=1.2, linestyle=(0, (4, 2)))
+    return figure
+
+
+def sound_figure(curves: AudioCurves) -> Figure:
+    """The predicted mouth by sound: mean opening and width over the frames in which the sound is the strongest.
+
+    Sounds are sorted by their opening, those that shut the lips are hatched, and the number of frames stands on each
+    bar. Sounds with few frames are left out, see `AudioCurves.by_sound`.
+    """
+    means = curves.by_sound()
+    names = [mean.sound for mean in means]
+    figure, axes = plots.subplots(2, height=2.5)
+    for axis, values, base in ((axes[0], [mean.opening for mean in means], 0.0),
+                               (axes[1], [mean.width for mean in means], float(curves.width.mean()))):
+        bars = axis.bar(range(len(names)), np.subtract(values, base), color=plots.STYLES[0][0])
+        for bar, name in zip(bars, names):
+            if name in SHUT_SOUNDS:
+                bar.set(facecolor="white", edgecolor=plots.STYLES[1][0], hatch="///")
+        axis.set_xticks(range(len(names)), names)
+        axis.set_axisbelow(True)
+    axes[0].bar_label(axes[0].containers[0], [str(mean.frames) for mean in means], fontsize=7, padding=1)
+    axes[0].axhline(curves.shut, color="#222222", linewidth=1, linestyle="--", label="closed mouth of the clip")
+    plots.label(axes[0], "sound (hatched: shuts the lips)", "lip gap /\nface height",
+                "mean predicted mouth opening, with the number of frames")
+    axes[0].legend(frameon=False, loc="upper left")
+    axes[0].margins(y=0.15)
+    plots.label(axes[1], "sound", "width / face height,\nless the mean", "mean predicted mouth width (up: wide)")
     return figure
 
 

@@ -69,7 +69,7 @@ METHODS = {
     "rendering": Diagram(
         {"sound": (0, 0, "data", "any speech:\nWAV, MP3, video"),
          "features": (1, 0, "step", "the dataset's\nencoder: phones"),
-         "mouth": (2, 0, "step", "mouth coefficients,\nclosed in silence"),
+         "mouth": (2, 0, "learned", "speaker prior:\nmouth coefficients,\nclosed in silence"),
          "dataset": (0, 1, "data", "dataset's motion,\nor your own"),
          "script": (1, 1, "step", "head poses, blinks,\nbrows and gaze"), "run": (0, 2, "data", "run folder"),
          "head": (1, 2, "learned", "trained head"), "layers": (2, 2, "learned", "Gaussians\nand torso layer"),

@@ -11,17 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..analysis import mouth_prediction
 from ..data.dataset import Dataset
 from ..face.landmarks import LIPS
 from ..face.pose_math import euler
 from ..media.audio import steps_of
 from ..media.rates import FPS, SAMPLES_PER_FRAME
 from ..metrics.image_metrics import psnr
+from ..metrics.landmark_metrics import correlation_and_lag
 from ..model.gaussians import SH_C0
 from ..rendering.inspection import crop_mouth, mean_faces, offsets, project_points, render_frames, render_values
 from ..rendering.motion import middle_frame
 from ..rendering.renderer import Renderer
 from ..speech.encoders import channel_names
+from ..speech.prior import built_in_prior
 from . import plots
 
 LIGHT = 0.92                # grey of a plain background
@@ -211,23 +214,71 @@ def faces_and_mouths(shown: dict[str, np.ndarray], rects: np.ndarray, names: Seq
     return plots.image_grid([p for row in faces + mouths for p in row], titles, columns=len(names), edge=1.9)
 
 
+def mouth_space(renderer: Renderer, count: int = 4) -> Figure:
+    """The first components of the mouth space that all speakers share, on this face: lip outlines at +-2 std.
+
+    One standard deviation is that of other speakers, if they moved as much as this one does in all. A head without a
+    speaker prior gets the package's.
+    """
+    prior = mouth_prediction.prior_of(renderer) or built_in_prior()
+    mean = renderer.head.mouth.mean.cpu()
+    step = mouth_prediction.clip_size(renderer) * prior.spread[:, None].cpu() * prior.basis.cpu()
+    faces = [mouth_prediction.faces_of_shapes(renderer.ds, mean + torch.outer(mean.new_tensor((-2, 0, 2)), step[k]))
+             for k in range(count)]
+    share = prior.spread.square() / prior.basis.shape[1]  # of motion of unit variance in every number
+    titles = [f"component {k + 1}: {share[k]:.0%} of all motion" for k in range(count)]
+    if r := mouth_prediction.new_speakers_r(prior):
+        titles = [f"{title},\nr = {r[k]:.2f} on new speakers" for k, title in enumerate(titles)]
+    return _outlines(faces, titles)
+
+
 def mouth_modes(renderer: Renderer, count: int = 4) -> Figure:
     """The first principal components of the mouth: lip outlines of the mean and at +-2 standard deviations."""
-    figure, axes = plots.subplots(1, count, width=3.1 * count, height=2.9)
     basis = renderer.head.mouth
     share = basis.spread.square() / basis.spread.square().sum()
-    for k, axis in enumerate(axes):
-        codes = torch.outer(share.new_tensor((-2, 0, 2)), torch.eye(len(share)).to(share)[k])
-        for style, face in enumerate(mean_faces(renderer, codes)):
+    codes = torch.eye(len(share)).to(share)[:, None] * share.new_tensor((-2, 0, 2))[:, None]
+    return _outlines([mean_faces(renderer, codes[k]) for k in range(count)],
+                     [f"mode {k + 1}: {share[k]:.0%} of all motion,\npredicted with r = "
+                      f"{basis.cross_validated_r[k]:.2f}" for k in range(count)])
+
+
+def _outlines(faces: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """A panel with lip outlines for each [3, 478, 2] faces: at -2 std, the mean, at +2 std."""
+    figure, axes = plots.subplots(1, len(faces), width=3.1 * len(faces), height=2.9)
+    for axis, three, title in zip(axes, faces, titles):
+        for style, face in enumerate(three):
             for outline in (LIPS, INNER_LIPS):
                 x, y = face[[*outline, outline[0]]].T
                 plots.curve(axis, x, y, style=style)
-        r = basis.cross_validated_r[k]
-        plots.label(axis, "right (head units)", "down (head units)",
-                    f"mode {k + 1}: {share[k]:.0%} of the variance,\npredicted with r = {r:.2f}")
+        plots.label(axis, "right (head units)", "down (head units)", title)
         axis.invert_yaxis()
         axis.set_aspect("equal", "datalim")
     figure.legend(axes[0].lines[::2], ("- 2 std", "mean", "+ 2 std"), loc="outside lower center", ncols=3)
+    return figure
+
+
+def predicted_openings(renderer: Renderer, around: int = 250) -> Figure:
+    """Tracked and predicted mouth opening of the clip, with r on training and on validation frames (shaded).
+
+    Args:
+        renderer: of the head.
+        around: frames that are shown before and after the first validation frame; r is computed over all.
+    """
+    ds, found = renderer.ds, mouth_prediction.openings(renderer)
+    figure, (axis,) = plots.subplots(height=3.2)
+    shown = slice(max(0, ds.num_train - around), ds.num_train + around)
+    time = np.arange(len(ds))[shown] / FPS
+    for style, (name, opening) in enumerate(found.items()):
+        if name != "tracked":
+            train, val = (correlation_and_lag(opening[part], ds.aperture[part], 0)[0]
+                          for part in (slice(ds.num_train), slice(ds.num_train, None)))
+            name += f": r = {train:.2f} (training), {val:.2f} (validation)"
+        plots.curve(axis, time, opening[shown], name, style)
+    plots.label(axis, "time (s)", "lip gap /\nface height", "mouth opening (shaded: validation frames)")
+    axis.axvspan(ds.num_train / FPS, (time[-1] if len(time) else 0) + 1 / FPS, color="#3d8f6e", alpha=0.2)
+    axis.set_xlim(time[0], time[-1] + 1 / FPS)
+    axis.set_ylim(top=axis.get_ylim()[0] + 1.45 * np.ptp(axis.get_ylim()))  # space for the legend
+    axis.legend(frameon=False, loc="upper left")
     return figure
 
 
