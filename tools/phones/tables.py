@@ -1,6 +1,7 @@
 """Phones of each synthesiser, mapped to classes of `egstalker_nb.speech.phones`."""
 from __future__ import annotations
 
+import unicodedata
 from functools import lru_cache
 from typing import Mapping, Union
 
@@ -37,6 +38,7 @@ def classes_of(phone: str) -> tuple[str, ...]:
 
     A diphthong gives its two vowels. An affricate gives its fricative, whose lip shape it has from the start.
     """
+    phone = unicodedata.normalize("NFD", phone)  # a letter and its accents one by one, as the table has only letters
     if phone == "ʲ":  # palatalisation as a phone of its own
         return ("j",)
     if phone.startswith("("):  # "(en)": switch to another language
