@@ -11,11 +11,13 @@ from ..speech import phones
 from ..speech.prior import built_in_prior
 from ..speech.sync import MAX_SHIFT, correlation_by_shift, scale_free
 
-MIN_CORRELATION = 0.28       # mean correlation over the components of the mouth below which no offset is estimated
-MIN_MARGIN = 0.12            # by which the best shift beats all that are further away than `PEAK` steps
+MIN_CORRELATION = 0.2        # mean correlation over the components of the mouth below which no offset is estimated
+CHANCE_CORRELATION = 2.5     # over sqrt(frames), the same in short clips: 2 of 100 mouths with another's audio reach it
+MIN_MARGIN = 0.1             # by which the best shift beats all that are further away than `PEAK` steps
 PEAK = 5                     # steps of 20 ms, half the width of a peak
 MIN_OFFSET = 2               # steps; smaller offsets are not corrected, they are within the error of the estimate
-MAX_DISAGREEMENT = 3         # steps between the estimates of the two halves and of the whole clip
+MAX_DISAGREEMENT = 4         # steps between the estimates of the two halves and of the whole clip, or
+MAX_LOSS = 0.1               # of correlation in a half at the whole clip's shift: short halves have flat maxima
 
 
 def audio_offset(wave: np.ndarray, mouth: np.ndarray) -> tuple[float, float]:
@@ -23,7 +25,7 @@ def audio_offset(wave: np.ndarray, mouth: np.ndarray) -> tuple[float, float]:
 
     The prior was learned from other speakers, so that nothing is fitted to the clip, and clips that are known to be in
     sync tell it by how much lips lead the sound. Where the estimate is unsure (a low or flat maximum, halves of the
-    clip that disagree by more than 60 ms), nothing is corrected.
+    clip that disagree by more than 80 ms), nothing is corrected.
 
     Args:
         wave: [samples] float32, 16 kHz.
@@ -42,13 +44,16 @@ def audio_offset(wave: np.ndarray, mouth: np.ndarray) -> tuple[float, float]:
     found = correlation_by_shift(predicted, tracked, spread)
     best, r = int(found.argmax()), float(found.max())
     elsewhere = np.delete(found, slice(max(0, best - PEAK), best + PEAK + 1)).max()
-    if best in (0, len(found) - 1) or r < MIN_CORRELATION or r - elsewhere < MIN_MARGIN:
+    least = max(MIN_CORRELATION, CHANCE_CORRELATION / len(mouth) ** 0.5)
+    if best in (0, len(found) - 1) or r < least or r - elsewhere < MIN_MARGIN:
         return 0.0, r
-    middle = len(mouth) // 2
+    middle, estimates, loss = len(mouth) // 2, [best], 0.0
     for half in (slice(None, middle), slice(middle, None)):
-        again = int(correlation_by_shift(predicted[half], tracked[half], spread).argmax())
-        if abs(again - best) > MAX_DISAGREEMENT:
-            return 0.0, r
+        again = correlation_by_shift(predicted[half], tracked[half], spread)
+        estimates.append(int(again.argmax()))
+        loss = max(loss, float(again.max() - again[best]))
+    if np.ptp(estimates) > MAX_DISAGREEMENT and loss > MAX_LOSS:
+        return 0.0, r
     late = best - MAX_SHIFT
     return (late * SAMPLES_PER_STEP / SAMPLE_RATE if abs(late) >= MIN_OFFSET else 0.0), r
 
