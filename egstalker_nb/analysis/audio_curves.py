@@ -107,9 +107,9 @@ class AudioCurves:
 
     @property
     def shut_by(self) -> dict[str, np.ndarray]:
-        """What shuts the lips -> in which frames it does, [F] bool; `other`: in which nothing does."""
+        """What shuts the lips -> the frames in which it does, [F] bool; `nothing`: the others."""
         causes = {"b, p, m": self.labial > 0.5, "silence": self.silent > 0.5}
-        return {**causes, "other": ~np.any(list(causes.values()), axis=0)}
+        return {**causes, "nothing": ~np.any(list(causes.values()), axis=0)}
 
     def by_sound(self, min_frames: int = MIN_SOUND_FRAMES) -> list[SoundMean]:
         """The mean predicted mouth of each sound, the one with the smallest opening first.
