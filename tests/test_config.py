@@ -37,6 +37,7 @@ def test_args_default_fails_with_everything_that_is_wrong():
     ({"coarse_iterations": 40000}, "exceeds iterations"),
     ({"densify_from_iter": 16000}, "lies after"),
     ({"net_width": 96}, "must agree"),
+    ({"prior": 5}, "prior must be text"),
     ({"lambda_l1": 0.0, "lambda_dssim": 0.0}, "nothing would be learned"),
 ])
 def test_wrong_values_are_errors_with_a_hint(override, hint):

@@ -1,29 +1,34 @@
 """Protects: the mouth modes of a clip, their prediction from audio alone on validation frames, and silence closes it.
 
-`data/speech.flac` is the speech of tests/test_phones.py; the mouths are made up.
+The speech is that of tests/test_phones.py. The mouths are made up: those of `phones` move as the built-in speaker prior
+predicts, plus noise; those of `logmel`, for which there is no prior, follow a random linear function of the features.
 """
 import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from made_up_mouths import REST, sentence_twice, spoken_mouth
 from safetensors.torch import load_file, save_file
 
 import egstalker_nb as egs
 from egstalker_nb.core.errors import DatasetError
-from egstalker_nb.media.audio import load_audio
+from egstalker_nb.face.expression import lip_gap
+from egstalker_nb.media.audio import windows_of
 from egstalker_nb.media.rates import SAMPLES_PER_FRAME
-from egstalker_nb.model.mouth import CENTRE, MODES, OPEN_TAPS, SHAPE, Mouth
+from egstalker_nb.model.audio_link import CENTRE, LABIALS, MODES, FeatureLink, PriorLink
+from egstalker_nb.model.mouth import SHAPE, Mouth
 from egstalker_nb.model.torso import Torso
 from egstalker_nb.speech.encoders import load_encoder
+from egstalker_nb.speech.phones import CLASSES
+from egstalker_nb.speech.prior import built_in_prior
 from egstalker_nb.speech.voice_activity import shut_in_silence
 from egstalker_nb.training import init_head, trainer
-from egstalker_nb.training.fit_mouth import fit_mouth
+from egstalker_nb.training.fit_mouth import SHUT_SHARE, fit_mouth
 
 CFG = dict(iterations=20, coarse_iterations=10, batch_size=2, checkpoint_interval=10, plane_resolution=[8, 16])
-REST = 0.3  # height of the made-up mouth at rest
+VALIDATION = 1 / 11  # share of the frames
 
 
 @dataclass
@@ -35,7 +40,7 @@ class Clip:
     aperture: np.ndarray
     wave: np.ndarray
     num_train: int
-    encoder: dict = field(default_factory=lambda: {"name": "phones"})
+    encoder: dict = field(default_factory=lambda: load_encoder("phones").spec)
 
     def __len__(self):
         return len(self.features)
@@ -46,10 +51,8 @@ class Clip:
 
 @pytest.fixture(scope="module")
 def wave():
-    """The sentence twice, once 8 % slower, at full frames: 8 s."""
-    speech = load_audio(Path(__file__).parent / "data" / "speech.flac")
-    slow = np.interp(np.arange(0, len(speech), 1 / 1.08), np.arange(len(speech)), speech)
-    both = np.concatenate([speech, slow]).astype(np.float32)
+    """The sentence twice, at full frames: 8 s."""
+    both = sentence_twice()
     return both[:len(both) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME]
 
 
@@ -68,18 +71,27 @@ def linear_in(features, count=3, noise=0.3):
     return drive + noise * rng.normal(size=drive.shape)
 
 
-@pytest.fixture(scope="module", params=["phones", "logmel"])
-def spoken(request, wave):
+def made_up(wave, name, **mouth):
     """A clip whose mouth follows its audio."""
-    features = load_encoder(request.param).features(wave)
-    shapes, aperture = moved_by(linear_in(features))
-    return Clip(features, shapes, aperture, wave, len(features) * 10 // 11, {"name": request.param})
+    encoder = load_encoder(name)
+    features = encoder.features(wave)
+    shapes, aperture = spoken_mouth(features, **mouth) if name == "phones" else moved_by(linear_in(features, **mouth))
+    return Clip(features, shapes, aperture, wave, round(len(features) * (1 - VALIDATION)), encoder.spec)
+
+
+@pytest.fixture(params=["phones", "logmel"])
+def spoken(request, wave):
+    return made_up(wave, request.param)
 
 
 @pytest.fixture
 def phones(wave):
-    features = load_encoder("phones").features(wave)
-    return Clip(features, *moved_by(linear_in(features)), wave, len(features) * 10 // 11)
+    return made_up(wave, "phones")
+
+
+@pytest.fixture
+def logmel(wave):
+    return made_up(wave, "logmel")
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +101,14 @@ def run(tiny_dataset, tmp_path_factory):
 
 
 def finite(mouth):
-    return all(value.isfinite().all() for name, value in mouth.state_dict().items() if name != "input_spread")
+    """All but the spread of inputs that never change, which is infinite on purpose."""
+    return all(value.isfinite().all() for name, value in mouth.state_dict().items() if "input_spread" not in name)
 
 
 # ---- shapes ----
 
 def test_modes_give_tracked_shapes_back(phones):
-    """Three numbers move this mouth: eight modes hold all of it, in frames that were left out too."""
+    """Eight numbers move this mouth: eight modes hold all of it, in frames that were left out too."""
     mouth, shapes = fit_mouth(phones), torch.from_numpy(phones.mouth)
     torch.testing.assert_close(mouth.decode(mouth.encode(shapes)), shapes, atol=1e-5, rtol=0)
     torch.testing.assert_close(mouth.decode(torch.zeros(1, MODES))[0], shapes[:phones.num_train].mean(0))
@@ -121,37 +134,146 @@ def test_training_frames_have_the_tracked_codes_with_unit_variance(phones):
 
 # ---- prediction from audio ----
 
+def spread_of_opening(mouth, clip):
+    """Of the predicted opening over the training frames, relative to that of the tracked one."""
+    ids = slice(clip.num_train)
+    said = mouth.predict(torch.from_numpy(clip.features[ids]), torch.zeros(clip.num_train))
+    tracked = lip_gap(torch.from_numpy(clip.mouth[ids]))
+    return float(lip_gap(mouth.decode(said)).std() / tracked.std())
+
+
 def test_a_mouth_that_follows_its_audio_is_predicted(spoken):
     mouth = fit_mouth(spoken)
+    assert isinstance(mouth.link, PriorLink if spoken.encoder["name"] == "phones" else FeatureLink)
     assert mouth.cross_validated_r[:3].min() > 0.6 and finite(mouth)
     tracked = mouth.encode(torch.from_numpy(spoken.mouth))[spoken.num_train:, :3]
     left_out = mouth.coefficients[spoken.num_train:, :3]
     r = [np.corrcoef(a, b)[0, 1] for a, b in zip(tracked.t().numpy(), left_out.t().numpy())]
     assert min(r) > 0.4, "frames that the fit never saw"
-    spread = mouth.predict(torch.from_numpy(spoken.features), torch.zeros(len(spoken)))[:, :3].std(0)
-    assert (spread > 0.6).all() and (spread < 1.3).all(), "a mouth that moves too little, or too much"
+    said = mouth.predict(torch.from_numpy(spoken.features), torch.zeros(len(spoken)))
+    spread = said[:, :3].std(0)
+    assert (spread > 0.5).all() and (spread < 1.3).all(), "a mouth that moves too little, or too much"
 
 
-def test_an_encoder_whose_channels_are_no_phones_has_no_openness(spoken):
-    mouth = fit_mouth(spoken)
-    opened = mouth.inputs(torch.from_numpy(spoken.features))[:, -len(OPEN_TAPS):]
-    if spoken.encoder["name"] == "phones":
-        assert (opened >= 0).all() and (opened <= 1.01).all() and (opened.std(0) > 0.05).all()
-    else:
-        assert not opened.any() and not mouth.weights[-len(OPEN_TAPS):].any()
+@pytest.mark.parametrize("noise", [0, 0.5, 1, 2])
+def test_the_predicted_mouth_opens_as_far_as_the_tracked_one(wave, noise):
+    """Neither a mumble, which least squares predicts, nor a shout."""
+    clip = made_up(wave, "phones", noise=noise)
+    assert 0.7 < spread_of_opening(fit_mouth(clip), clip) < 1.3
 
 
-def test_a_mouth_unrelated_to_the_audio_is_predicted_to_hardly_move(phones):
+@pytest.mark.parametrize("style", [0.5, 2.0])
+def test_a_person_who_opens_the_mouth_less_or_more_is_predicted_so(phones, style):
+    """Style: how far this person's mouth moves, though the prior is the same."""
+    usual = fit_mouth(phones)
+    shapes = REST + style * (phones.mouth - REST)
+    other = Clip(phones.features, shapes.astype(np.float32), phones.aperture, phones.wave, phones.num_train)
+    features, speech = torch.from_numpy(phones.features), torch.zeros(len(phones))
+    gaps = [lip_gap(mouth.decode(mouth.predict(features, speech))).std() for mouth in (usual, fit_mouth(other))]
+    assert float(gaps[1] / gaps[0]) == pytest.approx(style, rel=0.05)
+
+
+def test_a_voice_that_is_not_the_heads_moves_its_mouth_too(phones, wave):
+    """What the head says with another voice follows the prior, which never saw the head."""
+    mouth = fit_mouth(phones)
+    other = np.interp(np.arange(0, len(wave), 0.93), np.arange(len(wave)), wave).astype(np.float32)[::-1].copy()
+    features = torch.from_numpy(load_encoder("phones").features(other))
+    said = lip_gap(mouth.decode(mouth.link(features)))
+    expected = lip_gap(built_in_prior().motion(built_in_prior()(features)))
+    assert np.corrcoef(said, expected)[0, 1] > 0.8
+
+
+def away_from_prior(wave, seconds):
+    """How far the link of a person whose mouth does the opposite of the prior's second component gives way to it."""
+    clip = made_up(np.concatenate([wave] * 5), "phones", noise=0.2)
+    basis = built_in_prior().basis[1].numpy()
+    clip.mouth -= 2 * ((clip.mouth - REST) @ basis)[:, None] * basis
+    clip.num_train = round(25 * seconds)
+    mouth = fit_mouth(clip)
+    said = mouth.decode(mouth.link(torch.from_numpy(clip.features))).numpy()
+    return np.corrcoef((said - REST) @ basis, (clip.mouth - REST) @ basis)[0, 1]
+
+
+def test_the_longer_a_clip_the_more_it_may_differ_from_the_prior(wave):
+    """A few seconds say little about a person, half a minute says more."""
+    r = [away_from_prior(wave, seconds) for seconds in (1, 6, 36)]
+    assert r[0] < -0.5 and r[0] < r[1] < r[2]
+
+
+def test_a_mouth_unrelated_to_the_audio_keeps_to_the_prior(phones):
+    """How a mouth moves with speech is known from others; noise in the tracking does not change that much."""
+    phones.mouth, phones.aperture = spoken_mouth(np.random.default_rng(4).permutation(phones.features), noise=5)
+    mouth = fit_mouth(phones)
+    assert finite(mouth) and mouth.cross_validated_r.mean() < 0.15
+    features = torch.from_numpy(phones.features)
+    said, expected = lip_gap(mouth.decode(mouth.link(features))), lip_gap(built_in_prior().motion(
+        built_in_prior()(features)))
+    assert np.corrcoef(said, expected)[0, 1] > 0.5 and 0.3 < spread_of_opening(mouth, phones) < 1.3
+
+
+def test_without_a_prior_a_mouth_unrelated_to_the_audio_is_predicted_to_hardly_move(logmel):
     """A head whose mouth moves at random with every audio is worse than one that hardly moves."""
     rng = np.random.default_rng(4)
-    walk = rng.normal(size=(len(phones), 10))
-    phones.mouth, phones.aperture = moved_by(np.stack([np.convolve(w, np.ones(5) / 5, "same") for w in walk.T], 1))
-    mouth = fit_mouth(phones)
-    said = mouth.predict(torch.from_numpy(phones.features), torch.zeros(len(phones)))
+    walk = rng.normal(size=(len(logmel), 10))
+    logmel.mouth, logmel.aperture = moved_by(np.stack([np.convolve(w, np.ones(5) / 5, "same") for w in walk.T], 1))
+    mouth = fit_mouth(logmel)
+    said = mouth.predict(torch.from_numpy(logmel.features), torch.zeros(len(logmel)))
     # the mean, because one of eight modes may agree by chance
     assert finite(mouth) and mouth.cross_validated_r.mean() < 0.15
     assert said.std(0).mean() < 0.45 and said.std(0).max() < 0.8
 
+
+# ---- closures ----
+
+@pytest.mark.parametrize("labial", ["b", "m"])
+def test_b_p_and_m_shut_the_lips(phones, labial):
+    """Whatever else is heard around them."""
+    mouth = fit_mouth(phones)
+    windows = torch.from_numpy(phones.features[50:60]).clone()
+    windows[:, CENTRE] = 0
+    windows[:, CENTRE, CLASSES.index(labial)] = 1
+    shut = mouth.predict(windows, torch.zeros(10))
+    torch.testing.assert_close(shut, mouth.shut.expand(10, -1), atol=1e-5, rtol=0)
+    tenth = np.sort(lip_gap(torch.from_numpy(phones.mouth[:phones.num_train])).numpy())
+    tenth = tenth[:round(SHUT_SHARE * phones.num_train)]
+    gap = lip_gap(mouth.decode(shut))
+    assert gap.max() <= tenth.max() + 1e-4, "as shut as in the frames that open least"
+
+
+def test_lips_shut_as_far_as_b_p_and_m_are_likely(phones):
+    """A vowel leaves them open, and half a "b" shuts them half; b and m share what is neither alone."""
+    mouth, vowel = fit_mouth(phones), CLASSES.index("a")
+    windows = torch.zeros(5, 16, len(CLASSES))
+    windows[..., vowel] = 1
+    open_ = mouth.predict(windows, torch.zeros(5))
+    torch.testing.assert_close(open_, mouth.link(windows))
+    for share in (0.25, 0.5):
+        windows[1, CENTRE, LABIALS[0]] = share ** 0.5
+        windows[2, CENTRE, LABIALS] = (share / 2) ** 0.5
+        windows[1:3, CENTRE, vowel] = (1 - share) ** 0.5
+        torch.testing.assert_close(mouth.link.closed(windows[1:3]), torch.full((2,), share))
+        spoken = mouth.link(windows)
+        torch.testing.assert_close(mouth.predict(windows, torch.zeros(5))[1:3],
+                                   torch.lerp(spoken, mouth.shut.expand(5, -1), share)[1:3])
+
+
+def test_a_closure_in_a_sentence_lasts_a_few_frames(phones):
+    """A "b" of 80 ms between vowels shuts the lips then, and not half a second before or after."""
+    mouth, steps = fit_mouth(phones), np.zeros((100, len(CLASSES)), np.float32)
+    steps[:, CLASSES.index("a")] = 1
+    steps[50:54] = np.eye(len(CLASSES))[CLASSES.index("b")]
+    closed = mouth.link.closed(torch.from_numpy(windows_of(steps, 50)))
+    assert closed[25:27].min() == 1 and closed[24] > 0 and not closed[:23].any() and not closed[29:].any()
+
+
+def test_an_encoder_whose_channels_are_no_phones_has_no_closures(logmel):
+    mouth = fit_mouth(logmel)
+    loud = torch.full((4, 16, 29), 5.0)
+    assert not mouth.link.closed(loud).any()
+    torch.testing.assert_close(mouth.predict(loud, torch.zeros(4)), mouth.link(loud))
+
+
+# ---- clips that say little ----
 
 @pytest.mark.parametrize("shown", ["nothing moves", "silence throughout"])
 def test_clips_that_say_nothing_are_finite(phones, shown):
@@ -172,7 +294,8 @@ def test_few_training_frames_are_enough(phones, count):
     mouth, known = fit_mouth(phones), torch.from_numpy(phones.mouth[:count])
     assert finite(mouth) and mouth.coefficients.shape == (len(phones), MODES)
     torch.testing.assert_close(mouth.decode(mouth.coefficients[:count]), known, atol=1e-4, rtol=0)
-    assert mouth.coefficients.abs().max() < 10
+    moved = mouth.decode(mouth.coefficients[count:]) - mouth.mean
+    assert moved.abs().max() < 3 * (torch.from_numpy(phones.mouth) - mouth.mean).abs().max()
 
 
 # ---- validation ----
@@ -199,7 +322,7 @@ def test_validation_frames_use_their_audio_and_not_their_mouths(tiny_dataset, tm
     assert not np.array_equal(seen.mouth[-1], tiny_dataset.mouth[-1])
     for name, value in fit_mouth(seen).state_dict().items():
         assert torch.equal(value, own.state_dict()[name]), f"{name} depends on the mouths of validation frames"
-    heard = fit_mouth(changed(tiny_dataset, tmp_path / "heard", features=lambda x: 0.5 - x))
+    heard = fit_mouth(changed(tiny_dataset, tmp_path / "heard", features=lambda x: 0.1 * x))
     last = tiny_dataset.num_train
     assert torch.equal(heard.coefficients[:last], own.coefficients[:last])
     assert (heard.coefficients[last:] - own.coefficients[last:]).abs().amax(1).min() > 0.01
@@ -222,8 +345,9 @@ def test_silence_shuts_the_mouth(phones):
     """Whatever an encoder makes of noise in it; the shut mouth is that of the frames that open it least."""
     mouth, features = fit_mouth(phones), torch.from_numpy(phones.features)
     assert torch.equal(mouth.predict(features, torch.ones(len(phones))), mouth.shut.expand(len(phones), -1))
-    half = mouth.predict(features, torch.full((len(phones),), 0.5))
-    torch.testing.assert_close(half, (mouth.predict(features, torch.zeros(len(phones))) + mouth.shut) / 2)
+    half, spoken = mouth.predict(features, torch.full((len(phones),), 0.5)), mouth.link(features)
+    vowels = mouth.link.closed(features) < 0.5
+    torch.testing.assert_close(half[vowels], ((spoken + mouth.shut) / 2)[vowels])
     order = phones.aperture[:phones.num_train].argsort()
     tenth = torch.from_numpy(phones.mouth[order[:round(0.1 * phones.num_train)]]).mean(0)
     torch.testing.assert_close(mouth.decode(mouth.shut[None])[0], tenth, atol=1e-5, rtol=0)
@@ -267,7 +391,8 @@ def test_going_on_keeps_mouth_and_torso(run, tiny_dataset, monkeypatch):
     for part in ("mouth", "torso"):
         before, now = getattr(kept, part).state_dict(), getattr(again.head, part).state_dict()
         name = {"mouth": "coefficients", "torso": "codes"}[part]
-        blank = (Mouth(len(tiny_dataset)) if part == "mouth" else Torso.blank(64, len(tiny_dataset))).state_dict()
+        frames = len(tiny_dataset)
+        blank = (Mouth(frames, FeatureLink()) if part == "mouth" else Torso.blank(64, frames)).state_dict()
         assert before.keys() == now.keys() and not torch.equal(before[name], blank[name])
         for name in before:
             assert torch.equal(before[name], now[name]), f"{part}.{name}"
@@ -279,7 +404,7 @@ def test_a_head_of_another_version_is_refused_with_advice(tiny_dataset, tmp_path
     file = next(run.root.glob("checkpoints/*/head.safetensors"))
     tensors = load_file(file)
     for spoiled in ({k: v for k, v in tensors.items() if k != "mouth.coefficients"},
-                    {**tensors, "mouth.weights": tensors["mouth.weights"][:-1].contiguous()}):
+                    {**tensors, "mouth.link.weights": tensors["mouth.link.weights"][:-1].contiguous()}):
         save_file(spoiled, file)
         with pytest.raises(DatasetError, match="(?s)checkpoint of this version.*Train again"):
             run.load_head(device="cpu")
