@@ -3,7 +3,7 @@
     python benchmarks/report.py
 
 `gpu.json` and `cpu.json` are written by `run.py`; `gpu_clips.json`, also by `run.py`, has more clips and presets;
-`sync_<name>.json` is by `sync.py`, `hearing.json` by `mouth_prediction.py`; the others are named after their scripts.
+`sync_<name>.json` is by `sync.py`; the others are named after their scripts.
 Each table is in README.md or docs/experiments.md between `<!-- bench: name -->` and `<!-- end -->`.
 """
 from __future__ import annotations
@@ -13,7 +13,9 @@ import re
 from pathlib import Path
 from typing import Any, Optional
 
+import report_prior
 from matplotlib.ticker import FuncFormatter, LogLocator
+from report_table import table, where
 
 from egstalker_nb.notebook import plots
 
@@ -21,19 +23,6 @@ ROOT = Path(__file__).parents[1]
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
 README, EXPERIMENTS = ROOT / "README.md", ROOT / "docs" / "experiments.md"
 AXES = {"points": "Gaussians", "frames": "frames", "size": "image size (px)", "batch": "batch size"}
-
-
-def table(head: list[str], rows: list[list[Any]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *[[str(x) for x in row] for row in rows]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def where(facts: dict) -> str:
-    """The device and the versions of a measurement, as one line."""
-    versions = facts["versions"]
-    return (f"{facts['device']}, {facts['cores']} cores, torch {versions['torch']}, gsplat {versions['gsplat']}, "
-            f"{facts['date']}, revision {facts['git']}")
 
 
 def trained(result: dict) -> str:
@@ -142,26 +131,6 @@ def pairs(result: dict) -> str:
     return table(["head", "audio", "r", "best r", "lag", "pause", "jitter"], rows)
 
 
-def languages(result: dict) -> str:
-    """A row for each language: the encoder alone, and the mouth on the render."""
-    at = {name: k for k, name in enumerate(result["columns"])}
-    rows: dict[str, list] = {}
-    for row in result["rows"]:
-        if row[at["language"]] is not None:
-            rows.setdefault(row[at["language"]], []).append(row)
-    lines = [[language, *[f"{sum(r[at[name]] for r in some) / len(some):.2f}" for name in ("encoder", "r", "best_r")]]
-             for language, some in rows.items()]
-    return table(["language", "r of the openness that the encoder predicts", "r of the mouth on the rendering",
-                  "at the best lag"], lines)
-
-
-def mouth_prediction(result: dict) -> str:
-    """Mouth openings predicted from audio, by encoder and setting."""
-    names = ("setting", "encoder", "r", "best_r", "own_r", "left_out_r")
-    return table(["setting", "encoder", "foreign r", "at the best lag", "own voice", "within a clip, cross-validated"],
-                 [[row[name] for name in names] for row in result["rows"]]) + f"\n\n{where(result['facts'])}"
-
-
 def live(rows: list[dict]) -> str:
     """Latency and memory of streams."""
     lines = [[r["run"], r["facts"]["device"], f"{r['size']} px", f"{r['look_ahead_ms']:.0f} ms",
@@ -238,9 +207,10 @@ def main() -> None:
     methods = {name: found for name in METHODS if (found := read(name))}
     if methods:
         texts["voices"], texts["pairs"] = voices(methods), pairs(list(methods.values())[-1])
-    makers = {"languages": languages, "hearing": mouth_prediction, "live": live, "orbit": orbit,
-              "preparation": preparation}
+    makers = {"live": live, "orbit": orbit, "preparation": preparation}
     texts.update({name: make(found) for name, make in makers.items() if (found := read(name))})
+    if found := read("prior"):
+        texts.update(report_prior.texts(found))
     for page in (README, EXPERIMENTS):
         if page.exists():
             filled = page.read_text(encoding="utf-8")

@@ -9,11 +9,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import growth  # noqa: E402
+import prior_offset  # noqa: E402
+import prior_speech  # noqa: E402
 import report  # noqa: E402
+import report_prior  # noqa: E402
 from common import Stretched, fine_trainer  # noqa: E402
+from intervals import motions, over_speakers  # noqa: E402
 from stages import stages  # noqa: E402
 
 from egstalker_nb.data.frame_loader import Frames
+from egstalker_nb.face.expression import LOWER
+from egstalker_nb.speech import phones
 
 FACTS = {"date": "2026-01-02", "device": "a card", "cores": 2, "versions": {"torch": "2", "gsplat": "1"}, "git": "abc"}
 
@@ -77,3 +83,68 @@ def test_the_table_of_voices_tells_foreign_from_own_and_leaves_out_what_was_not_
     assert lines["r of its own voice, validation frames"] == "0.90" and lines["lag (frames)"] == "-1 ... 1"
     assert lines["the same, in pauses of the clips"] == "-"
     assert report.read("sync_logmel") is None
+
+
+def test_intervals_count_speakers_and_not_clips():
+    values = [1.0, 0.0, 0.5, float("nan")]
+    found = over_speakers(values, ["a", "a", "b", "c"])
+    assert found["mean"] == 0.5 and found["low"] == found["high"] == 0.5, "both speakers have a mean of 0.5"
+    assert (found["speakers"], found["clips"]) == (2, 3), "a value that is not known does not count"
+    wide = over_speakers([0.0, 1.0, 0.0, 1.0], "abcd")
+    assert wide["mean"] == 0.5 and wide["low"] == 0 and wide["high"] == 1
+    one = over_speakers([0.2, 0.4], ["a", "a"])
+    assert one["mean"] == pytest.approx(0.3) and one["low"] is None
+
+
+def test_a_mouth_that_shuts_within_a_frame_of_a_phone_counts_and_one_that_shuts_later_does_not():
+    labels = np.zeros(80, np.uint8)
+    labels[40:48] = phones.CLASSES.index("b")                  # 0.40 ... 0.48 s: frames 10 and 11
+    labels[60:64] = phones.CLASSES.index("m")                  # frame 15
+    found = prior_speech.segments(labels, ("b", "m"))
+    assert found == [(40, 48), (60, 64)]
+    for shut_at, share in (([12], 0.5), ([9, 16], 1.0), ([8, 13], 0.0)):
+        opening = np.ones(20)
+        opening[shut_at] = 0.1
+        assert prior_speech.shut_share(opening, found) == share
+    opening[10] = 0.1
+    assert prior_speech.shut_share(opening, found, throughout=True) == 0.0
+    opening[11] = 0.1
+    assert prior_speech.shut_share(opening, found, throughout=True) == 0.5
+    assert np.isnan(prior_speech.shut_share(opening, []))
+
+
+def test_moved_audio_is_late_by_what_it_was_moved():
+    wave = np.zeros(16_000, np.float32)
+    wave[8_000] = 1
+    assert prior_offset.moved(wave, 100).argmax() == 9_600 and prior_offset.moved(wave, -200).argmax() == 4_800
+
+
+def test_opening_width_and_jaw_are_those_of_the_landmarks():
+    shapes = np.zeros((1, len(LOWER), 2), np.float32)
+    for landmark, axis, value in ((14, 1, 0.3), (13, 1, 0.1), (291, 0, 0.5), (61, 0, -0.5), (152, 1, 0.7)):
+        shapes[0, LOWER.index(landmark), axis] = value
+    np.testing.assert_allclose(motions(shapes.reshape(1, -1)), [[0.2, 1.0, 0.7]], atol=1e-6)
+
+
+def test_noise_and_breath_have_their_level():
+    for breath in (False, True):
+        made = prior_speech.noise(48_000, -45.0, breath)
+        assert 20 * np.log10(np.sqrt(np.mean(made ** 2))) == pytest.approx(-45, abs=0.1)
+
+
+def test_tables_of_the_prior_show_means_intervals_and_targets():
+    def rows(figures, groups, **more):
+        return [{"figure": figure, "group": group, "mean": 0.614, "low": 0.5, "high": 0.7, "speakers": 29, "clips": 31,
+                 **more} for figure in figures for group in groups]
+
+    motions_ = ("opening", "width", "jaw")
+    result = {"facts": FACTS, "choices": {"fit": "settings"}, "datasets": ["a", "b"],
+              "unseen": rows(motions_, ("fit", "measure", "fit: GRID (en)"), audio="as in the files", moved=2),
+              "voices": rows(motions_, ("foreign voices",)),
+              "speech": rows(("shut in b, p, m",), ("both",), segments=9),
+              "offset": rows(("of the answers, within 40 ms",), ("fit: GRID", "measure: LRS2, LRS3"))}
+    found = report_prior.texts(result)
+    assert set(found) == {"prior", "prior_speech", "prior_offset"}, "only what was measured"
+    assert "| `measure` | as in the files | 0.61 [0.50, 0.70] |" in found["prior"] and "settings" in found["prior"]
+    assert "| shut in b, p, m | both | 0.61 [0.50, 0.70] | 29 | 9 | 0.85 | 0.95 |" in found["prior_speech"]
+    assert "fit: GRID, 29 speakers" in found["prior_offset"]
