@@ -184,6 +184,7 @@ def load_config(name: str | Path, **overrides: Any) -> Config:
     """
     values = _read(name)
     values.update(overrides)
+    values = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
     values.setdefault("preset", Path(name).stem)
     problems = [p for key, value in values.items() for p in _check(key, value)]
     if not problems:

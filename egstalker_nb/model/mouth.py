@@ -16,6 +16,7 @@ from ..face.expression import LOWER
 from .audio_link import MODES, FeatureLink, PriorLink
 
 SHAPE = 2 * len(LOWER)
+MAX_COEFFICIENT = 5.0   # standard deviations; a mode that hardly moves in a very short clip would be thrown far off
 
 
 class Mouth(nn.Module):
@@ -68,5 +69,6 @@ class Mouth(nn.Module):
         Returns:
             coefficients [N, 8].
         """
-        spoken, closed = self.link(features), torch.maximum(silent, self.link.closed(features))
+        spoken = self.link(features).clamp(-MAX_COEFFICIENT, MAX_COEFFICIENT)
+        closed = torch.maximum(silent, self.link.closed(features))
         return torch.lerp(spoken, self.shut.expand_as(spoken), closed[:, None])

@@ -14,6 +14,7 @@ from ..speech.sync import MAX_SHIFT, correlation_by_shift, scale_free
 MIN_CORRELATION = 0.2        # mean correlation over the components of the mouth below which no offset is estimated
 CHANCE_CORRELATION = 2.5     # over sqrt(frames), the same in short clips: 2 of 100 mouths with another's audio reach it
 MIN_MARGIN = 0.1             # by which the best shift beats all that are further away than `PEAK` steps
+MIN_FRAMES = 50              # shorter clips agree with anything by chance
 PEAK = 5                     # steps of 20 ms, half the width of a peak
 MIN_OFFSET = 2               # steps; smaller offsets are not corrected, they are within the error of the estimate
 MAX_DISAGREEMENT = 4         # steps between the estimates of the two halves and of the whole clip, or
@@ -35,7 +36,7 @@ def audio_offset(wave: np.ndarray, mouth: np.ndarray) -> tuple[float, float]:
         seconds by which the audio is late (negative: early), 0 if it is in sync or the offset cannot be estimated; the
         mean correlation at the best shift.
     """
-    if len(mouth) < 2:
+    if len(mouth) < MIN_FRAMES:
         return 0.0, 0.0
     prior = built_in_prior()
     spread = prior.spread.numpy()

@@ -202,7 +202,7 @@ def _load(path: Path) -> Prior:
         prior.load_state_dict(tensors)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError("a speaker prior that egs.fit_prior wrote", f"'{path}' ({type(error).__name__}: "
-                         f"{str(error).splitlines()[0][:120]})", "Fit it again, or leave it out.") from error
+                         f"{str(error)[:120]!r})", "Fit it again, or leave it out.") from error
     if not all(value.isfinite().all() for value in tensors.values()):
         raise InputError("a speaker prior of finite numbers", f"NaN or infinite values in '{path}'", "Fit it again.")
     return prior.eval().requires_grad_(False)
