@@ -78,8 +78,13 @@ def fit_prior(clips: Sequence[Dataset | SpeakerClip], out: Optional[str | Path] 
         for _ in range(ROUNDS):
             steps = [_shifted(prior, clip.features, shift) for clip, shift in zip(chosen, shifts)]
             _fit_linear(prior, steps, targets)
-            shifts = [0 if clip.in_sync else _refined(prior, x, target, shift)
-                      for clip, x, target, shift in zip(chosen, steps, targets, shifts)]
+            found = [best_shift(_linear(prior, x).numpy(), target.numpy(), prior.spread.numpy())
+                     for x, target in zip(steps, targets)]
+            # clips that are in sync stay, and all others are seen relative to them: else all could drift together
+            anchors = [more for clip, (more, _) in zip(chosen, found) if clip.in_sync]
+            drift = round(float(np.mean(anchors))) if anchors else 0
+            shifts = [shift if clip.in_sync or r < MIN_R else shift + more - drift
+                      for clip, shift, (more, r) in zip(chosen, shifts, found)]
         steps = [_shifted(prior, clip.features, shift) for clip, shift in zip(chosen, shifts)]
         r = _cross_validate(prior, chosen, steps, targets, seed, bar)
         _fit_parts(prior, steps, targets, seed, bar)
@@ -170,12 +175,6 @@ def _fit_linear(prior: Prior, steps: Sequence[Tensor], targets: Sequence[Tensor]
 def _linear(prior: Prior, x: Tensor) -> Tensor:
     """The linear prediction for projections of steps, [N, 8]."""
     return prior.linear_inputs(_windows(x)) @ prior.linear
-
-
-def _refined(prior: Prior, x: Tensor, target: Tensor, shift: int) -> int:
-    """A clip's shift after a look at where the linear prediction fits best, steps."""
-    more, r = best_shift(_linear(prior, x).numpy(), target.numpy(), prior.spread.numpy())
-    return shift + more if r > MIN_R else shift
 
 
 def _fit_parts(prior: Prior, steps: Sequence[Tensor], targets: Sequence[Tensor], seed: int, bar: Progress) -> None:
