@@ -44,19 +44,22 @@ AUDIO = {"as in the files": lambda clip: 0.0, "moved by audio_offset": lambda cl
 CHOICES = {
     "fit": "weights, inputs, settings and gain of the prior and limits of audio_offset were chosen on it, by "
            "cross-validation over speakers; here each speaker is measured with a prior fitted without its fold",
-    "measure": "looked at a few times while prior and closures were developed; nothing was fitted to it",
-    "datasets": "settings of the mouth model before there was a prior were chosen on hdtf_markey, hdtf_radio2, may_5s",
-    "synthesised speech": "synthesisers and collections of texts of the encoder's training speech, drawn with another "
-                          "seed; espeak-ng in voice variants that are not in it",
+    "measure": "looked at a few times while the prior was developed; the rules of closures and silence were compared "
+               "on it; nothing was fitted to it",
+    "datasets": "settings of the mouth model before there was a prior were chosen on hdtf_markey, hdtf_radio2, may_5s; "
+                "recordings that are in `fit` too are counted apart",
+    "synthesised speech": "synthesisers and collections of texts of the encoder's training speech, drawn with a seed "
+                          "that neither the training nor the choice of the closure rule used; espeak-ng in voice "
+                          "variants that are not in the training speech",
 }
 
 
-def measured_clips(folder: Path, split: str) -> list[MeasuredClip]:
+def measured_clips(folder: Path, split: str, min_frames: int = MIN_FRAMES) -> list[MeasuredClip]:
     """The clips of a split that are long enough, with the built-in prior."""
     clips = []
     with open(folder / "index.csv", encoding="utf-8", newline="") as file:
         for entry in csv.DictReader(file):
-            if entry["split"] != split or int(entry["frames"]) < MIN_FRAMES:
+            if entry["split"] != split or int(entry["frames"]) < min_frames:
                 continue
             with np.load(folder / split / f"{entry['name']}.npz") as data:
                 clips.append(MeasuredClip(entry["name"], entry["speaker"], split, entry["source"], entry["language"],
@@ -125,7 +128,8 @@ def measure(speakers: Path, datasets: Sequence[Path], parts: Sequence[str]) -> d
     if "languages" in parts:
         result["languages"] = languages(heads)
     if "voices" in parts:
-        result["voices"], result["pairs"] = prior_speech.voices(heads)
+        fitted = [clip.wave for clip in measured_clips(speakers, "fit", 1)]
+        result["voices"], result["pairs"] = prior_speech.voices(heads, fitted)
     return result
 
 

@@ -82,5 +82,6 @@ def languages(result: dict) -> str:
 def pairs(result: dict) -> str:
     """Every ordered pair of head and audio."""
     lines = [[pair["head"], pair["audio"] if pair["audio"] != pair["head"] else "its own, validation frames",
-              pair["frames"], *[f"{pair[name]:.2f}" for name in MOTIONS]] for pair in result["pairs"]]
-    return table(["head", "audio", "frames", *[f"r of {name}" for name in MOTIONS]], lines)
+              "yes" if pair["in_fit"] else "no", pair["frames"], *[f"{pair[name]:.2f}" for name in MOTIONS]]
+             for pair in result["pairs"]]
+    return table(["head", "audio", "in the fit", "frames", *[f"r of {name}" for name in MOTIONS]], lines)

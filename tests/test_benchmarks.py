@@ -119,6 +119,13 @@ def test_moved_audio_is_late_by_what_it_was_moved():
     assert prior_offset.moved(wave, 100).argmax() == 9_600 and prior_offset.moved(wave, -200).argmax() == 4_800
 
 
+def test_a_recording_is_recognised_when_it_is_shifted_and_louder():
+    rng = np.random.default_rng(0)
+    one, other = rng.standard_normal((2, 16_000)).astype(np.float32)
+    assert prior_speech.same_recording(one, prior_offset.moved(3 * one, 100))
+    assert not prior_speech.same_recording(one, other)
+
+
 def test_opening_width_and_jaw_are_those_of_the_landmarks():
     shapes = np.zeros((1, len(LOWER), 2), np.float32)
     for landmark, axis, value in ((14, 1, 0.3), (13, 1, 0.1), (291, 0, 0.5), (61, 0, -0.5), (152, 1, 0.7)):
