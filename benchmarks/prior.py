@@ -42,10 +42,10 @@ FOLDS = 5                      # of the speakers in `fit`
 AUDIO = {"as in the files": lambda clip: 0.0, "moved by audio_offset": lambda clip: estimate(clip, clip.wave),
          "at the best shift (optimistic)": unguarded}
 CHOICES = {
-    "fit": "weights, inputs, settings and gain of the prior and limits of audio_offset were chosen on it, by "
-           "cross-validation over speakers; here each speaker is measured with a prior fitted without its fold",
-    "measure": "looked at a few times while the prior was developed; the rules of closures and silence were compared "
-               "on it; nothing was fitted to it",
+    "fit": "weights, inputs, settings and gain of the prior were chosen on it, by cross-validation over speakers; here "
+           "each speaker is measured with a prior fitted without its fold",
+    "measure": "looked at about a dozen times while the prior was developed; the rules of closures and silence and the "
+               "limits of audio_offset were compared on it and on fit; nothing was fitted to it",
     "datasets": "settings of the mouth model before there was a prior were chosen on hdtf_markey, hdtf_radio2, may_5s; "
                 "recordings that are in `fit` too are counted apart",
     "synthesised speech": "synthesisers and collections of texts of the encoder's training speech, drawn with a seed "

@@ -75,14 +75,14 @@ def test_the_table_of_voices_tells_foreign_from_own_and_leaves_out_what_was_not_
                 "silence": None, "silence_own": None, "leak": None, "jitter": 1.0}
 
     scores = [score(True, 0.2, -1, 0.1), score(True, 0.6, 1, 0.3), score(False, 0.9, 0, None)]
-    (tmp_path / "sync_phones.json").write_text(json.dumps({"facts": FACTS, "scores": scores}))
+    (tmp_path / "sync_prior.json").write_text(json.dumps({"facts": FACTS, "scores": scores}))
     monkeypatch.setattr(report, "RESULTS", tmp_path)
-    text = report.voices({"sync_phones": report.read("sync_phones")})
+    text = report.voices({"sync_prior": report.read("sync_prior")})
     lines = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in text.splitlines() if "|" in line}
-    assert lines["r of foreign voices, at the best lag"] == "0.40"
+    assert lines["r of foreign voices"] == "0.40"
     assert lines["r of its own voice, validation frames"] == "0.90" and lines["lag (frames)"] == "-1 ... 1"
     assert lines["the same, in pauses of the clips"] == "-"
-    assert report.read("sync_logmel") is None
+    assert report.read("sync_other") is None
 
 
 def test_intervals_count_speakers_and_not_clips():
