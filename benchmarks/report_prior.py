@@ -6,6 +6,7 @@ from typing import Any, Iterable
 from report_table import table, where, with_interval
 
 MOTIONS = ("opening", "width", "jaw")
+UNSEEN_COLUMNS = ["clips", "audio", *[f"r of {name}" for name in MOTIONS], "speakers", "clips or pairs", "moved"]
 #: figure -> targets, at least and aim
 TARGETS = {"shut in b, p, m": ("0.85", "0.95"), "spread of the opening": ("0.7 ... 1.3", "0.85 ... 1.15"),
            "opening in silence": ("at most 0.1", "at most 0.05"), "of the answers, within 40 ms": ("0.95", "")}
@@ -15,10 +16,10 @@ VOICES_TARGETS = "for foreign voices on a head: opening 0.55 (0.65); for own voi
 
 def texts(result: dict) -> dict[str, str]:
     """Name of a marker -> its table, for the parts that were measured."""
-    makers = {"prior": unseen, "prior_offset": offset, "prior_speech": speech, "prior_languages": languages,
-              "prior_pairs": pairs}
-    needed = {"prior": ("unseen", "voices"), "prior_offset": ("offset",), "prior_speech": ("speech",),
-              "prior_languages": ("languages",), "prior_pairs": ("pairs",)}
+    makers = {"prior": unseen, "prior_sources": sources, "prior_offset": offset, "prior_speech": speech,
+              "prior_languages": languages, "prior_pairs": pairs}
+    needed = {"prior": ("unseen", "voices"), "prior_sources": ("unseen",), "prior_offset": ("offset",),
+              "prior_speech": ("speech",), "prior_languages": ("languages",), "prior_pairs": ("pairs",)}
     return {name: make(result) for name, make in makers.items() if all(part in result for part in needed[name])}
 
 
@@ -32,20 +33,29 @@ def by_figure(rows: Iterable[dict], *keys: str) -> dict[tuple, dict[str, dict]]:
 
 def unseen(result: dict) -> str:
     """Speakers that the prior was not fitted on, and voices on the heads; then the choices made on each part."""
-    lines = []
-    for (group, audio), row in by_figure(result["unseen"], "group", "audio").items():
-        some = row["opening"]
-        lines.append([group if ":" in group else f"`{group}`", audio, *[with_interval(row[name]) for name in MOTIONS],
-                      some["speakers"], some["clips"], some["moved"]])
-    lines.sort(key=lambda line: (":" in line[0], line[0]))
+    lines = [line for line in speaker_lines(result) if ":" not in line[0]]
     for (group,), row in by_figure(result["voices"], "group").items():
         some = row["opening"]
         lines.append([f"heads of {len(result['datasets'])} datasets: {group}", "as prepared",
                       *[with_interval(row[name]) for name in MOTIONS], some["speakers"], some["clips"], ""])
-    head = ["clips", "audio", *[f"r of {name}" for name in MOTIONS], "speakers", "clips or pairs", "moved"]
     choices = "\n".join(f"- {name}: {text}." for name, text in result["choices"].items())
-    return (f"{table(head, lines)}\n\n{UNSEEN_TARGETS}; {VOICES_TARGETS}. Means over speakers [95 % interval].\n\n"
-            f"{choices}\n\n{where(result['facts'])}")
+    return (f"{table(UNSEEN_COLUMNS, lines)}\n\n{UNSEEN_TARGETS}; {VOICES_TARGETS}. Means over speakers "
+            f"[95 % interval].\n\n{choices}\n\n{where(result['facts'])}")
+
+
+def sources(result: dict) -> str:
+    """Speakers that the prior was not fitted on, by where their clips are from."""
+    return table(UNSEEN_COLUMNS, [line for line in speaker_lines(result) if ":" in line[0]])
+
+
+def speaker_lines(result: dict) -> list[list]:
+    """A line for each group of clips and each treatment of their audio."""
+    lines = []
+    for (group, audio), row in by_figure(result["unseen"], "group", "audio").items():
+        some = row["opening"]
+        lines.append([group, audio, *[with_interval(row[name]) for name in MOTIONS], some["speakers"], some["clips"],
+                      some["moved"]])
+    return sorted(lines, key=lambda line: line[0])
 
 
 def offset(result: dict) -> str:
