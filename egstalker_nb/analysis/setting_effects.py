@@ -47,6 +47,7 @@ EFFECTS = {
     "num_heads": "Number of attention heads over the tokens.",
     "num_agents": "Number of agents: groups of Gaussians that share their attention to the tokens.",
     "input_coordinate_dim": "A tri-plane is sampled at 3D points: only 3 works.",
+    "prior": "Another link from audio to the mouth, learned from other speakers; training itself does not change.",
     "seed": "Another order of frames and initialisation: the spread between seeds is the noise of a comparison.",
     "eval_interval": "Density of the validation curve; no effect on quality.",
     "checkpoint_interval": "Work lost by an interruption; no effect on quality.",
