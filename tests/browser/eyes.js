@@ -35,7 +35,8 @@ window.eyes = {
     const sizes = () => [...document.querySelectorAll(".jp-Notebook-cell")].map((e) => e.offsetHeight).join();
     const end = performance.now() + 60_000;  // something that never rests must not hang the tests
     for (let before = "", same = 0; same < 10 && performance.now() < end; before = sizes()) {
-      await new Promise(requestAnimationFrame);
+      // a page that the browser does not draw gets no frames at all
+      await new Promise((done) => { requestAnimationFrame(done); setTimeout(done, 200); });
       same = before === sizes() ? same + 1 : 0;
     }
   },
