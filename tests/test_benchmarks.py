@@ -151,7 +151,8 @@ def test_tables_of_the_prior_show_means_intervals_and_targets():
               "speech": rows(("shut in b, p, m",), ("both",), segments=9),
               "offset": rows(("of the answers, within 40 ms",), ("fit: GRID", "measure: LRS2, LRS3"))}
     found = report_prior.texts(result)
-    assert set(found) == {"prior", "prior_speech", "prior_offset"}, "only what was measured"
-    assert "| `measure` | as in the files | 0.61 [0.50, 0.70] |" in found["prior"] and "settings" in found["prior"]
+    assert set(found) == {"prior", "prior_sources", "prior_speech", "prior_offset"}, "only what was measured"
+    assert "| measure | as in the files | 0.61 [0.50, 0.70] |" in found["prior"] and "settings" in found["prior"]
     assert "| shut in b, p, m | both | 0.61 [0.50, 0.70] | 29 | 9 | 0.85 | 0.95 |" in found["prior_speech"]
+    assert "GRID (en)" in found["prior_sources"] and "GRID (en)" not in found["prior"]
     assert "fit: GRID, 29 speakers" in found["prior_offset"]
