@@ -6,6 +6,7 @@ from typing import Any, Iterable, Sequence
 import numpy as np
 
 from egstalker_nb.face.expression import LOWER
+from egstalker_nb.metrics.landmark_metrics import correlation_and_lag
 
 RESAMPLES, SEED = 2000, 0
 LIP_GAP, CORNERS, CHIN = (13, 14), (61, 291), 152  # MediaPipe landmarks
@@ -51,9 +52,7 @@ def motions(shapes: np.ndarray) -> np.ndarray:
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson correlation of two curves at the same frames; NaN if one is constant."""
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
+    return correlation_and_lag(a, b, 0)[0]
 
 
 def row(figure: str, group: str, values: Sequence[float], speakers: Sequence[str], **more: Any) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 from typing import Any, Iterator, NamedTuple, Sequence
-from unittest import mock
 
 import numpy as np
 import torch
 from intervals import row
 
 from egstalker_nb.media.audio import windows_of
-from egstalker_nb.media.rates import SAMPLE_RATE
+from egstalker_nb.media.rates import SAMPLES_PER_FRAME
 from egstalker_nb.preparation import offset
 from egstalker_nb.speech import phones
 from egstalker_nb.speech.prior import Prior
@@ -55,10 +54,8 @@ def estimate(clip: MeasuredClip, wave: np.ndarray, part: slice = slice(None)) ->
         part: frames of the clip.
     """
     first, last, _ = part.indices(len(clip.shapes))
-    samples = wave[first * SAMPLE_RATE // 25:last * SAMPLE_RATE // 25]
-    # audio_offset always uses the built-in prior, which was fitted on clips in `fit`
-    with mock.patch.object(offset, "built_in_prior", lambda: clip.prior):
-        return 1000 * offset.audio_offset(samples, clip.shapes[part])[0]
+    samples = wave[first * SAMPLES_PER_FRAME:last * SAMPLES_PER_FRAME]
+    return 1000 * offset.audio_offset(samples, clip.shapes[part], clip.prior)[0]
 
 
 def unguarded(clip: MeasuredClip) -> float:

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from typing import Any, Iterable
 
+from intervals import MOTIONS
 from report_table import table, where, with_interval
 
-MOTIONS = ("opening", "width", "jaw")
 UNSEEN_COLUMNS = ["clips", "audio", *[f"r of {name}" for name in MOTIONS], "speakers", "clips or pairs", "moved"]
 #: figure -> targets, at least and aim
 TARGETS = {"shut in b, p, m": ("0.85", "0.95"), "spread of the opening": ("0.7 ... 1.3", "0.85 ... 1.15"),

@@ -100,7 +100,7 @@ class LossWeights:
 
 @dataclass
 class Network:
-    """The deformation network."""
+    """The deformation network, and what drives its mouth."""
 
     sh_degree: int = setting(
         1, 0, 3, "Degree of the spherical harmonics. Upstream: 3, which a head that turns by a few degrees does not "
@@ -121,15 +121,15 @@ class Network:
         0.0, 0.0, 0.9, "Probability that a frame's eye or camera token is replaced by the null token in training.")
     mouth_noise: float = setting(
         0.2, 0.0, 10.0, "Standard deviation of the noise added to the (normalised) mouth coefficients in training.")
+    prior: str = field(default="", metadata={
+        "help": "File of the speaker prior (see egs.fit_prior), which predicts the mouth from audio; empty: the one "
+                "of the package."})
 
 
 @dataclass
 class Config(Schedule, Densification, Optimisation, LossWeights, Network):
     """Everything that decides a training run. Names are upstream's; make one with `load_config`."""
 
-    prior: str = field(default="", metadata={
-        "help": "File of the speaker prior (see egs.fit_prior), which predicts the mouth from audio; empty: the one "
-                "of the package."})
     preset: str = field(default="custom", metadata={"help": "The preset or file that it was loaded from."})
 
     def to_dict(self) -> dict[str, Any]:

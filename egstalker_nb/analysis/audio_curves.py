@@ -62,6 +62,7 @@ class AudioCurves:
         width: [F] predicted likewise, distance between the corners of the mouth over face height.
         shut: opening of the closed mouth, as measured on the clip.
         labial: [F] 0...1, how far the mouth is closed because of b, p or m.
+        pause: [F] 0...1, how far it is closed because of a pause in which noise or breath can be heard.
         attention: [F, 3, 4] mean attention of the parts rest, mouth, eyes to the tokens audio, eye, camera, null; rows
             sum to 1.
     """
@@ -74,6 +75,7 @@ class AudioCurves:
     width: np.ndarray
     shut: float
     labial: np.ndarray
+    pause: np.ndarray
     attention: np.ndarray
 
     def __len__(self) -> int:
@@ -108,7 +110,7 @@ class AudioCurves:
     @property
     def shut_by(self) -> dict[str, np.ndarray]:
         """What shuts the lips -> the frames in which it does, [F] bool; `nothing`: the others."""
-        causes = {"b, p, m": self.labial > 0.5, "silence": self.silent > 0.5}
+        causes = {"b, p, m": self.labial > 0.5, "silence": np.maximum(self.silent, self.pause) > 0.5}
         return {**causes, "nothing": ~np.any(list(causes.values()), axis=0)}
 
     def by_sound(self, min_frames: int = MIN_SOUND_FRAMES) -> list[SoundMean]:
@@ -134,9 +136,10 @@ def compute_audio_curves(renderer: Renderer, script: Script) -> AudioCurves:
     given = renderer.conditions_of(script)
     names = channel_names(renderer.ds.encoder, script.features.shape[2])
     faces, shut = (inspection.mean_faces(renderer, c) for c in (given.mouth, renderer.head.mouth.shut[None]))
-    labial = renderer.head.mouth.link.closed(torch.from_numpy(script.features).to(given.mouth)).cpu().numpy()
+    link, features = renderer.head.mouth.link, torch.from_numpy(script.features).to(given.mouth)
+    labial, pause = (shut_by(features).cpu().numpy() for shut_by in (link.labial, link.pause))
     return AudioCurves(script.wave, script.features, tuple(names), script.silent, aperture(faces), mouth_width(faces),
-                       float(aperture(shut)[0]), labial, attention_of_parts(renderer.head, given).cpu().numpy())
+                       float(aperture(shut)[0]), labial, pause, attention_of_parts(renderer.head, given).cpu().numpy())
 
 
 def mouth_width(faces: np.ndarray) -> np.ndarray:

@@ -19,7 +19,44 @@ PAUSES = [CLASSES.index(name) for name in ("sil", "h")]  # no "h" fills a window
 PAUSE = 0.93, 0.97      # their mean probability in a window from which the mouth closes, and is closed
 
 
-class PriorLink(nn.Module):
+class AudioLink(nn.Module):
+    """From audio features to mouth coefficients, and when the lips are shut whatever the coefficients are.
+
+    Attributes:
+        has_phones: whether the features are phone posteriors; other features never shut the lips.
+    """
+
+    has_phones = False
+
+    def labial(self, features: Tensor) -> Tensor:
+        """How far the lips are shut by b, p and m, [N] 0...1, for features [N, 16, 29].
+
+        A closure is as strong as its most probable step, and lasts for the frame or two in which the probability is
+        near that: longer ones would cost more of the opening's correlation.
+        """
+        if not self.has_phones:
+            return features.new_zeros(len(features))
+        labial = features.square()[..., LABIALS].sum(-1)                                # [N, 16]
+        near = labial[:, NEAR_STEPS].amax(1)
+        return (SHUT_GAIN * near).clamp_max(1) * (labial[:, SHUT_STEPS].amax(1) / near.clamp_min(1e-6)).square()
+
+    def pause(self, features: Tensor) -> Tensor:
+        """How far the lips are shut by a pause in which noise or breath can be heard, [N] 0...1.
+
+        Only the encoder knows such pauses; see `shut_in_silence` for the others.
+        """
+        if not self.has_phones:
+            return features.new_zeros(len(features))
+        posteriors = features.square()
+        silence = 1 - (posteriors.sum(-1) - posteriors[..., PAUSES].sum(-1)).mean(1)  # 1 outside of the audio, too
+        return ((silence - PAUSE[0]) / (PAUSE[1] - PAUSE[0])).clamp(0, 1)
+
+    def closed(self, features: Tensor) -> Tensor:
+        """How far the lips are shut by either, [N] 0...1."""
+        return torch.maximum(self.labial(features), self.pause(features))
+
+
+class PriorLink(AudioLink):
     """The speaker prior, and what its mouth space looks like on one person.
 
     Args:
@@ -35,7 +72,7 @@ class PriorLink(nn.Module):
 
     def __init__(self, prior: Prior):
         super().__init__()
-        self.prior = prior
+        self.prior, self.has_phones = prior, prior.has_phones
         self.register_buffer("rest", torch.zeros(COMPONENTS))
         self.register_buffer("weights", torch.zeros(COMPONENTS, MODES))
 
@@ -43,24 +80,8 @@ class PriorLink(nn.Module):
         """Audio features [N, 16, 29] -> mouth coefficients [N, 8]."""
         return (self.prior(features) - self.rest) @ self.weights
 
-    def closed(self, features: Tensor) -> Tensor:
-        """How far the lips are shut by b, p and m, or by a pause, [N] 0...1; 0 without phones.
 
-        A closure is as strong as its most probable step, and lasts for the frame or two in which the probability is
-        near that: longer ones would cost more of the opening's correlation. Pauses in which something else than speech
-        can be heard (noise, breath) are known to the encoder only; see `shut_in_silence` for the others.
-        """
-        if self.prior.encoder.get("name") != "phones":
-            return features.new_zeros(len(features))
-        posteriors = features.square()
-        labial = posteriors[..., LABIALS].sum(-1)                                       # [N, 16]
-        near = labial[:, NEAR_STEPS].amax(1)
-        closure = (SHUT_GAIN * near).clamp_max(1) * (labial[:, SHUT_STEPS].amax(1) / near.clamp_min(1e-6)).square()
-        silence = 1 - (posteriors.sum(-1) - posteriors[..., PAUSES].sum(-1)).mean(1)  # 1 outside of the audio, too
-        return torch.maximum(closure, ((silence - PAUSE[0]) / (PAUSE[1] - PAUSE[0])).clamp(0, 1))
-
-
-class FeatureLink(nn.Module):
+class FeatureLink(AudioLink):
     """A linear map from a few taps of the features, for encoders that the prior was not fitted for.
 
     Attributes:
@@ -85,7 +106,3 @@ class FeatureLink(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Audio features [N, 16, 29] -> mouth coefficients [N, 8]."""
         return (self.inputs(features) - self.input_mean) / self.input_spread @ self.weights
-
-    def closed(self, features: Tensor) -> Tensor:
-        """Zeros [N]: what its channels mean is not known."""
-        return features.new_zeros(len(features))

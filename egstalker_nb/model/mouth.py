@@ -7,13 +7,11 @@ was learned from many speakers. Upstream predicts Gaussians from audio in one st
 """
 from __future__ import annotations
 
-from typing import Union
-
 import torch
 from torch import Tensor, nn
 
 from ..face.expression import LOWER
-from .audio_link import MODES, FeatureLink, PriorLink
+from .audio_link import MODES, AudioLink
 
 SHAPE = 2 * len(LOWER)
 MAX_COEFFICIENT = 5.0   # standard deviations; a mode that hardly moves in a very short clip would be thrown far off
@@ -44,7 +42,7 @@ class Mouth(nn.Module):
     cross_validated_r: Tensor
     coefficients: Tensor
 
-    def __init__(self, frames: int, link: Union[PriorLink, FeatureLink]):
+    def __init__(self, frames: int, link: AudioLink):
         super().__init__()
         self.link = link
         for name, shape in {"mean": (SHAPE,), "modes": (MODES, SHAPE), "spread": (MODES,), "shut": (MODES,),

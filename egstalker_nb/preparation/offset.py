@@ -1,6 +1,8 @@
 """The time offset between audio and lips of a clip: in many clips from the web it is one to six frames."""
 from __future__ import annotations
 
+from typing import Optional
+
 import numpy as np
 import torch
 
@@ -8,7 +10,7 @@ from ..face.expression import lip_gap
 from ..media.audio import SAMPLES_PER_STEP, windows_of
 from ..media.rates import SAMPLE_RATE
 from ..speech import phones
-from ..speech.prior import built_in_prior
+from ..speech.prior import Prior, built_in_prior
 from ..speech.sync import MAX_SHIFT, correlation_by_shift, scale_free
 
 MIN_CORRELATION = 0.2        # mean correlation over the components of the mouth below which no offset is estimated
@@ -21,7 +23,7 @@ MAX_DISAGREEMENT = 4         # steps between the estimates of the two halves and
 MAX_LOSS = 0.1               # of correlation in a half at the whole clip's shift: short halves have flat maxima
 
 
-def audio_offset(wave: np.ndarray, mouth: np.ndarray) -> tuple[float, float]:
+def audio_offset(wave: np.ndarray, mouth: np.ndarray, prior: Optional[Prior] = None) -> tuple[float, float]:
     """Estimate how late the audio is, from the shift at which the speaker prior predicts the mouth best.
 
     The prior was learned from other speakers, so that nothing is fitted to the clip, and clips that are known to be in
@@ -31,6 +33,7 @@ def audio_offset(wave: np.ndarray, mouth: np.ndarray) -> tuple[float, float]:
     Args:
         wave: [samples] float32, 16 kHz.
         mouth: [N, D] mouth shapes (see `lower_face`).
+        prior: for features of the encoder `phones`; default: the package's.
 
     Returns:
         seconds by which the audio is late (negative: early), 0 if it is in sync or the offset cannot be estimated; the
@@ -38,9 +41,9 @@ def audio_offset(wave: np.ndarray, mouth: np.ndarray) -> tuple[float, float]:
     """
     if len(mouth) < MIN_FRAMES:
         return 0.0, 0.0
-    prior = built_in_prior()
+    prior = prior or built_in_prior()
     spread = prior.spread.numpy()
-    predicted = _predicted(wave, len(mouth)).numpy()
+    predicted = _predicted(prior, wave, len(mouth)).numpy()
     tracked = scale_free(mouth) @ prior.basis.numpy().T
     found = correlation_by_shift(predicted, tracked, spread)
     best, r = int(found.argmax()), float(found.max())
@@ -66,14 +69,15 @@ def opening_correlation(wave: np.ndarray, aperture: np.ndarray) -> float:
         wave: [samples] float32, 16 kHz.
         aperture: [N] mouth opening.
     """
-    predicted = lip_gap(built_in_prior().motion(_predicted(wave, len(aperture))))
+    prior = built_in_prior()
+    predicted = lip_gap(prior.motion(_predicted(prior, wave, len(aperture))))
     found = correlation_by_shift(predicted[:, None].numpy(), aperture[:, None].astype(np.float64), np.ones(1))
     return float(found.max())
 
 
-def _predicted(wave: np.ndarray, frames: int) -> torch.Tensor:
-    """The prior's prediction for each frame, [frames, 8]."""
-    return built_in_prior()(torch.from_numpy(windows_of(phones.steps(wave), frames)))
+def _predicted(prior: Prior, wave: np.ndarray, frames: int) -> torch.Tensor:
+    """A prior's prediction for each frame, [frames, 8]."""
+    return prior(torch.from_numpy(windows_of(phones.steps(wave), frames)))
 
 
 def shift_earlier(wave: np.ndarray, seconds: float) -> np.ndarray:

@@ -65,29 +65,39 @@ class Prior(nn.Module):
         super().__init__()
         self.encoder: dict[str, Any] = dict(encoder)
         self.facts: dict[str, Any] = {}
-        channels = FEATURE_CHANNELS * (2 if self._has_posteriors else 1)
+        channels = FEATURE_CHANNELS * (2 if self.has_phones else 1)
+        projected = min(PROJECTED, channels)
         for name, shape in {"basis": (COMPONENTS, SHAPE), "spread": (COMPONENTS,), "gain": (COMPONENTS,),
-                            "input_mean": (channels,), "projection": (min(PROJECTED, channels), channels),
-                            "linear": (len(TAPS) * min(PROJECTED, channels) + 1, COMPONENTS)}.items():
+                            "input_mean": (channels,), "projection": (projected, channels),
+                            "linear": (len(TAPS) * projected + 1, COMPONENTS)}.items():
             self.register_buffer(name, torch.zeros(shape))
         self.gain.fill_(1)
         with torch.random.fork_rng(devices=[]):  # loading a prior must not change what the caller draws next
-            self.nets = Nets(min(PROJECTED, channels))
+            self.nets = Nets(projected)
 
     @property
-    def _has_posteriors(self) -> bool:
+    def has_phones(self) -> bool:
+        """Whether the features are phone posteriors."""
         return self.encoder.get("name") == "phones"
 
+    def expanded(self, features: Tensor) -> Tensor:
+        """Audio features [..., 29] -> what is projected [..., 29 or 58]: posteriors also as logarithms."""
+        if not self.has_phones:
+            return features
+        return torch.cat([ROOT_WEIGHT * features, 2 * features.clamp_min(MIN_ROOT).log()], -1)
+
     def inputs(self, features: Tensor) -> Tensor:
-        """Audio features [..., T, 29] -> standardised projections [..., T, C]; posteriors also as logarithms."""
-        if self._has_posteriors:
-            features = torch.cat([ROOT_WEIGHT * features, 2 * features.clamp_min(MIN_ROOT).log()], -1)
-        return (features - self.input_mean) @ self.projection.t()
+        """Audio features [..., T, 29] -> standardised projections [..., T, C]."""
+        return (self.expanded(features) - self.input_mean) @ self.projection.t()
 
     def linear_inputs(self, x: Tensor) -> Tensor:
         """Inputs of the ridge regression: projections [N, 16, C] -> [N, len(TAPS) * C + 1]; the last one is 1."""
         seen = torch.einsum("nsc,ts->ntc", x, taps(TAPS, TAP_BLUR).to(x)).flatten(1)
         return torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Projections [N, 16, C] -> predictions [N, 8], see `forward`."""
+        return (self.linear_inputs(x) @ self.linear + self.nets(x.transpose(1, 2))[..., 0]) / 2
 
     def forward(self, features: Tensor) -> Tensor:
         """Predict the motion of lips and jaw.
@@ -98,11 +108,7 @@ class Prior(nn.Module):
         Returns:
             [N, 8] of about unit standard deviation in speech where the prediction is sure, less where it is not.
         """
-        parts = []
-        for part in features.split(CHUNK):
-            x = self.inputs(part)
-            parts.append((self.linear_inputs(x) @ self.linear + self.nets(x.transpose(1, 2))[..., 0]) / 2)
-        return torch.cat(parts)
+        return torch.cat([self.predict(self.inputs(part)) for part in features.split(CHUNK)])
 
     def motion(self, predicted: Tensor) -> Tensor:
         """Predictions [N, 8] -> motion of lips and jaw [N, 214], standard deviation about 1 over all its numbers."""

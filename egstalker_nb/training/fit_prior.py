@@ -73,12 +73,12 @@ def fit_prior(clips: Sequence[Dataset | SpeakerClip], out: Optional[str | Path] 
     prior = Prior(encoder)
     targets = _fit_space(prior, [clip.mouth for clip in chosen])
     _fit_inputs(prior, [torch.from_numpy(clip.features) for clip in chosen])
-    shifts = [0] * len(chosen)
+    shifts, spread = [0] * len(chosen), prior.spread.numpy()
     with Progress(STEPS * (FOLDS + 1), "fit prior", "step") as bar:
         for _ in range(ROUNDS):
             steps = [_shifted(prior, clip.features, shift) for clip, shift in zip(chosen, shifts)]
             _fit_linear(prior, steps, targets)
-            found = [best_shift(_linear(prior, x).numpy(), target.numpy(), prior.spread.numpy())
+            found = [best_shift((prior.linear_inputs(_windows(x)) @ prior.linear).numpy(), target.numpy(), spread)
                      for x, target in zip(steps, targets)]
             # clips that are in sync stay, and all others are seen relative to them: else all could drift together
             anchors = [more for clip, (more, _) in zip(chosen, found) if clip.in_sync]
@@ -136,13 +136,7 @@ def _fit_space(prior: Prior, mouths: Sequence[np.ndarray]) -> list[Tensor]:
 
 def _fit_inputs(prior: Prior, features: Sequence[Tensor]) -> None:
     """Fit the projection of the inputs: principal components, all scaled alike, to a mean variance of 1."""
-    prior.projection.copy_(torch.eye(*prior.projection.shape))
-    prior.input_mean.zero_()
-    steps = torch.from_numpy(np.concatenate([steps_of(part.numpy()) for part in features]))
-    channels = prior.input_mean.shape[0]
-    full = Prior(prior.encoder)
-    full.projection = torch.eye(channels)
-    raw = full.inputs(steps)
+    raw = prior.expanded(torch.from_numpy(np.concatenate([steps_of(part.numpy()) for part in features])))
     prior.input_mean.copy_(raw.mean(0))
     rows = torch.linalg.svd(raw - prior.input_mean, full_matrices=False)[2][:len(prior.projection)]
     scale = ((raw - prior.input_mean) @ rows.t()).std(0).clamp_min(1e-3).mean()
@@ -172,11 +166,6 @@ def _fit_linear(prior: Prior, steps: Sequence[Tensor], targets: Sequence[Tensor]
     prior.linear.copy_(torch.cat([weights, y.mean(0, keepdim=True) - mean[None] @ weights]))
 
 
-def _linear(prior: Prior, x: Tensor) -> Tensor:
-    """The linear prediction for projections of steps, [N, 8]."""
-    return prior.linear_inputs(_windows(x)) @ prior.linear
-
-
 def _fit_parts(prior: Prior, steps: Sequence[Tensor], targets: Sequence[Tensor], seed: int, bar: Progress) -> None:
     """Fit the linear part and the networks."""
     _fit_linear(prior, steps, targets)
@@ -199,7 +188,7 @@ def _cross_validate(prior: Prior, clips: Sequence[SpeakerClip], steps: Sequence[
             _fit_parts(prior, [x for x, left in zip(steps, out) if not left],
                        [y for y, left in zip(targets, out) if not left], seed, bar)
         for i in (i for i, left in enumerate(out) if left):
-            predicted = (_linear(prior, steps[i]) + prior.nets.eval()(steps[i][None])[0].t()) / 2
+            predicted = prior.predict(_windows(steps[i]))
             a, b = predicted - predicted.mean(0), targets[i] - targets[i].mean(0)
             found[i] = (a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0)).clamp_min(1e-9)
             spread[i] = predicted.std(0)
