@@ -1,0 +1,18 @@
+"""Protects: whatever file or argument a user gives, there is one clear error, exit status 2, and nothing is lost."""
+import pytest
+
+from .bad_input import Case, check
+from .media_cases import CASES as MEDIA
+
+CASES: list[Case] = [*MEDIA]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_bad_input(case, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    check(case, tmp_path, capsys)
+
+
+def test_names_are_unique():
+    names = [case.name for case in CASES]
+    assert len(names) == len(set(names))
