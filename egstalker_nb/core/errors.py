@@ -43,8 +43,22 @@ class UnfinishedError(EgsError, RuntimeError):
     """Work was interrupted, not because of its input: the same call resumes from what is finished."""
 
 
+class StorageError(UnfinishedError, InputError):
+    """A file or folder cannot be written: the disk is full, the folder is read-only or was moved away."""
+
+
+class MemoryLimitError(UnfinishedError):
+    """The GPU or the computer has too little memory for this."""
+
+
 class MissingPackageError(EgsError, ImportError):
     """An optional package is not installed."""
+
+
+def first_line(error: object, limit: int = 200) -> str:
+    """What an exception of another package says, for a message of one line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= limit else f"{lines[0][:limit]}..."
 
 
 def require_package(name: str, expected: str, fix: str) -> Any:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Iterator, Optional
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.files import check_target
-from .container import audio_stream, decode, open_media, replacing, require_av, video_start, video_stream
+from ..core.files import check_target, make_folder, replacing
+from .container import audio_stream, decode, open_media, require_av, video_start, video_stream
 from .downmix import Downmix
 from .rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -164,6 +164,7 @@ def save_wav(path: str | Path, wave: np.ndarray) -> Path:
         InputError: another shape or dtype, no samples, or non-finite values.
     """
     path, wave = Path(path), checked_wave(wave)
+    make_folder(path.parent)
     with replacing(path) as temporary:
         _write_wav(temporary, wave)
     return path

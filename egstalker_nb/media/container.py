@@ -1,14 +1,11 @@
-"""Opening and decoding media files with PyAV, and writing files under a temporary name."""
+"""Opening and decoding media files with PyAV."""
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Optional
 
 from ..core.errors import InputError, require_package
-from ..core.files import make_folder, writing_to
 
 if TYPE_CHECKING:
     from av import AudioStream, Packet, VideoFrame, VideoStream
@@ -199,22 +196,3 @@ def video_start(path: str | Path) -> Optional[float]:
     """Presentation time in seconds of the first decodable video frame, or None if there is none."""
     frame = first_frame(path)
     return None if frame is None or frame.time is None else float(frame.time)
-
-
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Atomic writing: yields a temporary path beside `path`, renamed to `path` on success and removed on failure."""
-    path = Path(path)
-    if path.is_dir():
-        raise InputError("the name of a file to write", f"the folder '{path}'", "Choose another name.")
-    make_folder(path.parent)
-    with writing_to(path.parent):
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    os.chmod(name, 0o644)
-    try:
-        yield Path(name)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

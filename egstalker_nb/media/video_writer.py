@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Iterable, Iterator, Optional
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.files import make_folder, replacing
 from .audio import checked_wave
-from .container import EXACT_COLOURS, replacing, require_av
+from .container import EXACT_COLOURS, require_av
 from .rates import FPS, SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], wave: Optional[n
     if first is None:
         raise InputError("at least one frame", "none", "Check the range of frames to write.")
     shape = _checked_frame(first, None)
+    make_folder(path.parent)
     rate = Fraction(fps).limit_denominator(100_000)
     with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4",
                                                options={"movflags": "+faststart"}) as out:

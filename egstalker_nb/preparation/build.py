@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.files import write_json, write_npy, write_npz
 from ..data.dataset import FORMAT
 from ..face import landmarks as face
 from ..face import pose_math
@@ -38,7 +38,7 @@ from .parallel import WorkerPool
 from .shots import choose_shot, find_cuts, find_shots
 from .source import Source
 from .speaking import find_speaker
-from .steps import Step, Workspace, load_chunks, read_chunks, read_npz, write_json, write_npz
+from .steps import Step, Workspace, load_chunks, read_chunks, read_npz
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,7 @@ def _audio_step(step: Step, root: Path, clip: Clip, shot: range, mouth: np.ndarr
         windows = audio.load_features(clip.features, clip.wave)
         # if the audio ends a little before the video, the last window is repeated
         windows = windows[np.minimum(shot, len(windows) - 1)]
-    temporary = root / ".features.npy"
-    np.save(temporary, windows)
-    os.replace(temporary, root / "features.npy")
+    write_npy(root / "features.npy", windows)
     write_npz(step.folder / "sound.npz", late=np.array(late, np.float64))
     audio.save_wav(root / "audio.wav", wave)
 

@@ -9,6 +9,7 @@ from typing import Callable, Iterator, Optional
 import cv2
 import numpy as np
 
+from ..core.files import write_npz
 from ..core.progress import Progress
 from ..face.nets import QuietNet, require_mediapipe
 from ..media.image_io import read_rgb, write_jpeg, write_png
@@ -19,7 +20,7 @@ from .landmark_tracking import reference_frames
 from .parallel import WorkerPool
 from .plate import PlateSum
 from .source import Source
-from .steps import Step, WriterThreads, missing_chunks, write_npz
+from .steps import Step, WriterThreads, missing_chunks
 
 #: input side of the person segmentation, px
 SEGMENTATION_SIDE = 256

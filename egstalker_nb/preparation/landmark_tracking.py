@@ -7,6 +7,7 @@ from typing import Callable, Iterator, Mapping
 
 import numpy as np
 
+from ..core.files import write_npz
 from ..core.progress import Progress
 from ..face.landmarks import NUM_LANDMARKS, fill_gaps
 from ..face.tracker import WARM_UP, FaceTracker, Roi
@@ -14,7 +15,7 @@ from ..media.image_io import write_jpeg
 from .parallel import WorkerPool
 from .scan import Scan
 from .source import Source
-from .steps import Step, missing_chunks, write_npz
+from .steps import Step, missing_chunks
 
 #: source frames that are kept, to learn the colours of hair, skin and clothes from them
 NUM_REFERENCE_FRAMES = 24

@@ -11,7 +11,7 @@ from typing import Any, Optional
 import numpy as np
 
 from ..core.errors import EgsError, InputError, UnfinishedError
-from ..core.files import exclusive_lock, make_folder, writing_to
+from ..core.files import exclusive_lock, make_folder, write_json, writing_to
 from ..data.dataset import Dataset, load_dataset
 from ..media import audio
 from ..media.rates import FPS
@@ -20,7 +20,7 @@ from ..speech.encoders import DEFAULT_ENCODER, EXTERNAL, Encoder, describe, load
 from .build import Clip, build
 from .people import FACES, FaceChoice
 from .shots import SCENES, Scenes
-from .steps import WORK, write_json
+from .steps import WORK
 
 #: incremented when a step computes something else than before, so that unfinished datasets are not continued with it
 VERSION = 3

@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.files import write_npz
 from ..core.progress import Progress
 from ..face.nets import QuietNet, require_mediapipe
 from ..media.video_reader import read_frames
 from . import steps
 from .parallel import WorkerPool
 from .people import iou
-from .steps import Step, chunks, read_chunks, write_npz
+from .steps import Step, chunks, read_chunks
 
 #: the face detector runs on every fifth frame
 STRIDE = 5

@@ -5,6 +5,7 @@ from typing import Callable, Sequence
 
 import numpy as np
 
+from ..core.files import write_npz
 from ..core.progress import Progress
 from ..media.rates import SAMPLES_PER_FRAME
 from ..metrics.landmark_metrics import aperture
@@ -13,7 +14,7 @@ from .offset import opening_correlation
 from .parallel import WorkerPool
 from .scan import Scan
 from .source import Source
-from .steps import Step, write_npz
+from .steps import Step
 
 #: frames that are analysed at most: 20 s with all persons in view
 MAX_ANALYSED_FRAMES = 500

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,31 +16,13 @@ from typing import Callable, Iterable, Iterator
 
 import numpy as np
 
+from ..core.files import write_json
 from ..core.progress import listener
 
 WORK = ".work"
 #: frames per chunk: the most that an interruption costs. The face tracker is reset at the start of each chunk, so that
 #: the result does not depend on where preparation was interrupted
 CHUNK = 250
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file to a temporary name and rename it, so that it is complete or absent."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, value: object) -> None:
-    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode("utf-8"))
-
-
-def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write compressed arrays to a temporary name and rename the file."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(temporary, path)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

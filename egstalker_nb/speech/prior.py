@@ -16,14 +16,13 @@ from typing import Any, Mapping, Optional
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..core.errors import InputError
-from ..core.files import check_target
+from ..core.errors import InputError, first_line
+from ..core.files import check_target, shortened, write_bytes
+from ..core.reading import Unreadable, read_safetensors
 from ..media.audio import FEATURE_CHANNELS, WINDOW_STEPS
-from ..media.container import replacing
 
 COMPONENTS = 8           # of the mouth space; they explain 94 % of the motion of lips and jaw of speakers
 SHAPE = 214              # numbers of a mouth shape, see `face.expression.lower_face`
@@ -175,8 +174,7 @@ def save_prior(prior: Prior, path: str | Path) -> Path:
     path = check_target(path, ".safetensors")
     tensors = {name: value.half().contiguous() for name, value in prior.state_dict().items()}
     facts = {"encoder": json.dumps(prior.encoder), "facts": json.dumps(prior.facts)}
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata=facts))
+    write_bytes(path, save(tensors, metadata=facts))
     return path
 
 
@@ -200,15 +198,17 @@ def _load(path: Path) -> Prior:
         raise InputError("a speaker prior (.safetensors)", f"no file '{path}'",
                          "Give the path of a file that egs.fit_prior wrote, or leave it out for the built-in one.")
     try:
-        with safe_open(path, "pt") as file:
-            facts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}
+        tensors, facts = read_safetensors(path)
+        tensors = {name: value.float() for name, value in tensors.items()}
         prior = Prior(json.loads(facts["encoder"]))
         prior.facts = json.loads(facts["facts"])
         prior.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise InputError("a speaker prior that egs.fit_prior wrote", f"'{path}' ({type(error).__name__}: "
-                         f"{str(error)[:120]!r})", "Fit it again, or leave it out.") from error
+    except Unreadable as error:
+        raise InputError("a speaker prior that egs.fit_prior wrote", str(error),
+                         "Fit it again, or leave it out.") from error
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+        raise InputError("a speaker prior that egs.fit_prior wrote", f"'{shortened(path)}' with other tensors or facts "
+                         f"({first_line(error)})", "Fit it again, or leave it out.") from error
     if not all(value.isfinite().all() for value in tensors.values()):
         raise InputError("a speaker prior of finite numbers", f"NaN or infinite values in '{path}'", "Fit it again.")
     return prior.eval().requires_grad_(False)
