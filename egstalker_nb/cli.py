@@ -2,13 +2,16 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import yaml
 
-from .core.errors import ConfigError, EgsError
+from .core.errors import ConfigError, EgsError, Terminated
 from .preparation.people import FACES
 from .preparation.shots import SCENES
 from .speech.encoders import BUILT_IN, DEFAULT_ENCODER
@@ -260,6 +263,23 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """SIGTERM, with which schedulers end programs, raises an exception, so that nothing half-written stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command.
 
@@ -267,16 +287,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         argv: its arguments; by default those of the process.
 
     Returns:
-        the exit status: 0; 2 after an `EgsError`, 130 after Ctrl-C, each with one line on stderr. Other exceptions
-        propagate.
+        the exit status: 0; 2 after an `EgsError`, 130 after Ctrl-C, 143 after SIGTERM, each with one line on stderr.
+        Other exceptions propagate.
     """
     args = parser().parse_args(argv)
     try:
-        args.function(args)
+        with _ending_in_order():
+            args.function(args)
     except EgsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"interrupted: {stop or 'the same command continues from what is finished'}", file=sys.stderr)
-        return 130
+        print(f"interrupted: {str(stop) or 'the same command continues from what is finished'}", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
     return 0

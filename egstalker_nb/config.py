@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from .core.errors import ConfigError
+from .core.files import write_text
 
 PRESETS = Path(__file__).parent / "presets"
 INF = float("inf")
@@ -31,6 +32,8 @@ class Schedule:
     checkpoint_interval: int = setting(
         5_000, 1, 1_000_000,
         "Steps between checkpoints; one is also written at the end of each stage and on interruption.")
+    keep_checkpoints: int = setting(
+        10, 1, 1_000_000, "Checkpoints to keep: the newest, and in any case that of the coarse stage.")
     eval_interval: int = setting(
         1_000, 1, 1_000_000,
         "Steps between evaluations on a few validation frames: for curves only, without effect on training.")
@@ -137,9 +140,13 @@ class Config(Schedule, Densification, Optimisation, LossWeights, Network):
         plain["plane_resolution"] = list(self.plane_resolution)
         return plain
 
+    def to_yaml(self) -> str:
+        """Every setting, as a file that `load_config` reads."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
     def save(self, path: str | Path) -> None:
         """Write every setting as YAML."""
-        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+        write_text(Path(path), self.to_yaml())
 
     def stage(self, iteration: int) -> str:
         """`coarse` or `fine`."""

@@ -46,6 +46,7 @@ def test_a_production_run_stays_small(tmp_path):
     n = 10_000
     gaussians = {"means": torch.zeros(n, 3), "scales": torch.zeros(n, 3), "opacities": torch.zeros(n),
                  "sh0": torch.zeros(n, 1, 3)}
+    (tmp_path / snapshots.FOLDER).mkdir()
     snapshots.save(tmp_path, 1, gaussians, torch.zeros(n), torch.zeros(n), None, -1)
     size = sum(p.stat().st_size for p in tmp_path.rglob("*.safetensors"))
     assert size * len(snapshots.moments(egs.load_config("production"))) < 15e6
@@ -105,7 +106,7 @@ def test_a_killed_run_writes_its_snapshots_again(run, tiny_dataset, tmp_path):
     egs.train(tiny_dataset, config(), root, until=20, device="cpu")
     snapshots.save(root, 31, dict(run.load_head(device="cpu").gaussians), run.added_at(), run.added_at(),
                    run.snapshot(0).picture, 11)
-    left = root / snapshots.FOLDER / ".iteration_33.safetensors"
+    left = root / snapshots.FOLDER / ".egs-33.safetensors"
     left.write_bytes(b"half")
     again = egs.train(tiny_dataset, config(), root, device="cpu")
     assert again.snapshots == run.snapshots
@@ -117,6 +118,7 @@ def test_a_killed_run_writes_its_snapshots_again(run, tiny_dataset, tmp_path):
 def test_missing_and_damaged_ones_say_what_is_there(run, tmp_path):
     with pytest.raises(DatasetError, match=f"Snapshots in this run: 0, .*{STEPS}"):
         run.snapshot(STEPS + 1)
+    (tmp_path / snapshots.FOLDER).mkdir()
     snapshots.save(tmp_path, 1, dict(run.load_head(device="cpu").gaussians), run.added_at(), run.added_at(), None, -1)
     assert snapshots.load(tmp_path, 1).picture is None
     path = tmp_path / snapshots.FOLDER / "iteration_1.safetensors"

@@ -130,7 +130,8 @@ def test_an_interruption_writes_a_checkpoint(uninterrupted, tiny_dataset, tmp_pa
     message = process.communicate()[1].decode()
     run = egs.load_run(tmp_path / "run")
     last = run.iterations[-1]
-    assert "KeyboardInterrupt" in message and f"stopped at iteration {last}" in message
+    kind = {signal.SIGINT: "KeyboardInterrupt", signal.SIGTERM: "Terminated"}[number]
+    assert kind in message and f"stopped at iteration {last}" in message
     assert 40 <= last < 90
     assert_same(egs.train(tiny_dataset, small(), tmp_path / "run", device="cpu"), uninterrupted)
 
@@ -228,16 +229,6 @@ def test_a_run_whose_dataset_changed_says_so(uninterrupted, tmp_path):
     run = egs.Run(uninterrupted.root, uninterrupted.config, {**manifest, "dataset_hash": "0" * 12})
     with pytest.raises(DatasetError, match="which this run was trained on"):
         print(run.dataset)
-
-
-def test_a_damaged_checkpoint_is_named(uninterrupted, tmp_path):
-    shutil.copytree(uninterrupted.root, tmp_path / "copy")
-    (tmp_path / "copy" / "checkpoints" / "iteration_90" / "head.safetensors").write_bytes(b"cut")
-    run = egs.load_run(tmp_path / "copy")
-    with pytest.raises(DatasetError, match="head.safetensors"):
-        run.load_head(device="cpu")
-    with pytest.raises(DatasetError, match=r"iteration of 7|iteration 7"):
-        run.load_head(7, device="cpu")
 
 
 def test_a_dataset_folder_takes_no_run(tiny_dataset, tmp_path):

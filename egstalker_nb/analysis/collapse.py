@@ -9,11 +9,12 @@ import numpy as np
 from ..config import Config, load_config
 from ..core.device import rendering_device
 from ..core.errors import InputError, TrainingError
-from ..core.files import exclusive_lock
+from ..core.files import exclusive_lock, make_folder
 from ..core.progress import Progress
 from ..rendering.inspection import offsets, render_frames
 from ..rendering.renderer import Renderer
-from ..training.run import Run, open_run
+from ..training import checkpoint
+from ..training.run import Run, find_run, open_run
 from ..training.trainer import Trainer
 
 COARSE_ITERATIONS, FINE_ITERATIONS = 60, 60  # a usable head; upper bound until the collapse
@@ -64,10 +65,12 @@ def induce_collapse(run: Run, rate: float = COLLAPSE_LR) -> Collapse:
         DatasetError: the dataset is missing or was changed.
     """
     ds, device, cfg = run.dataset, rendering_device(), collapse_config(rate)
-    collapsed = open_run(ds, cfg, run.root / f"collapse_{rate:g}", device)
-    with exclusive_lock(collapsed.root, "training"):
-        trainer, done = Trainer(ds, cfg, collapsed, device), collapsed.iterations
-        return _train_to_collapse(trainer.resume(done[-1]) if done else trainer.start(), rate)
+    root = run.root / f"collapse_{rate:g}"
+    find_run(ds, cfg, root)
+    with exclusive_lock(make_folder(root), "training"):
+        trainer = Trainer(ds, cfg, open_run(ds, cfg, root, device), device)
+        done = checkpoint.newest(root)
+        return _train_to_collapse(trainer.resume(done) if done else trainer.start(), rate)
 
 
 def _train_to_collapse(trainer: Trainer, rate: float) -> Collapse:

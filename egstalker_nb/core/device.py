@@ -1,12 +1,13 @@
 """Choosing and checking the torch device."""
 from __future__ import annotations
 
-from typing import Optional
+from contextlib import contextmanager
+from typing import Iterator, Optional
 
 import torch
 
 from .cuda_extension import ON_THE_CPU, load_extension
-from .errors import InputError
+from .errors import InputError, MemoryLimitError
 
 
 def default_device() -> torch.device:
@@ -36,6 +37,28 @@ def rendering_device(device: Optional[str | torch.device] = None) -> torch.devic
         raise InputError(f"the device '{device}'", found, f"Choose another, {ON_THE_CPU}.")
     load_extension()
     return device
+
+
+@contextmanager
+def memory_limits(what: str, fix: str) -> Iterator[None]:
+    """Turn the errors of exhausted memory, of the GPU or the computer, into a MemoryLimitError.
+
+    Args:
+        what: which needs the memory, for the message.
+        fix: what the user can do.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        on_gpu = isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA" in str(error)
+        exhausted = ("out of memory" in str(error) or "allocate memory" in str(error)
+                     or isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)))
+        if not exhausted or isinstance(error, MemoryLimitError):
+            raise
+        if on_gpu:
+            torch.cuda.empty_cache()
+        where = "GPU" if on_gpu else "computer"
+        raise MemoryLimitError(f"memory for {what}", f"too little on the {where}", fix) from error
 
 
 def device_name(device: torch.device) -> str:

@@ -51,6 +51,10 @@ class MemoryLimitError(UnfinishedError):
     """The GPU or the computer has too little memory for this."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM asks the program to end: like Ctrl-C, what is finished is kept."""
+
+
 class MissingPackageError(EgsError, ImportError):
     """An optional package is not installed."""
 

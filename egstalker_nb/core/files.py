@@ -63,6 +63,11 @@ def shortened(path: str | Path) -> str:
     return text if len(text) <= 200 else f"{text[:120]}...{text[-60:]}"
 
 
+def short_name(stem: str) -> str:
+    """A stem for a file name that is made of others, which together could be too long for the file system."""
+    return stem.encode("utf-8", "surrogateescape")[:100].decode("utf-8", "ignore")
+
+
 def make_folder(path: str | Path) -> Path:
     """Make a folder and its parents, if need be.
 

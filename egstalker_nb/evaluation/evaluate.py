@@ -1,18 +1,19 @@
 """Scores of a trained head against its clip: image quality, landmark distance, mouth opening."""
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from typing import Any, Callable, Iterator, Literal, Optional
 
 import numpy as np
 import torch
 
 from ..core.errors import DatasetError, InputError, MissingPackageError
+from ..core.files import make_folder, write_json
 from ..core.progress import Progress
+from ..core.reading import Unreadable, read_json
 from ..data.frame_loader import Frames
 from ..metrics import image_metrics, landmark_metrics
 from ..rendering.renderer import Renderer
-from ..training import checkpoint
 from ..training.run import Run
 
 #: score -> (unit, meaning)
@@ -104,10 +105,9 @@ def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration:
                     **{k: float(np.mean(v)) for k, v in per_frame.items()})
     if tracker is not None:
         scores.update(_landmark_scores(tracked, ds.landmarks[ids], ds.aperture[ids]))
-    folder = run.root / "scores"
-    folder.mkdir(exist_ok=True)
+    folder = make_folder(run.root / "scores")
     part = "" if len(ids) == len(whole) else f"_first{len(ids)}"
-    checkpoint.write_text_atomic(folder / f"{split}_{number}{part}.json", json.dumps(_finite(scores), indent=1))
+    write_json(folder / f"{split}_{number}{part}.json", _finite(scores))
     return scores
 
 
@@ -178,4 +178,8 @@ def saved_scores(run: Run, split: str) -> dict[int, Scores]:
     """Scores of the newest checkpoint that `evaluate` has written, by number of frames."""
     stem = f"{split}_{run.pick()}"
     files = [p for p in (run.root / "scores").glob(f"{stem}*.json") if p.stem == stem or p.stem.startswith(f"{stem}_")]
-    return {s["frames"]: s for s in (Scores(json.loads(p.read_text(encoding="utf-8"))) for p in files)}
+    scores = []
+    for path in files:
+        with suppress(Unreadable):  # damaged ones are computed again
+            scores.append(Scores(read_json(path, frames=int)))
+    return {s["frames"]: s for s in scores}

@@ -1,9 +1,7 @@
 """A rendered sequence as files for other programs: images, or a PLY of the deformed Gaussians per frame."""
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..core.files import make_folder, writing_to
+from ..core.files import atomic_folder, foreign_files, make_folder, short_name, shortened, write_json
 from ..core.progress import Progress
+from ..core.reading import Unreadable, read_json, shown
 from ..data.conditions import Conditions
 from ..media.audio import save_wav
 from ..media.image_io import encode_jpeg, encode_png
@@ -30,6 +29,7 @@ from .renderer import Renderer
 from .script import Script, audio_script
 
 INDEX = "export.json"  # marks a folder as an export, which a new one may replace
+SOUND = "sound.wav"
 FORMATS = {"png": (".png", encode_png), "jpeg": (".jpg", encode_jpeg)}
 
 
@@ -81,7 +81,7 @@ def export_frames(run: Run, audio: str | Path, out: Optional[str | Path] = None,
     suffix, encode = FORMATS[format]
     with job.writing() as folder, Progress(len(job.script), f"export {format}", "frame") as bar:
         for i, frame in enumerate(job.renderer.frames(job.script, batch, bar)):
-            _write(folder / f"frame_{i:06d}{suffix}", encode(frame))
+            (folder / f"frame_{i:06d}{suffix}").write_bytes(encode(frame))
     return job.result()
 
 
@@ -109,9 +109,7 @@ def export_ply(run: Run, audio: str | Path, out: Optional[str | Path] = None, it
     with job.writing() as folder, Progress(len(job.script), "export PLY", "frame") as bar:
         spatial = job.head.spatial() if job.renderer.deform else None
         for i in range(len(job.script)):
-            gaussians = deformed_gaussians(job.head, given[i:i + 1], spatial)
-            with writing_to(folder):
-                save_ply(folder / f"frame_{i:06d}.ply", gaussians)
+            save_ply(folder / f"frame_{i:06d}.ply", deformed_gaussians(job.head, given[i:i + 1], spatial))
             bar.update()
     return job.result()
 
@@ -148,7 +146,10 @@ def render_ply(exported: Exported, i: int) -> np.ndarray:
     Raises:
         InputError: not a PLY of the 3DGS layout.
     """
-    index, g = json.loads((exported.folder / INDEX).read_text(encoding="utf-8")), load_ply(exported.files[i])
+    try:
+        index, g = read_json(exported.folder / INDEX, w2c=list, K=list, size=int), load_ply(exported.files[i])
+    except Unreadable as error:
+        raise InputError("a complete export", str(error), "Export it again.") from error
     camera, K = torch.tensor(index["w2c"][i]), torch.tensor(index["K"])
     rgb, alpha, _ = rasterize(g["means"], g["quats"], g["scales"].exp(), g["opacities"].sigmoid(),
                               torch.cat([g["sh0"], g["shN"]], 1), camera[None], K[None], index["size"],
@@ -165,7 +166,8 @@ class _ExportJob:
         script = {name: value for name, value in script.items() if value is not None}
         self.renderer = Renderer.from_run(run, number, device)
         self.script: Script = audio_script(self.renderer, audio, **script)
-        name = f"{Path(audio).stem}_{motion.label(script.get('poses', 'cycle'))}_{number}_{kind}"
+        poses = short_name(motion.label(script.get("poses", "cycle")))
+        name = f"{short_name(Path(audio).stem)}_{poses}_{number}_{kind}"
         self.folder = Path(out) if out is not None else run.root / "renders" / name
         _check_free(self.folder)
         self.head, ds = self.renderer.head, self.renderer.ds
@@ -177,26 +179,12 @@ class _ExportJob:
     def writing(self) -> Iterator[Path]:
         """A temporary folder that is renamed to the final one when it is complete, and removed if anything fails."""
         make_folder(self.folder.parent)
-        with writing_to(self.folder.parent):
-            fresh = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))
-        try:
-            fresh.chmod(0o755)
+        with atomic_folder(self.folder) as fresh:
             yield fresh
             assert self.script.wave is not None  # of a script that was made from audio
-            save_wav(fresh / "sound.wav", self.script.wave)
-            _write(fresh / INDEX, json.dumps(self.index).encode())
-            with writing_to(self.folder.parent):
-                _check_free(self.folder)
-                if self.folder.exists():
-                    old = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))
-                    self.folder.rename(old / "old")
-                    fresh.rename(self.folder)
-                    shutil.rmtree(old)
-                else:
-                    fresh.rename(self.folder)
-        except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise
+            save_wav(fresh / SOUND, self.script.wave)
+            write_json(fresh / INDEX, self.index)
+            _check_free(self.folder)  # again: rendering takes long
 
     def result(self) -> Exported:
         files = sorted(self.folder.glob("frame_*"))
@@ -204,13 +192,10 @@ class _ExportJob:
 
 
 def _check_free(folder: Path) -> None:
-    """Raise an error unless a folder is missing, empty, or an older export."""
-    taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX).is_file())
-    if taken:
-        raise InputError("a new folder, or one of an older export", f"'{folder}' with something else in it",
+    """Raise an error unless a folder is missing, empty, or an older export with nothing else in it."""
+    there = foreign_files(folder)
+    others = [name for name in there if name not in (INDEX, SOUND) and not re.fullmatch(r"frame_\d{6}\.\w+", name)]
+    if others or (there and INDEX not in there):
+        raise InputError("a new folder, or one of an older export",
+                         f"'{shortened(folder)}' with something else in it ({shown(', '.join(others or there))})",
                          "Choose another name.")
-
-
-def _write(path: Path, data: bytes) -> None:
-    with writing_to(path.parent):
-        path.write_bytes(data)

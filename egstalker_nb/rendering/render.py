@@ -9,8 +9,9 @@ from typing import Literal, Optional
 
 import torch
 
+from ..core.device import memory_limits
 from ..core.errors import InputError
-from ..core.files import check_target
+from ..core.files import check_target, short_name
 from ..core.progress import Progress
 from ..media import player
 from ..media.rates import FPS
@@ -81,7 +82,7 @@ def render(run: Run, audio: str | Path, out: Optional[str | Path] = None, featur
     number = run.pick(iteration)
     renderer = Renderer.from_run(run, number, device)
     script = audio_script(renderer, audio, features, poses, blink, start, duration)
-    name = f"{Path(audio).stem}_{motion.label(poses)}_{number}"
+    name = f"{short_name(Path(audio).stem)}_{short_name(motion.label(poses))}_{number}"
     return _write(renderer, script, _target(run, out, name, audio, features), batch)
 
 
@@ -127,7 +128,9 @@ def _write(renderer: Renderer, script: Script, out: Path, batch: int, compare: b
     from ..media.video_writer import write_video
 
     began = time.perf_counter()
-    with Progress(len(script), f"render {out.name}", "frame") as bar:
+    fix = f"Use a smaller batch than {batch}, or close other programs."
+    with memory_limits(f"rendering {batch} frames at a time", fix), \
+            Progress(len(script), f"render {out.name}", "frame") as bar:
         write_video(out, renderer.frames(script, batch, bar, compare), script.wave, FPS)
     elapsed = time.perf_counter() - began
     return Video(out, len(script), len(script) / max(renderer.seconds, 1e-9), len(script) / elapsed)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.cuda_graph import Captured
+from ..core.errors import DatasetError
 from ..core.progress import Progress
 from ..data.conditions import Conditions
 from ..data.dataset import Dataset
@@ -58,7 +59,12 @@ class Renderer:
             InputError: the device cannot render.
         """
         number = run.pick(iteration)
-        return cls(run.load_head(number, device), run.dataset, deform=run.config.stage(number) == "fine")
+        head, ds = run.load_head(number, device), run.dataset
+        if (len(head.w2c), len(head.torso.plate)) != (len(ds), ds.size):
+            raise DatasetError(f"a head of {len(ds)} frames of {ds.size} px, as the dataset of the run",
+                               f"one of {len(head.w2c)} frames of {len(head.torso.plate)} px in checkpoint "
+                               f"iteration_{number}", "The checkpoint is of another run: restore it, or train again.")
+        return cls(head, ds, deform=run.config.stage(number) == "fine")
 
     @property
     def w2c(self) -> np.ndarray:

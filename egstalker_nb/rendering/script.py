@@ -124,7 +124,7 @@ def _fit_length(wave: np.ndarray, frames: int) -> np.ndarray:
 
 def _frame_range(total: int, start: float, duration: Optional[float]) -> tuple[int, int]:
     """Convert a start and a duration in seconds to frames [first, last) at 25 fps."""
-    if not np.isfinite([start, duration or 0.0]).all():
+    if not all(abs(seconds) < 1e9 for seconds in (start, duration or 0.0)):  # not of NaN either
         raise InputError("start and duration in seconds", f"start={start}, duration={duration}", "Give finite numbers.")
     first = int(round(start * FPS))
     last = total if duration is None else first + int(round(duration * FPS))

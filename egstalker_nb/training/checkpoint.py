@@ -1,48 +1,24 @@
-"""Checkpoints: atomic, complete, and readable without executing anything from the file."""
+"""Checkpoints: atomic, complete, with checksums, and readable without executing anything from the file."""
 from __future__ import annotations
 
-import json
-import os
+import io
 import re
-import shutil
-from contextlib import contextmanager
+import warnings
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Optional
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from ..core.errors import DatasetError
+from ..core.files import atomic_folder, make_folder, remove_folder, shortened, write_json, writing_to
+from ..core.reading import Unreadable, digest, read_json, read_safetensors, read_torch
 from ..model.ply import save_ply
 
 HEAD, TRAINER, STATE, PLY = "head.safetensors", "trainer.pt", "state.json", "point_cloud.ply"
-
-
-@contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `target` when the block succeeds, and vanishes when it fails."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        for path in temporary.iterdir():  # on the disk before the name says that it is complete
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+DAMAGED = "damaged"  # suffix of the folder of a damaged checkpoint that training has set aside
 
 
 def folder(run: Path, iteration: int) -> Path:
@@ -51,15 +27,9 @@ def folder(run: Path, iteration: int) -> Path:
 
 
 def iterations(run: Path) -> list[int]:
-    """Finished checkpoints of a run, ascending. Folders that a crash left half-written do not count."""
+    """Iterations of the checkpoints of a run, ascending, whether or not their files are intact."""
     found = (re.fullmatch(r"iteration_(\d+)", p.parent.name) for p in (run / "checkpoints").glob(f"*/{STATE}"))
     return sorted(int(m[1]) for m in found if m)
-
-
-def remove_leftovers(run: Path) -> None:
-    """Delete what a kill while saving left behind."""
-    for path in (run / "checkpoints").glob(".iteration_*"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def save(run: Path, iteration: int, head: dict[str, Tensor], trainer: dict[str, Any], state: dict[str, Any],
@@ -71,18 +41,25 @@ def save(run: Path, iteration: int, head: dict[str, Tensor], trainer: dict[str, 
         iteration: finished training steps.
         head: every tensor that rendering needs.
         trainer: every tensor and number that only training needs.
-        state: small facts as JSON (iteration, stage, points).
+        state: small facts as JSON (iteration, stage, points); the checksums are added.
         gaussians: for `point_cloud.ply`.
 
     Returns:
         the folder of the checkpoint.
+
+    Raises:
+        StorageError: the disk is full, or the run folder is gone or cannot be written to.
     """
-    target = folder(run, iteration)
+    target, buffer = folder(run, iteration), io.BytesIO()
+    torch.save(trainer, buffer)  # in memory: PyTorch's own writing to a full disk dies with an internal error
+    with writing_to(run):
+        run.stat()  # a run that was moved away is not made again
+    make_folder(target.parent)
     with atomic_folder(target) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in head.items()}, temporary / HEAD)
-        torch.save(trainer, temporary / TRAINER)
+        (temporary / HEAD).write_bytes(tensor_bytes({k: v.detach().cpu().contiguous() for k, v in head.items()}))
+        (temporary / TRAINER).write_bytes(buffer.getbuffer())
         save_ply(temporary / PLY, gaussians)
-        (temporary / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        write_json(temporary / STATE, {**state, "sha256": {n: digest(temporary / n) for n in (HEAD, TRAINER, PLY)}})
     return target
 
 
@@ -92,16 +69,81 @@ def load(run: Path, iteration: int, part: str) -> Any:
     Raises:
         DatasetError: missing or damaged, with the checkpoints that exist.
     """
+    if problem := damage(run, iteration):
+        raise _damaged(run, iteration, problem)
     path = folder(run, iteration) / part
     try:
         if part == HEAD:
-            return load_file(path)
-        if part == TRAINER:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        return json.loads(path.read_text(encoding="utf-8"))
-    except Exception as error:  # safetensors, pickle and zip readers each raise their own kinds
-        have = ", ".join(map(str, iterations(run))) or "none"
-        what = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
-        raise DatasetError(f"a readable checkpoint at '{path}'", what, f"Checkpoints in this run: {have}. Delete "
-                           "the folder of a damaged one to go on from the one before."
-                           ) from error
+            tensors, _ = read_safetensors(path)
+            bad = next((name for name, value in tensors.items() if not value.isfinite().all()), None)
+            if bad:
+                raise Unreadable(f"'{shortened(path)}' holds NaN or infinite values in {bad}")
+            return tensors
+        return read_torch(path) if part == TRAINER else read_json(path)
+    except Unreadable as error:
+        raise _damaged(run, iteration, str(error)) from error
+
+
+def _damaged(run: Path, iteration: int, problem: str) -> DatasetError:
+    good = [i for i in iterations(run) if i != iteration and not damage(run, i)]
+    have = f"Use iteration {good[-1]}, or train" if good else "There is no other: train"
+    return DatasetError(f"an intact checkpoint of iteration {iteration} in '{shortened(run)}'", problem,
+                        f"{have} the run again, which sets the damaged one aside and goes on from the one before.")
+
+
+def damage(run: Path, iteration: int) -> str:
+    """What is wrong with the files of a checkpoint, in one sentence, or "". Files are read once, unless they change."""
+    files = [folder(run, iteration) / name for name in (STATE, HEAD, TRAINER, PLY)]
+    try:
+        stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    except OSError as error:
+        return f"'{shortened(error.filename)}' is missing"
+    return _damage(tuple(stats))
+
+
+@lru_cache(1000)
+def _damage(stats: tuple[tuple[str, int, int], ...]) -> str:
+    try:
+        known = read_json(Path(stats[0][0]), iteration=int).get("sha256", {})  # format 0 has no checksums
+        wrong = [path for path, _, _ in stats[1:] if known and known.get(Path(path).name) != digest(path)]
+    except (Unreadable, AttributeError) as error:
+        return str(error)
+    return f"'{shortened(wrong[0])}' does not match its checksum: it was damaged or changed" if wrong else ""
+
+
+def newest(run: Path) -> Optional[int]:
+    """The newest intact checkpoint, or None; damaged newer ones are named in a UserWarning."""
+    for iteration in reversed(iterations(run)):
+        problem = damage(run, iteration)
+        if not problem:
+            return iteration
+        warnings.warn(f"checkpoint iteration_{iteration} is damaged ({problem}); the one before is used.", stacklevel=3)
+    return None
+
+
+def set_damaged_aside(run: Path) -> None:
+    """Rename the folders of damaged checkpoints, so that training goes on from the one before and can save again."""
+    for iteration in iterations(run):
+        if damage(run, iteration):
+            path = folder(run, iteration)
+            with writing_to(run):
+                path.rename(free_name(path.with_name(f"{path.name}.{DAMAGED}")))
+
+
+def free_name(path: Path) -> Path:
+    """The path, with a number if it is taken."""
+    others = (path.with_name(f"{path.name}{n}") for n in range(2, 1000))
+    return next(p for p in (path, *others) if not p.exists())
+
+
+def remove_oldest(run: Path, keep: int, always: tuple[int, ...]) -> None:
+    """Remove all but the newest checkpoints.
+
+    Args:
+        run: the run folder.
+        keep: how many stay; the newest is always among them.
+        always: iterations of those that stay in any case.
+    """
+    for iteration in iterations(run)[:-keep]:
+        if iteration not in always:
+            remove_folder(folder(run, iteration))

@@ -9,6 +9,7 @@ from gsplat.strategy.ops import duplicate, remove, split
 from torch import Tensor, nn
 
 from ..config import Config
+from ..core.errors import TrainingError
 from ..face.regions import count_regions
 
 SCENE_SCALE = 3.0  # radius of a head with hair and neck, in head units
@@ -105,6 +106,9 @@ class Densifier:
             {} where none is due, or what was done: `cloned`, `split` and `pruned`, the numbers of Gaussians; `points`,
             their number afterwards; `births`, by region, those that were added and not pruned at once; `by_region`, the
             numbers of clones, of Gaussians that replace split ones, and of pruned ones, each by region.
+
+        Raises:
+            TrainingError: all Gaussians would be pruned.
         """
         c = self.cfg
         if iteration <= c.densify_from_iter or iteration % c.densification_interval:
@@ -121,6 +125,9 @@ class Densifier:
         self.state["added_at"][first_new:] = iteration
         new = params["means"].detach()[first_new:]
         faint = params["opacities"].sigmoid() < c.opacity_threshold
+        if faint.all():
+            found = f"all {len(faint)} with an opacity below {c.opacity_threshold} at iteration {iteration}"
+            raise TrainingError("Gaussians that stay", found, "Train elsewhere with a lower opacity_threshold.")
         pruned = params["means"].detach()[faint]
         if len(pruned):
             remove(params, optimizers, self.state, faint)

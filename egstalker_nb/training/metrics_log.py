@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import checkpoint
-from .run import METRICS, Run
+from ..core.files import write_text, writing_to
+from .run import METRICS, Run, parse_rows
 
 MAX_POINTS = 300  # of a curve on the screen
 RECENT = 5        # rows from whose speed the time left is estimated
@@ -29,13 +29,13 @@ class MetricsWriter:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row: `kind` (train, eval, densify, checkpoint), `iteration` and its values."""
-        with open(self.run.root / METRICS, "a", encoding="utf-8") as file:
+        with writing_to(self.run.root), open(self.run.root / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def cut(self, iteration: int) -> None:
         """Drop rows of later steps, which will be done again: a killed run has logged more than it has saved."""
         rows = [r for r in self.run.metrics() if r["iteration"] <= iteration]
-        checkpoint.write_text_atomic(self.run.root / METRICS, "".join(json.dumps(r) + "\n" for r in rows))
+        write_text(self.run.root / METRICS, "".join(json.dumps(r) + "\n" for r in rows))
 
 
 class StepLog:
@@ -111,7 +111,7 @@ class History:
             return False
         new = new[:new.rfind(b"\n") + 1]
         self._at += len(new)
-        self.rows = self.rows + [json.loads(line) for line in new.splitlines()]  # a new list: others may hold the old
+        self.rows = self.rows + parse_rows(new)  # a new list: others may hold the old
         return fresh or bool(new)
 
     def of(self, kind: str) -> list[dict[str, Any]]:

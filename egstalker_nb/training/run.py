@@ -13,14 +13,19 @@ import torch
 
 from ..config import Config, load_config
 from ..core.device import device_name, rendering_device
-from ..core.errors import ConfigError, DatasetError, InputError
-from ..core.files import make_folder
+from ..core.errors import ConfigError, DatasetError, InputError, first_line
+from ..core.files import foreign_files, make_folder, shortened, write_text
+from ..core.reading import Unreadable, read_json, shown
 from ..data.dataset import Dataset, load_dataset
 from ..model.head import Head
 from . import checkpoint, snapshots
 from .snapshots import Snapshot
 
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.jsonl"
+#: of run folders, in the manifest. Later versions of the kit load all earlier formats from 0 on (see `_migrated`)
+FORMAT = 1
+#: settings that may differ when a run is continued, as they do not affect its result
+FREE_SETTINGS = "preset", "checkpoint_interval", "keep_checkpoints"
 
 
 class Run:
@@ -41,7 +46,7 @@ class Run:
 
     @property
     def iterations(self) -> list[int]:
-        """Iterations of the finished checkpoints, ascending."""
+        """Iterations of the checkpoints, ascending."""
         return checkpoint.iterations(self.root)
 
     @property
@@ -83,22 +88,22 @@ class Run:
         path = self.root / METRICS
         if not path.is_file():
             return []
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
-                if line.endswith("\n")]  # a row that was being written when the run was killed has no end
-        return [r for r in rows if kind is None or r["kind"] == kind]
+        return [r for r in parse_rows(path.read_bytes()) if kind is None or r["kind"] == kind]
 
     def pick(self, iteration: Optional[int] = None) -> int:
-        """The checkpoint to use: the given one, or the newest.
+        """The checkpoint to use: the given one, or the newest intact one, with a warning if newer ones are damaged.
 
         Raises:
             DatasetError: there is none, or not that one.
         """
         have = self.iterations
-        if not have or (iteration is not None and iteration not in have):
+        newest = checkpoint.newest(self.root) if iteration is None else iteration
+        if newest is None or newest not in have:
             raise DatasetError("a checkpoint" + (f" of iteration {iteration}" if iteration is not None else ""),
-                               f"iterations {have}" if have else f"none in '{self.root}'",
-                               "Choose one of these." if have else "Train the run first.")
-        return have[-1] if iteration is None else iteration
+                               f"iterations {have}" + (", all damaged" if newest is None else "") if have else
+                               f"none in '{shortened(self.root)}'",
+                               "Choose one of these." if have and newest is not None else "Train the run first.")
+        return newest
 
     def load_head(self, iteration: Optional[int] = None, device: Optional[str | torch.device] = None) -> Head:
         """The trained head of a checkpoint, with the poses it was trained on; `Renderer.from_run` renders it.
@@ -121,8 +126,9 @@ class Run:
             for name in head.gaussians:
                 head.gaussians[name] = torch.nn.Parameter(torch.empty_like(tensors[f"gaussians.{name}"]))
             head.load_state_dict({k: v for k, v in tensors.items() if k != "added_at"})
-        except (KeyError, RuntimeError) as error:
-            raise DatasetError("a checkpoint of this version that fits config.yaml", str(error),
+        except (KeyError, RuntimeError, TypeError, ValueError, IndexError) as error:
+            what = f"no tensor {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            raise DatasetError(f"a checkpoint of this version that fits {CONFIG}", first_line(what),
                                "Train again: another version made it, or its config was edited.") from error
         return head.to(device).eval().requires_grad_(False)
 
@@ -143,46 +149,90 @@ def load_run(path: str | Path, dataset: Optional[str | Path] = None) -> Run:
         ConfigError: its `config.yaml` is not usable.
     """
     root = Path(path)
+    expected = f"a run folder at '{shortened(root)}' ({CONFIG}, {MANIFEST})"
+    fix = "Train one with egs.train(dataset, config, folder)."
     try:
-        manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-        missing = {"dataset", "dataset_hash", "encoder"} - set(manifest)
-        if missing:
-            raise ValueError(f"{MANIFEST} without {', '.join(sorted(missing))}")
-        if dataset is not None:
-            manifest["dataset"] = _relative(Path(dataset), root)
-        return Run(root, load_config(root / CONFIG), manifest)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise DatasetError(f"a run folder at '{root}' ({CONFIG}, {MANIFEST})", f"{type(error).__name__}: {error}",
-                           "Train one with egs.train(dataset, config, folder).") from error
+        manifest = _migrated(read_json(root / MANIFEST, dataset=str, dataset_hash=str, encoder=dict), root)
+    except Unreadable as error:
+        raise DatasetError(expected, str(error), fix) from error
+    if not (root / CONFIG).is_file():
+        raise DatasetError(expected, f"no {CONFIG}", "Restore it, or train again with the same settings: that writes "
+                           "it, and goes on from the newest checkpoint.")
+    if dataset is not None:
+        manifest["dataset"] = _relative(Path(dataset), root)
+    return Run(root, load_config(root / CONFIG), manifest)
+
+
+def _migrated(manifest: dict[str, Any], root: Path) -> dict[str, Any]:
+    """The manifest of any format so far as one of this.
+
+    Format 0 had no `format` and no checksums in its checkpoints' state.json; both may be missing.
+
+    Raises:
+        DatasetError: a later format.
+    """
+    found = manifest.get("format", 0)
+    if not isinstance(found, int) or not 0 <= found <= FORMAT:
+        raise DatasetError(f"a run of format 0 to {FORMAT} in '{shortened(root)}'", f"format {shown(found)}",
+                           "A later version of the kit made it: update the kit.")
+    return {**manifest, "format": FORMAT}
+
+
+def find_run(ds: Dataset, cfg: Config, root: Path) -> Optional[Run]:
+    """The run of this dataset and configuration in `root`, or None if nothing is there; writes nothing.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings.
+        DatasetError: ... or on another dataset, or a damaged one.
+        InputError: the folder holds something else.
+    """
+    if (root / MANIFEST).is_file():
+        if not (root / CONFIG).is_file():  # killed while the run began, or lost
+            return Run(root, cfg, {**_manifest_of(root, ds), "dataset": _relative(ds.root, root)})
+        run = load_run(root, ds.root)
+        _same(run, ds, cfg)
+        return Run(root, cfg, run.manifest)
+    others = foreign_files(root)
+    if "dataset.json" in others:
+        raise InputError("a folder of its own for the run", f"the dataset '{shortened(root)}'",
+                         "Choose another folder.")
+    if others:
+        listed = ", ".join(others[:4]) + (", ..." if len(others) > 4 else "")
+        raise InputError("an empty folder or a run of this kit", f"'{shortened(root)}' with {shown(listed)}, but no "
+                         f"{MANIFEST}", "Choose another folder: training would overwrite files.")
+    return None
+
+
+def _manifest_of(root: Path, ds: Dataset) -> dict[str, Any]:
+    try:
+        manifest = _migrated(read_json(root / MANIFEST, dataset=str, dataset_hash=str, encoder=dict), root)
+    except Unreadable as error:
+        raise DatasetError(f"a run folder at '{shortened(root)}'", str(error), "Choose another folder.") from error
+    if manifest["dataset_hash"] != ds.hash:
+        raise _other_dataset(manifest, root, ds)
+    return manifest
 
 
 def open_run(ds: Dataset, cfg: Config, root: Path, device: torch.device) -> Run:
     """The run of this dataset and configuration in `root`: made, or found there to be continued.
 
+    The manifest comes first: it says that the folder belongs to a run, wherever the process is killed.
+
     Raises:
-        ConfigError: the folder holds a run with other settings.
-        DatasetError: ... or on another dataset.
-        InputError: the folder is a dataset.
+        ConfigError, DatasetError, InputError: see `find_run`.
+        StorageError: the folder cannot be written to.
     """
-    if (root / MANIFEST).is_file():
-        run = load_run(root, ds.root)
-        _same(run, ds, cfg)
-        text = json.dumps(run.manifest, indent=1)
-        if text != (root / MANIFEST).read_text(encoding="utf-8"):  # run or dataset was moved
-            checkpoint.write_text_atomic(root / MANIFEST, text)
-        return run
-    if (root / "dataset.json").exists():
-        raise InputError("a folder of its own for the run", f"the dataset '{root}'", "Choose another folder.")
+    run = find_run(ds, cfg, root) or Run(root, cfg, {
+        "format": FORMAT, "dataset": _relative(ds.root, root), "dataset_hash": ds.hash, "dataset_size": ds.size,
+        "encoder": ds.encoder, "seed": cfg.seed, "device": device_name(device), "git": git_revision(),
+        "versions": versions()})
+    make_folder(root)
+    for path, text in ((root / MANIFEST, json.dumps(run.manifest, indent=1) + "\n"), (root / CONFIG, cfg.to_yaml())):
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:  # new, or moved, or saved by other rules
+            write_text(path, text)
     for name in ("checkpoints", "snapshots", "renders", "figures"):
         make_folder(root / name)
-    manifest = {"dataset": _relative(ds.root, root), "dataset_hash": ds.hash,
-                "dataset_size": ds.size, "encoder": ds.encoder, "seed": cfg.seed, "device": device_name(device),
-                "git": git_revision(), "versions": versions()}
-    cfg.save(root / CONFIG)
-    checkpoint.write_text_atomic(root / MANIFEST, json.dumps(manifest, indent=1))
-    return Run(root, cfg, manifest)
+    return run
 
 
 def _relative(place: Path, root: Path) -> str:
@@ -192,13 +242,30 @@ def _relative(place: Path, root: Path) -> str:
 
 def _same(run: Run, ds: Dataset, cfg: Config) -> None:
     old, new = run.config.to_dict(), cfg.to_dict()
-    other = [f"{k}: {old[k]!r} there, {new[k]!r} now" for k in new if old[k] != new[k] and k != "preset"]
+    other = [f"{k}: {old[k]!r} there, {new[k]!r} now" for k in new if old[k] != new[k] and k not in FREE_SETTINGS]
     if other:
         raise ConfigError(f"the settings of the run in '{run.root}'", "; ".join(other),
                           f"Train into another folder, or continue with load_config('{run.root / CONFIG}').")
     if run.manifest["dataset_hash"] != ds.hash:
-        raise DatasetError(f"dataset {run.manifest['dataset_hash']} of the run in '{run.root}'",
-                           f"{ds.hash} in '{ds.root}'", "Train another dataset into another folder.")
+        raise _other_dataset(run.manifest, run.root, ds)
+
+
+def _other_dataset(manifest: dict[str, Any], root: Path, ds: Dataset) -> DatasetError:
+    return DatasetError(f"dataset {shown(manifest['dataset_hash'])} of the run in '{shortened(root)}'",
+                        f"{ds.hash} in '{shortened(ds.root)}'", "Train another dataset into another folder.")
+
+
+def parse_rows(data: bytes) -> list[dict[str, Any]]:
+    """The intact rows of a metrics.jsonl: a kill leaves a row without an end, a power cut leaves NULs."""
+    rows = []
+    for line in data[:data.rfind(b"\n") + 1].splitlines():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("kind"), str) and isinstance(row.get("iteration"), int):
+            rows.append(row)
+    return rows
 
 
 def versions() -> dict[str, str]:

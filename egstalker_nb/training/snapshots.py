@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from ..config import Config, densification_steps
-from ..core.errors import DatasetError
-from ..core.files import make_folder
-from ..media.image_io import read_rgb, write_jpeg
+from ..core.errors import DatasetError, EgsError, first_line
+from ..core.files import remove_leftovers, write_bytes, writing_to
+from ..core.reading import read_safetensors
+from ..media.image_io import encode_jpeg, read_rgb
 from ..model.gaussians import SH_C0
 
 FOLDER = "snapshots"
@@ -85,17 +86,13 @@ def save(run: Path, iteration: int, gaussians: dict[str, Tensor], added_at: Tens
     """
     g = {k: v.detach().cpu() for k, v in gaussians.items()}
     path = _file(run, iteration)
-    make_folder(path.parent)
     if picture is not None:
-        half_written = path.with_name(f".{path.stem}.jpg")
-        write_jpeg(half_written, picture, quality=90)
-        half_written.replace(path.with_suffix(".jpg"))
-    temporary = path.with_name(f".{path.name}")
+        write_bytes(path.with_suffix(".jpg"), encode_jpeg(picture, quality=90))
     colour = (255 * (0.5 + SH_C0 * g["sh0"][:, 0]).clamp(0, 1)).round().byte()
-    save_file({"means": g["means"].half(), "scales": g["scales"], "opacity": g["opacities"].sigmoid(),
-               "colour": colour.contiguous(), "added_at": added_at.cpu().int(), "gradient": gradient.cpu().float(),
-               "frame": torch.tensor(frame)}, temporary)
-    temporary.replace(path)
+    write_bytes(path, tensor_bytes({
+        "means": g["means"].half(), "scales": g["scales"].contiguous(), "opacity": g["opacities"].sigmoid(),
+        "colour": colour.contiguous(), "added_at": added_at.cpu().int(), "gradient": gradient.cpu().float(),
+        "frame": torch.tensor(frame)}))
 
 
 def iterations(run: Path) -> list[int]:
@@ -112,22 +109,22 @@ def load(run: Path, iteration: int) -> Snapshot:
     """
     path = _file(run, iteration)
     try:
-        values = {k: v.numpy() for k, v in load_file(path).items()}
+        values = {k: v.numpy() for k, v in read_safetensors(path)[0].items()}
         frame = int(values.pop("frame"))
         jpeg = path.with_suffix(".jpg")
         wide = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in values.items()}
         return Snapshot(iteration, **wide, picture=read_rgb(jpeg) if jpeg.is_file() else None, frame=frame)
-    except Exception as error:  # safetensors raises its own kinds
+    except (EgsError, ValueError, KeyError, TypeError) as error:
         have = ", ".join(map(str, iterations(run))) or "none"
-        raise DatasetError(f"a readable snapshot at '{path}'", f"{type(error).__name__}: {error}",
+        raise DatasetError(f"a readable snapshot at '{path}'", first_line(error),
                            f"Snapshots in this run: {have}.") from error
 
 
 def cut(run: Path, after: int) -> None:
     """Remove snapshots of steps that will be done again, and what a kill while writing left behind."""
-    for path in (Path(run) / FOLDER).glob(".iteration_*"):
-        path.unlink()
-    for i in iterations(run):
-        if i > after:
-            _file(run, i).unlink()
-            _file(run, i).with_suffix(".jpg").unlink(missing_ok=True)
+    remove_leftovers(Path(run) / FOLDER)
+    with writing_to(Path(run)):
+        for i in iterations(run):
+            if i > after:
+                _file(run, i).unlink()
+                _file(run, i).with_suffix(".jpg").unlink(missing_ok=True)

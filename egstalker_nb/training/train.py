@@ -10,13 +10,13 @@ from typing import Any, Iterator, Literal, Optional
 import torch
 
 from ..config import Config
-from ..core.device import rendering_device
-from ..core.errors import DatasetError, InputError
-from ..core.files import exclusive_lock
+from ..core.device import memory_limits, rendering_device
+from ..core.errors import DatasetError, InputError, Terminated
+from ..core.files import exclusive_lock, make_folder, shortened
 from ..core.progress import Progress, listener
 from ..data.dataset import Dataset
 from . import checkpoint
-from .run import Run, open_run
+from .run import Run, find_run, open_run
 from .trainer import Trainer
 
 LOG_INTERVAL = 20       # steps between rows of metrics.jsonl; losses wait on the device until then
@@ -27,8 +27,9 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
           device: Optional[str | torch.device] = None) -> Run:
     """Train a talking head, or continue the run in `out`.
 
-    On the CPU a continued run equals an uninterrupted one bit for bit. Ctrl-C (or SIGTERM) finishes the step, writes
-    a checkpoint and raises KeyboardInterrupt.
+    On the CPU a continued run equals an uninterrupted one bit for bit, wherever it was killed. Ctrl-C (or SIGTERM)
+    finishes the step, writes a checkpoint and raises KeyboardInterrupt. A damaged newest checkpoint is named, set aside
+    as `iteration_N.damaged`, and the one before is used.
 
     Args:
         ds: a prepared dataset.
@@ -43,22 +44,34 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
     Raises:
         ConfigError: the folder holds a run with other settings.
         DatasetError: the folder holds a run on another dataset, or the dataset is too short.
-        InputError: another process is training this run now, or an unknown `until`.
+        InputError: another process is training this run now, the folder holds something else, or an unknown `until`.
         TrainingError: the loss is not finite, or the head collapses; the last good checkpoint stays.
+        StorageError: the disk is full, or the folder was moved away or cannot be written to.
+        MemoryLimitError: the GPU or the computer has too little memory.
     """
     device = rendering_device(device)
     stop = stop_iteration(cfg, until)
     if ds.num_train < MIN_TRAIN_FRAMES:
         raise DatasetError(f"at least {MIN_TRAIN_FRAMES} training frames", str(ds.num_train), "Use a longer clip.")
-    run = open_run(ds, cfg, Path(out), device)
-    done = run.iterations[-1] if run.iterations else 0
-    if done >= stop:
-        return run
-    with exclusive_lock(run.root, "training"):
-        checkpoint.remove_leftovers(run.root)
+    root = Path(out)
+    found = find_run(ds, cfg, root)  # what stands in the way is said before anything is written
+    if found and (checkpoint.newest(root) or 0) >= stop:
+        return found
+    with exclusive_lock(make_folder(root), "training"), memory_limits(*_needs(cfg, ds, root)):
+        run = open_run(ds, cfg, root, device)
+        checkpoint.set_damaged_aside(root)
+        done = checkpoint.newest(root)
         trainer = Trainer(ds, cfg, run, device)
         _steps(trainer.resume(done) if done else trainer.start(), stop)
     return run
+
+
+def _needs(cfg: Config, ds: Dataset, root: Path) -> tuple[str, str]:
+    """What training needs memory for, and what to do if there is too little, see `memory_limits`."""
+    smaller = f", or use batch_size={cfg.batch_size // 2} in another folder" if cfg.batch_size > 1 else ""
+    return (f"training with batch_size={cfg.batch_size} and max_points={cfg.max_points} at {ds.size} px",
+            f"The checkpoints in '{shortened(root)}' are intact: close other programs and train again to go on"
+            f"{smaller}, or prepare the clip at a smaller size.")
 
 
 def _steps(trainer: Trainer, stop: int) -> None:
@@ -80,7 +93,8 @@ def _steps(trainer: Trainer, stop: int) -> None:
             if keep:
                 trainer.save()
             if stopped and now < stop:
-                raise KeyboardInterrupt(f"stopped at iteration {now}; a checkpoint is written, train again to go on")
+                kind = Terminated if getattr(stopping, "terminated", False) else KeyboardInterrupt
+                raise kind(f"stopped at iteration {now}; a checkpoint is written, train again to go on")
 
 
 def stop_iteration(cfg: Config, until: Optional[str | int]) -> int:
@@ -116,6 +130,7 @@ def stop_signal() -> Iterator[threading.Event]:
     def on_signal(number: int, frame: Any) -> None:
         if event.is_set():
             raise KeyboardInterrupt
+        event.terminated = number == signal.SIGTERM  # type: ignore[attr-defined]
         event.set()
 
     old = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..config import Config
 from ..core.cuda_graph import Captured
+from ..core.errors import DatasetError, first_line
 from ..core.progress import Progress
 from ..data.dataset import Dataset
 from ..data.frame_loader import Frames
@@ -106,16 +107,25 @@ class Trainer:
             part.requires_grad_(True)
         self._take(head)
         saved = checkpoint.load(self.run.root, iteration, checkpoint.TRAINER)
+        try:
+            self._restore(saved)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            raise DatasetError(f"a {checkpoint.TRAINER} of this version that fits the run",
+                               f"another one in checkpoint iteration_{iteration} ({first_line(error)})",
+                               "Delete this checkpoint's folder to go on from the one before.") from error
+        self.iteration = iteration
+        self._ready()
+        return self
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        """Take over what only training needs of a checkpoint."""
         self.head.deformation.load_state_dict(saved["network"])
         load_optimizers(self.optimizers, saved["optimizers"])
         self.densifier.load_state_dict(saved["densifier"])
         self.guard.peak.update(saved["peak"])
-        self.iteration = iteration
         torch.set_rng_state(saved["rng"])
         if saved["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["cuda_rng"], self.device)
-        self._ready()
-        return self
 
     def _take(self, head: Head) -> None:
         """Train this head from now on; its network is also where the average begins."""
@@ -275,10 +285,11 @@ class Trainer:
         return Head(self.cfg, head.gaussians, network, head.mouth, head.torso, head.w2c)
 
     def save(self) -> None:
-        """Write a checkpoint of this iteration.
+        """Write a checkpoint of this iteration, and remove the oldest (see `keep_checkpoints`).
 
         Raises:
             TrainingError: a parameter is not finite.
+            StorageError: the disk is full, or the run folder is gone or cannot be written to.
         """
         self.guard.check_parameters(self.head, self.iteration)
         state = {"iteration": self.iteration, "stage": self.cfg.stage(self.iteration), "points": len(self.head)}
@@ -290,3 +301,4 @@ class Trainer:
         head = {**self.ema_head().state_dict(), "added_at": self.densifier.state["added_at"]}
         checkpoint.save(self.run.root, self.iteration, head, trainer, state, dict(self.head.gaussians))
         self.metrics.write({"kind": "checkpoint", "iteration": self.iteration, "points": len(self.head)})
+        checkpoint.remove_oldest(self.run.root, self.cfg.keep_checkpoints, (self.cfg.coarse_iterations,))
