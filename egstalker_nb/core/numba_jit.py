@@ -14,8 +14,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Optional, TypeVar
 
-import numba
 import torch
+
+from .numba_cache import ensure_cache
+
+ensure_cache()
+import numba  # noqa: E402 - after its cache
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 

@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from ..core.errors import require_package
+from ..core.numba_cache import ensure_cache
 from ..media.audio import FEATURE_CHANNELS, SAMPLES_PER_STEP, WINDOW_STEPS
 from ..media.rates import FPS, SAMPLE_RATE
 
@@ -66,6 +67,7 @@ def mel_power(wave: np.ndarray, count: int, hop: int, window: int, fft: int, ban
     Raises:
         MissingPackageError: librosa is not installed.
     """
+    ensure_cache()
     librosa = require_package("librosa", "librosa, which computes mel spectra", "Install it with: pip install librosa")
     padded = np.zeros(count * hop + fft, np.float32)
     padded[fft // 2:fft // 2 + len(wave)] = wave
