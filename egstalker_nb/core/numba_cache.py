@@ -20,8 +20,12 @@ def ensure_cache() -> None:
         return
     # a fresh folder of our own: what lies in a cache is executed
     folder = os.environ[VARIABLE] = tempfile.mkdtemp(prefix="egs-numba-")
-    owner = os.getpid()
-    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+    atexit.register(_remove, folder, os.getpid())
+
+
+def _remove(folder: str, owner: int) -> None:
+    if os.getpid() == owner:  # not at the end of a forked child
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _user_cache() -> Path:
