@@ -69,7 +69,7 @@ def induce_collapse(run: Run, rate: float = COLLAPSE_LR) -> Collapse:
     find_run(ds, cfg, root)
     with exclusive_lock(make_folder(root), "training"):
         trainer = Trainer(ds, cfg, open_run(ds, cfg, root, device), device)
-        done = checkpoint.newest(root)
+        done = checkpoint.newest(root, checkpoint.HEAD, checkpoint.TRAINER)
         return _train_to_collapse(trainer.resume(done) if done else trainer.start(), rate)
 
 

@@ -35,8 +35,8 @@ _CAUSES = {
         "a folder that can be written to", "'{place}' ({why})", "Choose another path, or change its permissions.")),
     errno.ENAMETOOLONG: ("a shorter name", "'{place}' ({why})", "Most file systems allow 255 bytes a name."),
     **dict.fromkeys((errno.ENOENT, errno.ESTALE), (
-        "the folder '{place}', into which is being written", "none: it was moved or deleted",
-        "Put it back and repeat the same call, which continues from what is finished.")),
+        "a folder that is there and can be written to", "'{place}' ({why})",
+        "If it was moved or deleted, put it back and repeat the same call, which continues from what is finished.")),
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), (
         "a folder that can be written to", "'{place}', in whose path a file stands", "Choose another path.")),
 }

@@ -9,7 +9,6 @@ from typing import Literal, Optional
 
 import torch
 
-from ..core.device import memory_limits
 from ..core.errors import InputError
 from ..core.files import check_target, short_name
 from ..core.progress import Progress
@@ -128,9 +127,7 @@ def _write(renderer: Renderer, script: Script, out: Path, batch: int, compare: b
     from ..media.video_writer import write_video
 
     began = time.perf_counter()
-    fix = f"Use a smaller batch than {batch}, or close other programs."
-    with memory_limits(f"rendering {batch} frames at a time", fix), \
-            Progress(len(script), f"render {out.name}", "frame") as bar:
+    with Progress(len(script), f"render {out.name}", "frame") as bar:
         write_video(out, renderer.frames(script, batch, bar, compare), script.wave, FPS)
     elapsed = time.perf_counter() - began
     return Video(out, len(script), len(script) / max(renderer.seconds, 1e-9), len(script) / elapsed)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.cuda_graph import Captured
+from ..core.device import memory_limits
 from ..core.errors import DatasetError
 from ..core.progress import Progress
 from ..data.conditions import Conditions
@@ -86,7 +87,14 @@ class Renderer:
 
         Returns:
             rgb [B, S, S, 3] 0...1 and alpha [B, S, S, 1], on the device.
+
+        Raises:
+            MemoryLimitError: too little memory.
         """
+        with memory_limits(f"rendering {len(given)} frames at a time", "Use a smaller batch, or close other programs."):
+            return self._batch(given, background)
+
+    def _batch(self, given: Conditions, background: Optional[Tensor]) -> tuple[Tensor, Tensor]:
         began = time.perf_counter()
         if self.deform and self._spatial is None:
             self._spatial = self.head.spatial()
@@ -101,7 +109,7 @@ class Renderer:
                 self._capacity.grow(count)
                 if self._render.recorded:  # some Gaussians were left out: render again, with a larger capacity
                     self._render.reset()
-                    return self.batch(given, background)
+                    return self._batch(given, background)
         self.seconds += time.perf_counter() - began
         return rgb, alpha
 

@@ -69,7 +69,7 @@ def load(run: Path, iteration: int, part: str) -> Any:
     Raises:
         DatasetError: missing or damaged, with the checkpoints that exist.
     """
-    if problem := damage(run, iteration):
+    if problem := damage(run, iteration, part):
         raise _damaged(run, iteration, problem)
     path = folder(run, iteration) / part
     try:
@@ -85,15 +85,18 @@ def load(run: Path, iteration: int, part: str) -> Any:
 
 
 def _damaged(run: Path, iteration: int, problem: str) -> DatasetError:
-    good = [i for i in iterations(run) if i != iteration and not damage(run, i)]
+    good = [i for i in iterations(run) if i != iteration and not damage(run, i, HEAD)]
     have = f"Use iteration {good[-1]}, or train" if good else "There is no other: train"
     return DatasetError(f"an intact checkpoint of iteration {iteration} in '{shortened(run)}'", problem,
                         f"{have} the run again, which sets the damaged one aside and goes on from the one before.")
 
 
-def damage(run: Path, iteration: int) -> str:
-    """What is wrong with the files of a checkpoint, in one sentence, or "". Files are read once, unless they change."""
-    files = [folder(run, iteration) / name for name in (STATE, HEAD, TRAINER, PLY)]
+def damage(run: Path, iteration: int, *parts: str) -> str:
+    """What is wrong with these parts of a checkpoint, in one sentence, or "". Files are read once, unless they change.
+
+    A head without what only training needs (`TRAINER`) is complete for rendering.
+    """
+    files = [folder(run, iteration) / name for name in (STATE, *parts)]
     try:
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     except OSError as error:
@@ -111,10 +114,10 @@ def _damage(stats: tuple[tuple[str, int, int], ...]) -> str:
     return f"'{shortened(wrong[0])}' does not match its checksum: it was damaged or changed" if wrong else ""
 
 
-def newest(run: Path) -> Optional[int]:
-    """The newest intact checkpoint, or None; damaged newer ones are named in a UserWarning."""
+def newest(run: Path, *parts: str) -> Optional[int]:
+    """The newest checkpoint whose `parts` are intact, or None; damaged newer ones are named in a UserWarning."""
     for iteration in reversed(iterations(run)):
-        problem = damage(run, iteration)
+        problem = damage(run, iteration, *parts)
         if not problem:
             return iteration
         warnings.warn(f"checkpoint iteration_{iteration} is damaged ({problem}); the one before is used.", stacklevel=3)
@@ -124,7 +127,7 @@ def newest(run: Path) -> Optional[int]:
 def set_damaged_aside(run: Path) -> None:
     """Rename the folders of damaged checkpoints, so that training goes on from the one before and can save again."""
     for iteration in iterations(run):
-        if damage(run, iteration):
+        if damage(run, iteration, HEAD, TRAINER):
             path = folder(run, iteration)
             with writing_to(run):
                 path.rename(free_name(path.with_name(f"{path.name}.{DAMAGED}")))

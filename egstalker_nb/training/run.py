@@ -91,13 +91,14 @@ class Run:
         return [r for r in parse_rows(path.read_bytes()) if kind is None or r["kind"] == kind]
 
     def pick(self, iteration: Optional[int] = None) -> int:
-        """The checkpoint to use: the given one, or the newest intact one, with a warning if newer ones are damaged.
+        """The checkpoint to use: the given one, or the newest with an intact head, with a warning if newer ones are
+        damaged.
 
         Raises:
             DatasetError: there is none, or not that one.
         """
         have = self.iterations
-        newest = checkpoint.newest(self.root) if iteration is None else iteration
+        newest = checkpoint.newest(self.root, checkpoint.HEAD) if iteration is None else iteration
         if newest is None or newest not in have:
             raise DatasetError("a checkpoint" + (f" of iteration {iteration}" if iteration is not None else ""),
                                f"iterations {have}" + (", all damaged" if newest is None else "") if have else

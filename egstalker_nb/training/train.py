@@ -55,12 +55,12 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
         raise DatasetError(f"at least {MIN_TRAIN_FRAMES} training frames", str(ds.num_train), "Use a longer clip.")
     root = Path(out)
     found = find_run(ds, cfg, root)  # what stands in the way is said before anything is written
-    if found and (checkpoint.newest(root) or 0) >= stop:
+    if found and (checkpoint.newest(root, checkpoint.HEAD) or 0) >= stop:
         return found
     with exclusive_lock(make_folder(root), "training"), memory_limits(*_needs(cfg, ds, root)):
         run = open_run(ds, cfg, root, device)
+        done = checkpoint.newest(root, checkpoint.HEAD, checkpoint.TRAINER)
         checkpoint.set_damaged_aside(root)
-        done = checkpoint.newest(root)
         trainer = Trainer(ds, cfg, run, device)
         _steps(trainer.resume(done) if done else trainer.start(), stop)
     return run

@@ -1,6 +1,7 @@
 """Protects: damaged checkpoints are named and left out, files of others stay, and a run says what it lacks."""
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -36,11 +37,11 @@ def flipped(path):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("name", ["head.safetensors", "trainer.pt", "point_cloud.ply", "state.json", "missing"])
+@pytest.mark.parametrize("name", ["head.safetensors", "state.json", "missing"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(uninterrupted, tiny_dataset, tmp_path, name):
     root = shutil.copytree(uninterrupted.root, tmp_path / "copy")
     newest, before = uninterrupted.iterations[:-3:-1]
-    file = root / "checkpoints" / f"iteration_{newest}" / ("trainer.pt" if name == "missing" else name)
+    file = root / "checkpoints" / f"iteration_{newest}" / ("head.safetensors" if name == "missing" else name)
     if name == "missing":
         file.unlink()
     elif name == "state.json":
@@ -56,13 +57,25 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(uninter
         run.load_head(7, device="cpu")
 
 
+def test_a_head_without_the_state_of_training_is_complete(uninterrupted, tiny_dataset, tmp_path):
+    """People pass on what renders, and delete the rest to save space; a finished run stays finished."""
+    root = shutil.copytree(uninterrupted.root, tmp_path / "copy")
+    for path in [*root.glob("checkpoints/*/trainer.pt"), *root.glob("checkpoints/*/point_cloud.ply")]:
+        path.unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = egs.train(tiny_dataset, short(), root, device="cpu")
+        assert run.pick() == 30 and len(run.load_head(device="cpu")) == len(uninterrupted.load_head(device="cpu"))
+
+
 def test_training_sets_a_damaged_checkpoint_aside_and_does_its_steps_again(uninterrupted, tiny_dataset, tmp_path):
     root = shutil.copytree(uninterrupted.root, tmp_path / "copy")
-    flipped(root / "checkpoints" / "iteration_30" / "trainer.pt")
-    with pytest.warns(UserWarning, match="iteration_30 is damaged"):
+    flipped(root / "checkpoints" / "iteration_30" / "head.safetensors")
+    flipped(root / "checkpoints" / "iteration_20" / "trainer.pt")
+    with pytest.warns(UserWarning, match="iteration_(30|20) is damaged"):
         run = egs.train(tiny_dataset, short(), root, device="cpu")
     assert_same(uninterrupted, run)
-    assert (root / "checkpoints" / "iteration_30.damaged" / "head.safetensors").is_file()
+    assert {p.name for p in root.glob("checkpoints/*.damaged")} == {"iteration_20.damaged", "iteration_30.damaged"}
 
 
 def test_without_an_intact_checkpoint_the_run_says_so(uninterrupted, tmp_path):
