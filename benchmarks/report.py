@@ -149,6 +149,27 @@ def orbit(result: dict) -> str:
     return table(["Gaussians", "size", "moved", "median", "95th percentile"], lines) + f"\n\n{where(result['facts'])}"
 
 
+def seeds(result: dict) -> str:
+    """Mean and standard deviation of each score over seeds, and the difference of a run from itself."""
+    names = {"psnr_composite": "PSNR (dB)", "ssim_composite": "SSIM", "psnr_head": "PSNR of the head (dB)",
+             "lmd_mouth": "landmark distance, mouth (px)", "aperture_r": "r of mouth opening"}
+    digits = {"psnr_composite": 2, "psnr_head": 2}
+
+    def text(split: str, name: str) -> str:
+        mean, deviation = result["spread"][split][name]
+        return f"{mean:.{digits.get(name, 3)}f} ± {deviation:.{digits.get(name, 3)}f}"
+
+    rows = [[title, text("train", name), text("val", name)] for name, title in names.items()
+            if name in result["spread"]["val"]]
+    count = len({row["seed"] for row in result["runs"]})
+    first, again = result["runs"][0], result["runs"][-1]
+    rows.append(["PSNR of seed 0, and of seed 0 again (dB)",
+                 *[f"{first[split]['psnr_composite']:.2f}, {again[split]['psnr_composite']:.2f}"
+                   for split in ("train", "val")]])
+    what = f"{result['clip']}, {result['size']} px, {result['config']}, {count} seeds"
+    return table([what, "training frames", "validation frames"], rows) + f"\n\n{where(result['facts'])}"
+
+
 def read(name: str) -> Optional[Any]:
     """A result, None if there is none."""
     path = RESULTS / f"{name}.json"
@@ -207,7 +228,7 @@ def main() -> None:
     methods = {name: found for name in METHODS if (found := read(name))}
     if methods:
         texts["voices"], texts["pairs"] = voices(methods), pairs(list(methods.values())[-1])
-    makers = {"live": live, "orbit": orbit, "preparation": preparation}
+    makers = {"live": live, "orbit": orbit, "preparation": preparation, "seeds": seeds}
     texts.update({name: make(found) for name, make in makers.items() if (found := read(name))})
     if found := read("prior"):
         texts.update(report_prior.texts(found))
