@@ -11,11 +11,12 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 
 # two processes: most tests use one core
-PYTEST := $(BIN)/python -m pytest -n 2
+PYTEST := -m pytest -n 2
 
 # The stamp's name carries what the environment was made of: another lock, another pyproject.toml or a moved folder asks
 # for a new environment, and so does an installation that did not reach its end.
-STAMP  := $(VENV)/.installed-$(shell { cat requirements.lock pyproject.toml; echo '$(CURDIR)'; } | cksum | cut -d ' ' -f 1)
+STAMP  := $(VENV)/.installed-$(shell { cat requirements.lock requirements.in pyproject.toml; pwd -P; } | cksum | \
+  cut -d ' ' -f 1)
 
 # some systems set such variables for other ends: only `make run NAME=...` counts
 ifeq ($(origin NAME),environment)
@@ -25,8 +26,15 @@ ifeq ($(origin DEVICE),environment)
 DEVICE :=
 endif
 
-# through the environment, so that names with spaces and quotes arrive whole
-export PYTHON UV VIDEO AUDIO NAME CONFIG DEVICE
+# Names go through the environment and never into the text of a command: they arrive whole, nothing in them is executed.
+# $(value ...): make itself would expand a name with a $ in it when it exports it.
+NAMES  := PYTHON UV VIDEO AUDIO NAME CONFIG DEVICE LAB_ARGS PYTEST_ARGS
+$(foreach name,$(NAMES),$(eval override $(name) := $$(value $(name))))
+export $(NAMES)
+
+# python with the arguments that a variable holds added to its own: split at spaces, quotes respected, nothing expanded
+WITH    = $(BIN)/python -c 'import os, shlex, sys; \
+  os.execv(sys.executable, [sys.executable, *sys.argv[2:], *shlex.split(os.getenv(sys.argv[1], ""))])' $(1)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup gpu demo test check bench lint lab screenshots run gallery lock clean
@@ -42,7 +50,7 @@ help:
 	@echo 'make gallery  all executed notebooks as a web site in outputs/gallery/, videos playing; works offline'
 	@echo 'make setup    only the environment in .venv/, and what an NVIDIA card needs (PYTHON=/path/to/python3.11 to choose)'
 	@echo 'make lint     ruff, and mypy on the package'
-	@echo 'make lock     resolve requirements.lock again     (needs uv)'
+	@echo 'make lock     resolve requirements.lock again, with hashes (needs uv)'
 	@echo 'make clean    remove the environment, caches and the demo; your own data/ and outputs/ stay'
 	@echo 'Each of them sets up what it needs first. DEVICE=cpu keeps demo and run off the NVIDIA card.'
 
@@ -87,26 +95,26 @@ $(STAMP):
 	fi; \
 	echo "Setting up $(VENV) with $$("$$found" --version) (once; a few minutes)"; \
 	"$$found" -m venv --clear $(VENV)
-# torch with its dependencies, because a CUDA build brings packages that a CPU build does not have; everything else
-# exactly as locked, without the packages that mediapipe asks for and does not need (see pyproject.toml)
-	$(PIP) -c requirements.lock "$$(grep '^torch==' requirements.lock)"
-	$(PIP) --no-deps -r requirements.lock
+# exactly the locked files, without the packages that mediapipe asks for and does not need (see pyproject.toml); then
+# torch, whose builds for the CPU and for CUDA are different files, and the packages that a CUDA build brings
+	$(PIP) --require-hashes --no-deps -r requirements.lock
+	$(PIP) "$$(grep -o '^torch==[0-9.]*' requirements.in)"
 	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: gpu
 	@$(BIN)/egs run data/sample/clip.mp4 --config quick_test --audio data/sample/speech.wav --name demo --size 256 \
-	  $${DEVICE:+--device "$$DEVICE"}
+	  $${DEVICE:+"--device=$$DEVICE"}
 
 test: gpu
-	$(PYTEST) $(PYTEST_ARGS)
+	$(call WITH,PYTEST_ARGS) $(PYTEST)
 
 check: lint
-	$(PYTEST) -m "not slow and not browser" $(PYTEST_ARGS)
+	$(call WITH,PYTEST_ARGS) $(PYTEST) -m "not slow and not browser"
 
 bench: gpu
 	$(BIN)/egs prepare data/sample/clip.mp4 data/bench --size 256
-	$(BIN)/python benchmarks/run.py data/bench --video "$${VIDEO:-data/sample/clip.mp4}" --out benchmarks/results/cpu.json
+	$(BIN)/python benchmarks/run.py data/bench "--video=$${VIDEO:-data/sample/clip.mp4}" --out benchmarks/results/cpu.json
 	$(BIN)/python benchmarks/report.py
 
 lint: $(STAMP)
@@ -114,7 +122,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 lab: gpu
-	$(BIN)/python -m jupyterlab --ServerApp.root_dir=. $(LAB_ARGS) notebooks
+	$(call WITH,LAB_ARGS) -m jupyterlab --ServerApp.root_dir=. notebooks
 
 screenshots: gpu
 	@[ -d outputs/demo/runs/quick_test ] || $(MAKE) demo
@@ -125,20 +133,19 @@ run: gpu
 	  echo 'error: expected VIDEO=clip.mp4; found none. make run VIDEO=clip.mp4 [CONFIG=production] [AUDIO=speech.wav] [NAME=me] [DEVICE=cpu]' >&2; \
 	  exit 2; \
 	fi; \
-	$(BIN)/egs run "$$VIDEO" --config "$$CONFIG" $${AUDIO:+--audio "$$AUDIO"} $${NAME:+--name "$$NAME"} \
-	  $${DEVICE:+--device "$$DEVICE"}
+	$(BIN)/egs run "--config=$$CONFIG" $${AUDIO:+"--audio=$$AUDIO"} $${NAME:+"--name=$$NAME"} \
+	  $${DEVICE:+"--device=$$DEVICE"} -- "$$VIDEO"
 
 gallery: $(STAMP)
 	@$(BIN)/egs gallery
 
-# --universal: one file for Python 3.10-3.12; the lines for 3.13, which mediapipe does not have, are dropped
+# --universal: one file for Python 3.10-3.12. The versions first, then the hashes of all their files.
 lock:
-	{ echo '# Every version that `make setup` installs, on Python 3.10-3.12. Made by `make lock` from pyproject.toml and'; \
-	  echo '# requirements.in; torch first, with its own dependencies, then this file with --no-deps (see the Makefile).'; \
-	  $(UV) pip compile pyproject.toml requirements.in --extra notebooks --extra gpu --extra test --extra sample --extra asr \
-	    --universal --fork-strategy fewest --python-version 3.10 --no-header --no-annotate --quiet \
-	  | grep -v "python_full_version >= '3.13'"; } > requirements.lock.new
-	mv requirements.lock.new requirements.lock
+	@"$$UV" pip compile pyproject.toml requirements.in --extra notebooks --extra gpu --extra test --extra sample \
+	  --extra asr --universal --fork-strategy fewest --python-version 3.10 --no-header --no-annotate --quiet \
+	  --output-file requirements.lock.new
+	@python3 tools/lock_hashes.py requirements.lock.new requirements.lock
+	@rm requirements.lock.new
 
 clean:
 	rm -rf $(VENV) $(UVHOME) build *.egg-info .pytest_cache .ruff_cache .mypy_cache outputs/demo data/demo

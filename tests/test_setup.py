@@ -1,5 +1,6 @@
-"""The three lists of versions agree, and the Makefile chooses a Python that works."""
+"""The lists of versions agree, every file of them has a hash, and the Makefile chooses a Python that works."""
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -12,12 +13,17 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from egstalker_nb import cli
+
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
+_spec = importlib.util.spec_from_file_location("lock_hashes", ROOT / "tools" / "lock_hashes.py")
+lock_hashes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(lock_hashes)
 LOCKED_EXTRAS = ("notebooks", "gpu", "test", "sample", "asr")
 # a GPU host brings its own torch and NumPy; `make test` always runs in an environment with this stamp
 needs_make_setup = pytest.mark.skipif(not list(Path(sys.prefix).glob(".installed-*")),
@@ -36,8 +42,9 @@ def direct() -> list[Requirement]:
 
 
 def lock() -> dict[str, Requirement]:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    found = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+    """Every package that `make setup` installs: those of the lock, and torch, whose version is in requirements.in."""
+    torch = re.findall(r"^torch==[\d.]+", (ROOT / "requirements.in").read_text(), re.MULTILINE)
+    found = [Requirement(line) for line in [*torch, *lock_hashes.pins((ROOT / "requirements.lock").read_text())]]
     names = [canonicalize_name(r.name) for r in found]
     assert len(names) == len(set(names)), "a package stands in the lock twice"
     return dict(zip(names, found))
@@ -66,18 +73,45 @@ def test_lock_satisfies_pyproject():
         assert pin.marker is None, f"{pin} is not installed everywhere"
 
 
-def test_conda_environment_has_the_locked_versions():
-    """Conda users get the same direct versions, mediapipe by the extra line in the comment."""
+def test_every_locked_package_has_hashes():
+    """One without makes pip refuse the whole lock; torch with hashes would shut out one of its builds."""
+    text = (ROOT / "requirements.lock").read_text()
+    assert "torch" not in {Requirement(line).name for line in lock_hashes.pins(text)}
+    lock_hashes.check(lock_hashes.pins(text), "".join(line for line in text.splitlines(True) if line[0] != "#"))
+    assert set(re.findall(r"^ +(.*?)(?: \\)?$", text, re.MULTILINE)) == set(re.findall(r"--hash=sha256:\w{64}\b", text))
+
+
+def test_hashes_are_those_of_the_index_that_pip_uses(tmp_path, monkeypatch):
+    """Behind a mirror too; a version that the index changes, or a file without a hash, never gets into the lock."""
+    uv, source, target = tmp_path / "uv", tmp_path / "new", tmp_path / "lock"
+    write_script(uv, ["#!/bin/sh", f'echo "$*" > "{tmp_path}/calls"', f'cat "$3" > "{tmp_path}/given"',
+                      f'cat "{tmp_path}/answer"'])
+    source.write_text("a==1 ; python_full_version >= '3.13'\nb==2\nc==3 ; sys_platform == 'win32'\ntorch==2.0\n")
+    answer = f"b==2 \\\n    --hash=sha256:{64 * 'b'}\nc==3 ; sys_platform == 'win32' \\\n    --hash=sha256:{64 * 'c'}\n"
+    monkeypatch.setenv("UV", str(uv))
+    monkeypatch.setenv("PIP_INDEX_URL", "file:///mirror/simple")
+    monkeypatch.setattr(sys, "argv", ["lock_hashes.py", str(source), str(target)])
+    (tmp_path / "answer").write_text(answer)
+    lock_hashes.main()
+    assert (tmp_path / "given").read_text() == "b==2\nc==3 ; sys_platform == 'win32'\n"
+    assert "--no-deps --generate-hashes" in (tmp_path / "calls").read_text()
+    assert "--default-index file:///mirror/simple" in (tmp_path / "calls").read_text()
+    assert target.read_text() == lock_hashes.HEADER + answer
+    for wrong in (answer.replace("b==2", "b==3"), answer.replace("    --hash=sha256:ccc", "ccc")):
+        (tmp_path / "answer").write_text(wrong)
+        with pytest.raises(ValueError, match="index"):
+            lock_hashes.main()
+    assert target.read_text() == lock_hashes.HEADER + answer
+
+
+def test_conda_environment_is_installed_like_that_of_make():
+    """Conda users get the same files: the commands in the note are those of the Makefile."""
     text = (ROOT / "environment.yml").read_text()
-    *conda, pip = yaml.safe_load(text)["dependencies"]
-    assert conda == ["python=3.11", "pip"]
-    listed = [Requirement(line) for line in pip["pip"] if not line.startswith("--")]
-    assert [line for line in pip["pip"] if line.startswith("--")] == ["--constraint requirements.lock"]
-    extra_line = re.search(r"^#\s+pip install --no-deps (\S+) -e \.$", text, re.MULTILINE)
-    given = {canonicalize_name(r.name): version(r) for r in [*listed, Requirement(extra_line[1])]}
-    locked = {name: version(requirement) for name, requirement in lock().items()}
-    assert {name: locked.get(name) for name in given} == given
-    assert {canonicalize_name(r.name) for r in direct()} <= set(given)
+    assert yaml.safe_load(text)["dependencies"] == ["python=3.11", "pip"]
+    commands = re.findall(r"^#   pip install (.*)$", text, re.MULTILINE)
+    made = re.findall(r"^\t\$\(PIP\) (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    torch = lock()["torch"]
+    assert commands == [command if "grep" not in command else str(torch) for command in made]
 
 
 @needs_make_setup
@@ -114,7 +148,8 @@ def test_environment_is_the_locked_one():
 
 def test_no_file_names_a_package_index():
     """Where packages come from is the user's setting; a host in the lock would break everyone behind a mirror."""
-    for name in ("requirements.lock", "requirements.in", "environment.yml", "Makefile", "pyproject.toml"):
+    for name in ("requirements.lock", "requirements.in", "environment.yml", "Makefile", "pyproject.toml",
+                 "tools/lock_hashes.py"):
         text = (ROOT / name).read_text()
         assert not re.search(r"https?://|--(extra-)?index-url|--find-links", text), name
 
@@ -122,7 +157,7 @@ def test_no_file_names_a_package_index():
 @pytest.fixture
 def sandbox(tmp_path):
     """A folder with the set-up files, and a PATH with only what a bare machine has, its Pythons to be filled in."""
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+    for name in ("Makefile", "requirements.lock", "requirements.in", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -159,10 +194,10 @@ def newer_python(folder: Path, brings: str) -> None:
         "chmod +x .uv/bin/uv;; *) exit 1;; esac"])
 
 
-def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     (folder / "calls").write_text("")
-    return subprocess.run(["make", *arguments], cwd=folder, env={"PATH": str(folder / "bin"), "HOME": str(folder)},
-                          capture_output=True, text=True)
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True,
+                          env={"PATH": str(folder / "bin"), "HOME": str(folder), **environment})
 
 
 def installs(folder: Path) -> list[str]:
@@ -223,10 +258,10 @@ def test_device_reaches_the_command(sandbox, target):
     write_script(sandbox / ".venv" / "bin" / "egs", ["#!/bin/sh", f'echo "egs $*" >> "{sandbox}/calls"'])
     for given, expected in (["DEVICE=cpu"], True), ([], False):
         assert make(sandbox, target, "VIDEO=clip.mp4", *given).returncode == 0
-        assert ("--device cpu" in (sandbox / "calls").read_text()) == expected
+        assert ("--device=cpu" in (sandbox / "calls").read_text()) == expected
 
 
-@pytest.mark.parametrize("change", ["half-finished", "new lock", "new pyproject"])
+@pytest.mark.parametrize("change", ["half-finished", "requirements.lock", "requirements.in", "pyproject.toml"])
 def test_setup_is_redone_when_it_must_be(sandbox, change):
     """An environment that is not complete, or not of this lock, must never be taken for ready."""
     fake_python(sandbox, "python3.11", works=True)
@@ -236,7 +271,7 @@ def test_setup_is_redone_when_it_must_be(sandbox, change):
         (sandbox / "fail").unlink()
     else:
         assert make(sandbox, "setup").returncode == 0
-        file = sandbox / ("requirements.lock" if change == "new lock" else "pyproject.toml")
+        file = sandbox / change
         file.write_text(file.read_text() + "# changed\n")
     assert make(sandbox, "setup").returncode == 0
     assert len(installs(sandbox)) == 3
@@ -264,6 +299,71 @@ def test_run_without_video_is_explained(sandbox):
     fake_python(sandbox, "python3.11", works=True)
     result = make(sandbox, "run")
     assert result.returncode != 0 and "VIDEO=clip.mp4" in result.stderr
+
+
+#: names that a shell, make or an option parser would take for something else
+HOSTILE = ("a b.mp4", "a'b\"c.mp4", "$(touch hacked).mp4", "$(shell touch hacked)", "`touch hacked`", "a;touch hacked",
+           "a\nb.mp4", "-x.mp4", "--help", "né 中.mp4", "a$$b${HOME}$@.mp4", "#a&b|c>d", "$(error stop)", "a\\")
+
+
+@pytest.fixture
+def installed(sandbox):
+    """A sandbox after `make setup`, where `egs` and python write their arguments, each with a NUL, to `arguments`."""
+    fake_python(sandbox, "python3.11", works=True)
+    assert make(sandbox, "setup").returncode == 0
+    record = ["#!/bin/sh", '[ "$2" != egstalker_nb.cuda_setup ] || exit 0', f'cd "{sandbox}"',
+              'printf "%s\\0" "$@" > arguments']
+    write_script(sandbox / ".venv" / "bin" / "egs", record)
+    return sandbox
+
+
+def arguments(folder: Path) -> list[str]:
+    return (folder / "arguments").read_bytes().decode().split("\0")[:-1]
+
+
+@pytest.mark.parametrize("where", ["command line", "environment"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_arrive_whole_and_nothing_in_them_is_executed(installed, name, where):
+    """A file from a stranger may have any name; `make` must hand it on as it is."""
+    names = ("VIDEO", "AUDIO", "CONFIG", "NAME", "DEVICE") if where == "command line" else ("VIDEO", "AUDIO", "CONFIG")
+    given = dict.fromkeys(names, name)
+    on_line = [f"{key}={value}" for key, value in given.items()] if where == "command line" else []
+    result = make(installed, "run", *on_line, **({} if on_line else given))
+    assert result.returncode == 0, result.stderr
+    assert not (installed / "hacked").exists()
+    parsed = cli.parser().parse_args(arguments(installed))
+    assert (str(parsed.video), str(parsed.audio), parsed.config) == (name, name, name)
+    assert (parsed.name, parsed.device) == ((name, name) if on_line else (None, None))
+
+
+@pytest.mark.parametrize("target, variable", [("lab", "LAB_ARGS"), ("test", "PYTEST_ARGS")])
+def test_more_arguments_are_split_and_not_executed(installed, target, variable):
+    """Quotes hold words together, as in a shell; a `$(...)` in them stays text."""
+    write_script(installed / ".venv" / "bin" / "python", [
+        "#!/bin/sh", '[ "$2" != egstalker_nb.cuda_setup ] || exit 0', f'exec "{sys.executable}" "$@"'])
+    (installed / "pytest.py").write_text("import sys; print(sys.argv[1:])")
+    (installed / "jupyterlab.py").write_text("import sys; print(sys.argv[1:])")
+    result = make(installed, target, f"{variable}=-k 'a or b' $(touch hacked) $(shell touch hacked) `touch hacked`")
+    assert result.returncode == 0, result.stderr
+    assert not (installed / "hacked").exists()
+    assert "'-k', 'a or b', '$(touch', 'hacked)', '$(shell', 'touch', 'hacked)', '`touch', 'hacked`']" in result.stdout
+
+
+def test_lab_keeps_its_token_and_is_seen_by_this_computer_only(tmp_path, monkeypatch):
+    """What `make lab` starts, as JupyterLab itself reads it: anybody who reaches its port without a token could run
+    code here."""
+    from jupyter_server.serverapp import ServerApp
+
+    command = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "-m jupyterlab" in line)
+    arguments = command.split("-m jupyterlab", 1)[1].split()
+    assert arguments == ["--ServerApp.root_dir=.", "notebooks"], "an option here may open the server to others"
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("JUPYTER_TOKEN", raising=False)
+    app = ServerApp()
+    app.load_config_file()
+    assert app.ip == "localhost" and not app.allow_remote_access and not app.allow_root
+    assert len(app.identity_provider_class(parent=app).token) >= 40
 
 
 def test_ci_runs_the_tests():
