@@ -211,6 +211,40 @@ def test_only_a_gallery_is_replaced(outputs):
     assert (precious / "thesis.txt").read_text() == "x"
 
 
+def test_a_gallery_with_foreign_files_is_not_replaced(outputs):
+    """Notes that somebody keeps beside the pages must not go with the old gallery; what a file manager left may."""
+    root = website.export(outputs).index.parent
+    (root / ".DS_Store").touch()
+    website.export(outputs)
+    (root / "me" / "notes.html").write_text("mine")
+    before = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    with pytest.raises(InputError, match="notes.html"):
+        website.export(outputs)
+    assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("odd", [[], "x", {"duration": "long", "start_time": 5, "parameters": [1]},
+                                 {"duration": -1.0, "parameters": {"video": None, "size": [1]}}])
+def test_odd_notes_of_papermill_are_left_out(outputs, odd):
+    """Other programs write into the metadata of notebooks too."""
+    path = outputs / "me" / "notebooks" / "01_data_prep.ipynb"
+    book = json.loads(path.read_text())
+    book["metadata"]["papermill"] = odd
+    path.write_text(json.dumps(book))
+    assert "run time unknown" in website.export(outputs).index.read_text(encoding="utf-8")
+
+
+def test_notebooks_of_earlier_formats_are_shown(outputs):
+    """Format 3 had worksheets."""
+    cell = {"cell_type": "code", "input": "1", "language": "python", "metadata": {}, "prompt_number": 1,
+            "collapsed": False, "outputs": [{"output_type": "pyout", "text": "seen", "prompt_number": 1,
+                                             "metadata": {}}]}
+    path = outputs / "me" / "notebooks" / "old.ipynb"
+    path.write_text(json.dumps({"nbformat": 3, "nbformat_minor": 0, "metadata": {"name": ""},
+                                "worksheets": [{"cells": [cell], "metadata": {}}]}))
+    assert "seen" in (website.export(outputs).index.parent / "me" / "old.html").read_text(encoding="utf-8")
+
+
 def test_a_damaged_notebook_is_named(outputs):
     """Cut off by a full disk, for instance."""
     (outputs / "me" / "notebooks" / "01_data_prep.ipynb").write_text("{")

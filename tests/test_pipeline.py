@@ -128,12 +128,37 @@ def test_dead_kernel_is_named_and_the_notebook_saved(made_up):
     ({"audio": __file__}, InputError, "FFmpeg can read"),
     ({"name": "../elsewhere"}, InputError, "Leave out slashes"),
     ({"overrides": {"iteration": 5}}, ConfigError, "iteration"),
+    ({"size": "large"}, InputError, "size of type int, as notebook typed declares it; found 'large', which is str"),
+    ({"size": True}, InputError, "found True"),
+    ({"track": "1"}, InputError, r"track of type Optional\[int\]"),
+    ({"overrides": []}, InputError, "overrides of type dict"),
 ])
 def test_mistakes_are_found_before_anything_starts(made_up, changes, error, hint):
     """Half an hour of preparation must not precede the news of a misspelt parameter."""
+    write_notebook(made_up / "nb", "typed", "size: int = 512  # px\ntrack: Optional[int] = None  # number\n"
+                   "overrides: dict = {}  # settings")
+    changes = {"notebooks": ("first", "second", "typed"), **changes}
     with pytest.raises(error, match=hint):
         run(made_up, **changes)
     assert logged(made_up) == [] and not (made_up / "outputs").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"nbformat": 4}', ""])
+def test_a_damaged_notebook_is_found_before_anything_starts(made_up, content):
+    """A notebook that a user edited by hand, or that a sync program cut off."""
+    (made_up / "nb" / "second.ipynb").write_text(content)
+    with pytest.raises(InputError, match="second.ipynb"):
+        run(made_up)
+    assert logged(made_up) == [] and not (made_up / "outputs").exists()
+
+
+def test_braces_in_a_path_are_no_parameters(made_up):
+    """Papermill would put values into `{size}`, and refuse `{`."""
+    folder = made_up / "a{size}{"
+    folder.mkdir()
+    shutil.copytree(made_up / "nb", folder / "nb")
+    run(made_up, notebooks=("first",), notebook_dir=folder / "nb", out=folder / "out", size=64)
+    assert (folder / "out" / "notebooks" / "first.ipynb").is_file() and logged(made_up)[0][1]["size"] == 64
 
 
 def test_missing_video_is_found_before_anything_starts(made_up):

@@ -11,6 +11,7 @@ from ..core.errors import DatasetError, InputError, MissingPackageError
 from ..core.files import make_folder, write_json
 from ..core.progress import Progress
 from ..core.reading import Unreadable, read_json
+from ..core.table import Table
 from ..data.frame_loader import Frames
 from ..metrics import image_metrics, landmark_metrics
 from ..rendering.renderer import Renderer
@@ -56,11 +57,8 @@ class Scores(dict[str, Any]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        body = "".join(f"<tr><td>{n}</td><td style='text-align:right'>{v}</td><td>{u}</td>"
-                       f"<td style='text-align:left'>{w}</td></tr>" for n, v, u, w in self.rows())
         caption = f"{self['run']}, iteration {self['iteration']}, {self['split']} frames. {self.get('note') or ''}"
-        names = "".join(f"<th>{name}</th>" for name in ("score", "value", "unit", "meaning"))
-        return f"<table><caption>{caption}</caption><tr>{names}</tr>{body}</table>"
+        return Table(("score", "value", "unit", "meaning"), self.rows(), caption)._repr_html_()
 
 
 def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration: Optional[int] = None, batch: int = 8,

@@ -29,7 +29,7 @@ def html(path: Path, kind: Literal["video", "audio"] = "video") -> str:
         kind: the HTML element.
     """
     if embeds(path):
-        suffix = path.suffix[1:].lower()
+        suffix = quote(path.suffix[1:].lower())
         data = base64.b64encode(path.read_bytes()).decode()
         return f'<{kind} controls width="512" src="data:{kind}/{suffix};base64,{data}"></{kind}>'
     address = escape(_address(path))

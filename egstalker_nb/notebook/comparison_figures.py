@@ -36,7 +36,7 @@ def wipe_figure(a: np.ndarray, b: np.ndarray, names: tuple[str, str], zoomed: di
     wiped = np.concatenate([a[:, :at], b[:, at:]], 1)
     for axis, image, name in zip(axes, (a, wiped, b), (f"A: {names[0]}", "A | B", f"B: {names[1]}")):
         axis.imshow(image)
-        axis.set_title(name, fontsize=11)
+        axis.set_title(plots.plain(name), fontsize=11)
     axes[1].axvline(at - 0.5, color="white", linewidth=1.5)
     scale = axes[3].imshow(difference(a, b), vmin=0, vmax=MAX_DIFFERENCE, cmap=COLOUR_MAP)
     axes[3].set_title(f"|A - B|, PSNR {psnr(a, b):.1f} dB" if (a != b).any() else "|A - B|: the same", fontsize=11)
@@ -44,7 +44,7 @@ def wipe_figure(a: np.ndarray, b: np.ndarray, names: tuple[str, str], zoomed: di
     for row, (part, sources) in enumerate(zoomed.items(), 1):
         for axis, (name, image) in zip(axes[row * columns:], sources.items()):
             axis.imshow(image)
-            axis.set_title(f"{part}: {name}", fontsize=10)
+            axis.set_title(plots.plain(f"{part}: {name}"), fontsize=10)
     return result
 
 

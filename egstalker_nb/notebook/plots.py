@@ -30,9 +30,14 @@ def subplots(rows: int = 1, columns: int = 1, width: float = 9.0, height: float 
     return figure, axes.ravel()
 
 
+def plain(name: str) -> str:
+    """A name for a figure: matplotlib would take `$...$` in it for a formula, and fail on one that is none."""
+    return name.replace("$", r"\$")
+
+
 def label(axis: Axes, x: str, y: str, title: str = "") -> Axes:
     """Set axis labels (with units) and title; adds a grid, and a legend if lines have names."""
-    axis.set(xlabel=x, ylabel=y, title=title)
+    axis.set(xlabel=x, ylabel=y, title=plain(title))
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False)
@@ -42,7 +47,7 @@ def label(axis: Axes, x: str, y: str, title: str = "") -> Axes:
 def curve(axis: Axes, x: Any, y: Any, name: str = "", style: int = 0, **more: Any) -> None:
     """Plot one line in the `style`-th of `STYLES`; `more` are arguments of `Axes.plot`."""
     colour, line = STYLES[style % len(STYLES)]
-    axis.plot(x, y, color=colour, linestyle=line, label=name or None, **more)
+    axis.plot(x, y, color=colour, linestyle=line, label=plain(name) or None, **more)
 
 
 def image_grid(images: Sequence[np.ndarray], names: Sequence[str], columns: Optional[int] = None,
@@ -62,7 +67,7 @@ def image_grid(images: Sequence[np.ndarray], names: Sequence[str], columns: Opti
         axis.axis("off")
     for axis, image, name in zip(axes, images, names):
         axis.imshow(np.clip(image, 0, 255 if image.dtype == np.uint8 else 1))
-        axis.set_title(name, fontsize=9)
+        axis.set_title(plain(name), fontsize=9)
     return figure
 
 

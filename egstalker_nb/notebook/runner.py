@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 from ..config import load_config
-from ..core.errors import EgsError, InputError, MissingPackageError
-from ..core.files import make_folder
+from ..core.errors import EgsError, InputError, first_line
+from ..core.files import make_folder, shortened, writing_to
 from ..core.progress import clock
+from ..core.reading import shown
 from ..cuda_setup import find_driver
 from ..media import player
 from ..media.audio import load_audio
 from ..media.video_reader import probe
+from .parameters import plan_notebooks, verbatim
 
 NOTEBOOKS = (
     "00_gaussians_in_2d",
@@ -76,7 +78,9 @@ def run_notebooks(
         The path of the video that notebook 06 writes.
 
     Raises:
-        InputError: a file is missing, the GPU cannot render, or no notebook declares a parameter.
+        InputError: a file is missing or a notebook damaged, the GPU cannot render, no notebook declares a parameter, or
+            its value is of another type than the declared one.
+        StorageError: the results cannot be written.
         ConfigError: the configuration is not usable.
         NotebookError: a notebook failed; the message names notebook, cell and cause.
     """
@@ -90,16 +94,16 @@ def run_notebooks(
     load_config(config, **(parameters.get("overrides") or {}))
     config = Path(config).resolve() if Path(config).is_file() else config  # kernels work in another folder
     name = name or re.sub(r"[^\w.-]+", "_", video.stem)
-    if name in (".", "..") or re.search(r"[/\\]", name):
-        raise InputError("a name for folders in data/ and outputs/", repr(name), "Leave out slashes.")
+    if name in (".", "..") or re.search(r"[/\\\x00-\x1f]", name):
+        raise InputError("a name for folders in data/ and outputs/", shown(name), "Leave out slashes and line breaks.")
     out = Path(out or Path("outputs") / name).resolve()
     values = _values(video, config, audio, out, Path(dataset or Path("data") / name).resolve())
     paths = [_existing(Path(notebook_dir) / f"{n}.ipynb", "a notebook") for n in notebooks]
-    plan = _plan(paths, values, parameters)
+    plan = plan_notebooks(paths, values, parameters)
 
     start = time.perf_counter()
     saved = out / "notebooks"
-    make_folder(saved)
+    _check_writable(saved, *(Path(values[key]) for key in ("dataset", "run", "out")))
     with _Monitor() as monitor, _kernel_environment(monitor.progress_file, saved, device):
         for i, (path, given) in enumerate(plan, start=1):
             begin = time.perf_counter()
@@ -133,32 +137,29 @@ def _values(video: Path, config: str | Path, audio: Optional[str | Path], out: P
 
 
 def _existing(path: str | Path, what: str) -> Path:
-    path = Path(path).expanduser().resolve()
-    if not path.is_file():
-        raise InputError(f"{what} at '{path}'", "no such file", "Check the path.")
-    return path
+    try:
+        found = Path(path).expanduser().resolve()
+        if found.is_file():
+            return found
+        reason = "no such file" if not found.exists() else "a folder" if found.is_dir() else "not a file"
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, a loop of links ...
+        found, reason = Path(path), f"no such file ({getattr(error, 'strerror', None) or first_line(error)})"
+    raise InputError(f"{what} at '{shortened(found)}'", reason, "Check the path.")
+
+
+def _check_writable(folder: Path, *others: Path) -> None:
+    """Make `folder` and write into it, and see that the other paths have possible names: hours before they are used."""
+    make_folder(folder)
+    with writing_to(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+    for path in others:
+        with writing_to(path):
+            path.exists()  # an OSError if its name is too long
 
 
 def _short(path: Path) -> str:
     """Relative to the working folder where the path lies in it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _plan(paths: list[Path], values: dict[str, Any], extra: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
-    """Each notebook with the values of those parameters that its `parameters` cell declares."""
-    try:
-        import papermill
-    except ImportError as error:
-        raise MissingPackageError("papermill, which runs notebooks headless", "it is not installed",
-                                  "pip install 'egstalker-nb[notebooks]'") from error
-    declared = {path: set(papermill.inspect_notebook(str(path))) for path in paths}
-    known = set().union(*declared.values())
-    unknown = sorted(set(extra) - known)
-    if unknown:
-        raise InputError(f"parameters that the notebooks declare ({', '.join(sorted(known))})",
-                         ", ".join(unknown), "Check the spelling.")
-    values = {**values, **extra}
-    return [(path, {key: values[key] for key in values if key in names}) for path, names in declared.items()]
 
 
 def _execute(path: Path, saved: Path, values: dict[str, Any], terminal: _Monitor) -> None:
@@ -171,9 +172,10 @@ def _execute(path: Path, saved: Path, values: dict[str, Any], terminal: _Monitor
     encrypted = Config({"KernelManager": {"transport_encryption": "auto"}} if zmq.has("curve") else {})
     task, look = f"notebook {path.stem} to run to its end", f"The notebook up to the error: {saved}"
     try:
-        papermill.execute_notebook(
-            str(path), str(saved), parameters=values, kernel_name="python3", language="python", cwd=str(path.parent),
-            progress_bar=False, stdout_file=terminal, stderr_file=terminal, config=encrypted)
+        with writing_to(saved.parent):
+            papermill.execute_notebook(
+                verbatim(path), verbatim(saved), parameters=values, kernel_name="python3", language="python",
+                cwd=str(path.parent), progress_bar=False, stdout_file=terminal, stderr_file=terminal, config=encrypted)
     except papermill.PapermillExecutionError as error:
         cause = f"{error.ename}: {error.evalue}".rstrip(". \n")
         raise NotebookError(task, f"{_cell(error.exec_count, error.source)} raised {cause}", look) from None

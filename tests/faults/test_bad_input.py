@@ -3,8 +3,9 @@ import pytest
 
 from .bad_input import Case, check
 from .media_cases import CASES as MEDIA
+from .notebook_cases import CASES as NOTEBOOKS
 
-CASES: list[Case] = [*MEDIA]
+CASES: list[Case] = [*MEDIA, *NOTEBOOKS]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

@@ -1,6 +1,7 @@
 """Executed notebooks in a folder of results, as pages of a gallery."""
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 from ...core.errors import InputError
 from ...core.progress import clock
+from ..parameters import read_notebook
 from ..runner import NOTEBOOKS
 
 
@@ -46,7 +48,20 @@ class Page:
     @property
     def headless(self) -> dict[str, Any]:
         """What Papermill recorded; {} where it was run by hand."""
-        return self.notebook.metadata.get("papermill") or {}
+        noted = self.notebook.metadata.get("papermill")
+        return noted if isinstance(noted, dict) else {}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that it was run with."""
+        given = self.headless.get("parameters")
+        return given if isinstance(given, dict) else {}
+
+    @property
+    def seconds(self) -> float:
+        """How long it ran; 0 if unknown."""
+        took = self.headless.get("duration")
+        return float(took) if isinstance(took, (int, float)) and math.isfinite(took) and took > 0 else 0.0
 
     @property
     def ran(self) -> str:
@@ -54,8 +69,8 @@ class Page:
         noted = self.headless
         if noted.get("exception"):
             return "stopped with an error"
-        took = f"ran for {clock(noted['duration'])}" if noted.get("duration") else "run time unknown"
-        return took + (f" on {noted['start_time'][:10]}" if noted.get("start_time") else "")
+        took = f"ran for {clock(self.seconds)}" if self.seconds else "run time unknown"
+        return took + (f" on {noted['start_time'][:10]}" if isinstance(noted.get("start_time"), str) else "")
 
 
 def found_pages(outputs: Path, out: Path) -> dict[str, list[Page]]:
@@ -77,13 +92,7 @@ def found_pages(outputs: Path, out: Path) -> dict[str, list[Page]]:
 
 def _page(path: Path, name: str) -> Optional[Page]:
     """None for a notebook that was never run."""
-    import nbformat
-
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except Exception as error:  # JSON, schema, encoding: nbformat has no common error
-        raise InputError("a notebook", f"'{path}', which cannot be read ({type(error).__name__})",
-                         "Remove it, or run the notebooks again.") from error
+    notebook = read_notebook(path)
     if not any(cell.get("outputs") for cell in notebook.cells):
         return None
     text = next((cell.source for cell in notebook.cells if cell.cell_type == "markdown"), "")

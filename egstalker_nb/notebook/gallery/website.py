@@ -2,31 +2,37 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from html import escape, unescape
 from pathlib import Path
 from typing import Any, Iterator, Optional
 from urllib.parse import quote, unquote
 
-from ...core.errors import InputError, MissingPackageError
-from ...core.files import make_folder, writing_to
+from ...core.errors import InputError, MissingPackageError, first_line
+from ...core.files import atomic_folder, make_folder, shortened, writing_to
 from ...core.progress import clock, progress
 from ..runner import RESULT
+from .clean import clean
 from .mathml import with_mathml
 from .pages import Page, found_pages, plain, sentence
 
 TITLE = "Audio-driven 3D Gaussian talking heads"
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
-PICTURES = {"image/png": "png", "image/jpeg": "jpg"}
+SVG, PICTURES = "image/svg+xml", {"image/png": "png", "image/jpeg": "jpg"}
 #: which form of an output is shown where there are several, best first
-SHOWN = (PLOTLY, "text/html", "image/svg+xml", *PICTURES, "text/markdown", "text/latex", "text/plain")
-MARK = "assets/gallery.css"  # a folder with this file is a gallery, and may be replaced by a new one
+SHOWN = (PLOTLY, "text/html", SVG, *PICTURES, "text/markdown", "text/latex", "text/plain")
+#: the list of a gallery's files: a folder with it may be replaced by a new gallery if it holds nothing else
+FILES = "assets/files.txt"
+#: what file managers leave in folders
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 VIDEOS = ("mp4", "webm", "mov")
+#: files that a notebook may refer to: copied into the gallery if they lie in the project
+MEDIA = (*VIDEOS, "m4v", "wav", "mp3", "m4a", "ogg", "opus", "flac", "png", "jpg", "jpeg", "gif", "webp")
 ENDINGS = {"jpeg": "jpg", "svg+xml": "svg", "mpeg": "mp3", "x-wav": "wav", "quicktime": "mov"}
 _DATA = re.compile(r'src=(["\'])data:(image|video|audio)/([\w.+-]+);base64,([^"\']+)\1')
 #: what HTML in an output refers to by a relative path: a file beside the notebook
@@ -34,11 +40,15 @@ _BESIDE = re.compile(r'\b(src|href)=(["\'])(?![a-zA-Z][\w+.-]*:|//|#)([^"\']+)\2
 _FETCHED = re.compile(r"<(?:script|link|iframe)[^>]*(?:src|href)=[\"'](?:https?:)?//", re.IGNORECASE)
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="color-scheme" content="light dark"><title>{title}</title>
 <link rel="icon" href="data:,"><link rel="stylesheet" href="{up}assets/gallery.css">
 <script src="{up}assets/gallery.js" defer></script>{scripts}</head>
 <body>{body}</body></html>
 """
+#: of every page, for what `clean` might miss: scripts from files only, none in the page, nothing from a network
+_POLICY = ("default-src 'none'; script-src 'self' file:; style-src 'self' file: 'unsafe-inline'; "
+           "img-src 'self' file: data: blob:; media-src 'self' file:; form-action 'none'; base-uri 'none'")
 
 
 @dataclass
@@ -63,35 +73,59 @@ def export(outputs: str | Path = "outputs", out: Optional[str | Path] = None) ->
     """Make a static site of all executed notebooks, `outputs/<name>/notebooks/*.ipynb`.
 
     It opens from disk and offline: plots can be rotated, videos play, nothing is fetched from the network. An old
-    gallery is replaced only by a complete new one.
+    gallery is replaced only by a complete new one, and only if nothing else lies in its folder.
+
+    Prose and outputs are shown without scripts, and what they refer to is copied only if it is an image, audio or video
+    of this project: a notebook may be a stranger's.
 
     Args:
         outputs: the folder of results that `make demo` and `egs run` write to.
         out: the folder of the site; default: `gallery` in `outputs`.
 
     Raises:
-        InputError: there is no executed notebook, one cannot be read, or `out` holds something else.
+        InputError: there is no executed notebook, one cannot be read or shown, or `out` holds something else.
+        StorageError: the site cannot be written.
         MissingPackageError: without nbconvert or plotly.
     """
     outputs = Path(outputs)
     out = Path(out) if out else outputs / "gallery"
     exporter = _exporter()
     sets = found_pages(outputs, out)
-    if out.exists() and not (out / MARK).is_file() and (out.is_file() or any(out.iterdir())):
-        raise InputError("a new folder, or an older gallery to replace", f"'{out}' with something else in it",
-                         "Choose another folder.")
+    _check_replaceable(out)
     make_folder(out.parent)
-    with writing_to(out.parent), tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-        new, old = Path(folder) / "new", Path(folder) / "old"
+    with atomic_folder(out) as new:
         _write_assets(new / "assets")
         pages = [page for group in sets.values() for page in group]
         for page in progress(pages, "gallery"):
-            _write_page(page, sets[page.html.split("/")[0]], new, exporter, outputs)
+            try:
+                _write_page(page, sets[page.html.split("/")[0]], new, exporter, outputs)
+            except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+                raise InputError("a notebook with outputs that can be shown", f"'{shortened(page.path)}' "
+                                 f"({type(error).__name__}: {first_line(error, 100)})",
+                                 "Remove it, or run it again.") from error
         (new / "index.html").write_text(_index(sets), encoding="utf-8")
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
+        (new / FILES).write_text("\n".join([*_files(new), FILES]) + "\n", encoding="utf-8", errors="surrogateescape")
     return Gallery(out / "index.html", len(pages), sum(p.stat().st_size for p in out.rglob("*") if p.is_file()))
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
+
+
+def _check_replaceable(out: Path) -> None:
+    """Raise InputError if `out` holds anything but a gallery."""
+    with writing_to(out):
+        if not out.exists():
+            return
+        if out.is_file() or (not (out / FILES).is_file() and any(out.iterdir())):
+            raise InputError("a new folder, or an older gallery to replace", f"'{shortened(out)}' with something else "
+                             "in it", "Choose another folder, or delete it if an earlier version made it.")
+        own = (out / FILES).read_text("utf-8", "surrogateescape").splitlines() if (out / FILES).is_file() else []
+        foreign = [name for name in _files(out) if name not in own and Path(name).name not in LITTER]
+    if foreign:
+        raise InputError("a gallery with nothing else in its folder", f"'{shortened(out / foreign[0])}'"
+                         + (f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""),
+                         "Move it elsewhere: the folder is replaced by a new gallery.")
 
 
 # ---- one page ----
@@ -103,15 +137,17 @@ def _exporter() -> Any:
     except ImportError as error:
         raise MissingPackageError("nbconvert, which turns notebooks into pages", "it is not installed",
                                   "pip install 'egstalker-nb[notebooks]'") from error
-    return HTMLExporter(template_name="base", template_file="gallery.j2", exclude_anchor_links=True,
-                        extra_loaders=[FileSystemLoader(Path(__file__).parent)])
+    exporter = HTMLExporter(template_name="base", template_file="gallery.j2", exclude_anchor_links=True,
+                            extra_loaders=[FileSystemLoader(Path(__file__).parent)])
+    exporter.register_filter("clean", clean)
+    return exporter
 
 
 def _write_page(page: Page, group: list[Page], root: Path, exporter: Any, outputs: Path) -> None:
     make_folder(root / page.folder)
     for cell, about in _with_context(page.notebook.cells):
         if cell.cell_type == "code":
-            cell.outputs = [shown for output in cell.outputs if (shown := _shown(output, page, root, about))]
+            cell.outputs = [shown for output in cell.outputs if (shown := _shown(output, page, root, about, outputs))]
     for cell in page.notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = with_mathml(cell.source)
@@ -134,8 +170,8 @@ def _write_page(page: Page, group: list[Page], root: Path, exporter: Any, output
              f"<main><p class='ran'>{escape(page.ran)} <button id='code' type='button' aria-pressed='false'>Show all "
              f"code</button></p>{body}</main>", _navigation(page, group)]
     scripts = '<script src="../assets/plotly.min.js" defer></script>' if 'class="plot"' in body else ""
-    (root / page.html).write_text(
-        _PAGE.format(title=escape(page.title), up="../", scripts=scripts, body="".join(parts)), encoding="utf-8")
+    text = _PAGE.format(title=escape(page.title), up="../", policy=_POLICY, scripts=scripts, body="".join(parts))
+    (root / page.html).write_text(text, encoding="utf-8")
 
 
 def _navigation(page: Page, group: list[Page]) -> str:
@@ -160,7 +196,7 @@ def _with_context(cells: list) -> Iterator[tuple[Any, str]]:
         yield cell, ". ".join(filter(None, (heading, prose)))
 
 
-def _shown(output: Any, page: Page, root: Path, about: str) -> Optional[Any]:
+def _shown(output: Any, page: Page, root: Path, about: str, outputs: Path) -> Optional[Any]:
     """The output in the one form that the page shows, its images and videos as files; None: nothing to show."""
     if output.output_type not in ("display_data", "execute_result"):
         return output
@@ -173,15 +209,15 @@ def _shown(output: Any, page: Page, root: Path, about: str) -> Optional[Any]:
     if kind == PLOTLY:
         kind, value = "text/html", _plot(data, page, root, about)
     elif kind in PICTURES:
-        name = _save(page, root, base64.b64decode(data[kind]), PICTURES[kind])
-        page.pictures.append(quote(f"{page.folder}/{name}"))
-        kind, value = "text/html", _picture(page, name, about)
+        kind, value = "text/html", _picture(page, root, base64.b64decode(data[kind]), PICTURES[kind], about)
+    elif kind == SVG:  # as a file: scripts in it are not run
+        kind, value = "text/html", _picture(page, root, data[kind].encode(), "svg", about)
     else:
         value = data[kind]
         if kind == "text/html":
             if _FETCHED.search(value) or "requirejs" in value:
                 return None  # it loads a script from the network
-            value = _with_files(value, page, root, about)
+            value = clean(_with_files(value, page, root, about, outputs.resolve().parent))
     output.pop("execution_count", None)
     output.output_type, output.data = "display_data", {kind: value}  # the template knows no other
     return output
@@ -196,9 +232,7 @@ def _plot(data: dict, page: Page, root: Path, about: str) -> str:
     height = int((figure["layout"] or {}).get("height") or 450)
     still = ""
     if "image/png" in data:
-        name = _save(page, root, base64.b64decode(data["image/png"]), "png")
-        page.pictures.append(quote(f"{page.folder}/{name}"))
-        still = f"<noscript>{_picture(page, name, about)}</noscript>"
+        still = f"<noscript>{_picture(page, root, base64.b64decode(data['image/png']), 'png', about)}</noscript>"
     return (f'<div class="plot" id="plot-{number}" role="img" aria-label="{escape(about)}" style="height:{height}px" '
             f'data-script="{page.link}/plot_{number:02}.js"></div>{still}')
 
@@ -214,20 +248,23 @@ def _save(page: Page, root: Path, content: bytes | Path, ending: str) -> str:
     return name
 
 
-def _picture(page: Page, name: str, about: str) -> str:
+def _picture(page: Page, root: Path, content: bytes, ending: str, about: str) -> str:
+    """Save an image, and return the HTML that shows it."""
+    name = _save(page, root, content, ending)
+    page.pictures.append(quote(f"{page.folder}/{name}"))
     return f'<img src="{page.link}/{name}" alt="{escape(about)}" loading="lazy">'
 
 
-def _with_files(html: str, page: Page, root: Path, about: str) -> str:
+def _with_files(html: str, page: Page, root: Path, about: str, project: Path) -> str:
     """HTML with its data URLs written to files, so that videos can be sought in and pages open quickly, and with copies
-    of the files that it refers to."""
+    of the media that it refers to, of this project only: no notebook gets other files of this computer published."""
     copies: dict[str, str] = {}
 
     def copied(match: re.Match) -> str:
         name, _, address = match.groups()
         file = (page.path.parent / unquote(unescape(address))).resolve()
-        if not file.is_file():
-            return ""  # deleted since: the link would be broken
+        if not file.is_file() or file.suffix[1:].lower() not in MEDIA or not file.is_relative_to(project):
+            return ""  # deleted since: the link would be broken; or not to be published
         if address not in copies:
             copies[address] = _save(page, root, file, file.suffix[1:].lower())
             if copies[address].endswith(VIDEOS):
@@ -236,7 +273,10 @@ def _with_files(html: str, page: Page, root: Path, about: str) -> str:
 
     def replaced(match: re.Match) -> str:
         _, kind, ending, content = match.groups()
-        decoded = base64.b64decode(content)
+        try:
+            decoded = base64.b64decode(content)
+        except binascii.Error:
+            return ""
         name = _save(page, root, decoded, ENDINGS.get(ending, ending))
         link = quote(f"{page.folder}/{name}")
         if kind == "video":
@@ -276,17 +316,17 @@ def _index(sets: dict[str, list[Page]]) -> str:
     cards = "".join(_card(name, group) for name, group in sets.items())
     body = (f"<main class='index'><h1>{TITLE}</h1><p>Executed notebooks: from a video to a trained head that any "
             f"speech drives. Plots can be rotated and zoomed, videos play with sound.</p>{cards}</main>")
-    return _PAGE.format(title=TITLE, up="", scripts="", body=body)
+    return _PAGE.format(title=TITLE, up="", policy=_POLICY, scripts="", body=body)
 
 
 def _card(name: str, group: list[Page]) -> str:
     noted: dict[str, Any] = {}
     for page in group:
-        noted.update(page.headless.get("parameters") or {})
+        noted.update(page.parameters)
     facts = [f"{what}: {escape(Path(str(noted[key])).name)}" for key, what in
              (("video", "clip"), ("config", "configuration"), ("audio", "driven by")) if noted.get(key)]
     facts += [f"{escape(str(noted['size']))} px"] if noted.get("size") else []
-    total = sum(page.headless.get("duration") or 0 for page in group)
+    total = sum(page.seconds for page in group)
     facts += [f"all notebooks in {clock(total)}"] if total else []
     rows = "".join(f'<li><a href="{quote(page.html)}">{escape(page.title)}</a> <span class="ran">{escape(page.ran)}'
                    f"</span><br>{escape(page.summary)}</li>" for page in group)

@@ -215,8 +215,13 @@ def in_style(figure: go.Figure, x: str, y: str, title: str = "", height: int = 3
     return figure
 
 
+def plotly_text(name: str) -> str:
+    """A name for a plotly figure, which would take tags in it for markup, and `%{...}` in a hover text for a value."""
+    return escape(name, quote=False).replace("%{", "%&#123;")
+
+
 def line(x: Sequence[Any] | np.ndarray, y: Sequence[Any] | np.ndarray, name: str = "", style: int = 0,
          **more: Any) -> go.Scatter:
-    """One curve in the `style`-th look, distinguished by dash pattern and lightness."""
+    """One curve in the `style`-th look, distinguished by dash pattern and lightness; its name is text, never markup."""
     look = {"color": STYLES[style % len(STYLES)][0], "dash": DASHES[style % len(DASHES)], "width": 2}
-    return go.Scatter(x=x, y=y, name=name, mode=more.pop("mode", "lines"), line=look, **more)
+    return go.Scatter(x=x, y=y, name=plotly_text(name), mode=more.pop("mode", "lines"), line=look, **more)

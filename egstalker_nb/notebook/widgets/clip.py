@@ -155,7 +155,7 @@ class VideoPicker(Panel):
 
     def still(self) -> Figure:
         figure = plots.image_grid(list(self.images), [f"{t:.1f} s" for t in self.times])
-        figure.suptitle(f"{Path(self.video).name}: {self.facts()}", fontsize=10)
+        figure.suptitle(plots.plain(f"{Path(self.video).name}: {self.facts()}"), fontsize=10)
         return figure
 
 

@@ -317,7 +317,7 @@ class SideBySide(Panel):
     def still(self) -> Figure:
         figure = comparison_figures.wipe_figure(*self.pair(), (self.names[self.a], self.names[self.b]),
                                                 self.zoomed())
-        figure.suptitle(self.facts(), fontsize=11)
+        figure.suptitle(plots.plain(self.facts()), fontsize=11)
         return figure if self.folder is None else plots.finish(figure, self.folder, "compare_frames")
 
 

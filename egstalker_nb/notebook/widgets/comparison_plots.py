@@ -15,7 +15,7 @@ from ...analysis.cost import seconds_at, series
 from ...training.metrics_log import NOT_A_TERM
 from .. import plots
 from ..plots import STYLES
-from .base import Plot, in_style, line
+from .base import Plot, in_style, line, plotly_text
 
 MAX_ROWS = 500  # of a curve: keeps the notebook small
 X_LABELS: dict[cost.By, str] = {"iteration": "iteration", "time": "training time (s)"}
@@ -62,7 +62,7 @@ def _curves(result: Comparison) -> go.Figure:
                 places.append(len(x["time"]) - 1)
                 for term in terms:
                     losses[term].append([_short(r.get(term)) for r in rows])
-            trace = line(iterations, [_short(r.get(key)) for r in rows], name, style, legendgroup=name,
+            trace = line(iterations, [_short(r.get(key)) for r in rows], name, style, legendgroup=plotly_text(name),
                          showlegend=n == 0, mode="lines+markers" if kind == "eval" else "lines")
             figure.add_trace(trace, n // 2 + 1, n % 2 + 1)
     in_style(figure, X_LABELS["iteration"], "", height=620, legend={"orientation": "h", "y": 1.16, "x": 0.55})
@@ -73,7 +73,7 @@ def _curves(result: Comparison) -> go.Figure:
     axes = [f"xaxis{n or ''}.title.text" for n in (0, 2, 3, 4)]
     ways = [{"label": f"by {way}", "method": "update", "args": [{"x": x[way]}, dict.fromkeys(axes, X_LABELS[way])]}
             for way in x]
-    kinds = [{"label": "loss (sum)" if term == "loss" else f"loss term: {term}", "method": "restyle",
+    kinds = [{"label": "loss (sum)" if term == "loss" else f"loss term: {plotly_text(term)}", "method": "restyle",
               "args": [{"y": losses[term]}, places]} for term in terms]
     figure.update_layout(updatemenus=[
         {"type": "buttons", "direction": "right", "buttons": ways, "x": 0, "y": 1.2, "xanchor": "left",
@@ -151,11 +151,12 @@ def _cost_chart(summaries: list[cost.RunSummary]) -> go.Figure:
                                 name="Pareto front", mode="lines+markers", line={"color": "#222222", "dash": "dot"},
                                 marker={"size": 22, "symbol": "circle-open", "line": {"width": 2}}))
     for style, o in enumerate(summaries):
+        name = plotly_text(o.name)
         figure.add_trace(go.Scatter(
-            x=[getattr(o, first)], y=[o.psnr], name=o.name, mode="markers+text", text=[f"{o.name}<br> "],
+            x=[getattr(o, first)], y=[o.psnr], name=name, mode="markers+text", text=[f"{name}<br> "],
             textposition="top center", marker={"size": 11, "color": STYLES[style % len(STYLES)][0],
                                                "symbol": RUN_SYMBOLS[style % len(RUN_SYMBOLS)]},
-            hovertemplate=f"{o.name}<br>%{{y:.2f}} dB<br>%{{x:.4g}}<extra></extra>"))
+            hovertemplate=f"{name}<br>%{{y:.2f}} dB<br>%{{x:.4g}}<extra></extra>"))
     buttons = []
     for key, name in COSTS.items():
         x = [[getattr(o, key) for o in edges[key]], *[[getattr(o, key)] for o in summaries]]
@@ -181,7 +182,8 @@ def _cost_still(summaries: list[cost.RunSummary]) -> Figure:
                 continue
             axis.plot(getattr(o, key), o.psnr, RUN_MARKERS[style % len(RUN_MARKERS)],
                       color=STYLES[style % len(STYLES)][0], markersize=7)
-            axis.annotate(o.name, (getattr(o, key), o.psnr), xytext=(0, 11), textcoords="offset points", ha="center")
+            axis.annotate(plots.plain(o.name), (getattr(o, key), o.psnr), xytext=(0, 11), ha="center",
+                          textcoords="offset points")
         known = [getattr(o, key) for o in summaries if getattr(o, key) is not None]
         axis.set(xlim=(0, 1.3 * max(known, default=1)), ylim=_psnr_range(summaries))
         plots.label(axis, name, "PSNR, validation frames (dB)")

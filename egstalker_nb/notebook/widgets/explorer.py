@@ -18,7 +18,7 @@ from ...media.rates import FPS, SAMPLE_RATE
 from ...preparation.overlay import draw_frame
 from ...speech.encoders import channel_names
 from .. import figures
-from .base import INK, Panel, choices, encode, image, in_style, line, slider
+from .base import INK, Panel, choices, encode, image, in_style, line, plotly_text, slider
 from .canvas import Canvas
 
 #: overlays of a frame -> labels of their toggles
@@ -216,7 +216,7 @@ class Explorer(Panel):
         chart.add_traces(rows, rows=[1, 2, 3, 4], cols=[1] * 4)
         in_style(chart, "", "", height=640, hovermode="x", hoverdistance=-1, showlegend=False, dragmode="pan")
         chart.update_layout(margin={"l": 64, "r": 12, "t": 24, "b": 44}, width=480)
-        for row, name in enumerate(("audio", "features: " + ds.encoder.get("name", "channel"),
+        for row, name in enumerate(("audio", "features: " + plotly_text(str(ds.encoder.get("name", "channel"))),
                                     "mouth: lip gap<br>/ face height", "eyelids: 0 open<br>1 closed"), 1):
             chart.update_yaxes(title={"text": name, "font": {"size": 11}}, fixedrange=True, row=row, col=1)
         chart.update_yaxes(type="category", dtick=1, tickfont={"size": 9}, showgrid=False, row=2, col=1)

@@ -18,7 +18,7 @@ from ...training.run import Run
 from ...training.snapshots import Snapshot
 from ..growth_figures import KIND_LOOKS, REGION_COLOURS, counts, densification_figure
 from ..snapshot_figures import COLOURINGS, limits, side_figure, snapshots_figure, spread
-from .base import INK, Panel, Plot, blank_image, choices, encode, in_style
+from .base import INK, Panel, Plot, blank_image, choices, encode, in_style, plotly_text
 from .canvas import Canvas
 
 CLOUD_POINTS = 20_000   # more make a browser slow
@@ -185,7 +185,7 @@ def cloud_page(run: Run) -> Plot:
         width=760, height=680, margin={"l": 0, "r": 0, "t": 40, "b": 90}, showlegend=False, font={"color": INK},
         paper_bgcolor="white", scene=scene(1.1 * np.percentile(reach, 99.5, axis=1)),
         template="plotly_white",
-        title={"text": f"'{run.root.name}': " + " ... ".join(f"{len(s)}" for s in (some[0], some[-1])) + " Gaussians"
+        title={"text": f"'{plotly_text(run.root.name)}': {len(some[0])} ... {len(some[-1])} Gaussians"
                + (f", {PAGE_POINTS} shown" if len(chosen[-1]) < len(some[-1]) else ""),
                "font": {"size": 14}},
         sliders=[{"steps": steps, "active": last, "currentvalue": {"prefix": "iteration "}, "pad": {"t": 10}}],

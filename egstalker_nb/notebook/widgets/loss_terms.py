@@ -18,7 +18,7 @@ from ...training.metrics_log import History
 from ...training.run import Run
 from .. import plots
 from ..plots import STYLES
-from .base import INK, Panel, Plot, blank_image, encode, in_style, slider, titled
+from .base import INK, Panel, Plot, blank_image, encode, in_style, plotly_text, slider, titled
 from .heat_maps import THUMBNAIL_WIDTH, colour_bar, heat_map
 
 #: fill patterns that distinguish the terms without colour: matplotlib's and plotly's
@@ -48,7 +48,7 @@ def loss_shares(run: Run, last: Optional[int] = None) -> Plot:
     at, parts = history.shares()
     coarse = run.config.coarse_iterations
     figure = go.Figure()
-    for k, (name, share) in enumerate(parts.items()):
+    for k, (name, share) in enumerate((plotly_text(name), share) for name, share in parts.items()):
         pattern = {"shape": TERM_PATTERNS[k % len(TERM_PATTERNS)], "fgcolor": INK, "size": 8, "solidity": 0.15,
                    "bgcolor": _light(k)}
         figure.add_trace(go.Scatter(x=at, y=100 * share, name=name, stackgroup="share", fillpattern=pattern,

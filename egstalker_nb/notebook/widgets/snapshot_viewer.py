@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
@@ -81,7 +82,7 @@ class ImageTriple:
         error = heat_map(s.error, 0, MAX_ERROR, map="inferno")
         for name, pixels in (("rendering", s.image), ("ground truth", s.truth), ("error", error)):
             self.images[name].value = encode(pixels)
-        self.caption.value = f"<b>{s}</b>"
+        self.caption.value = f"<b>{escape(str(s))}</b>"
 
 
 def draw_triple(axes: Sequence[Any] | np.ndarray, s: SnapshotFrame) -> Any:

@@ -5,6 +5,7 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Literal, Optional
 
@@ -182,7 +183,7 @@ class TrainingPanel(Panel):
                 self._lock.release()
 
     def _show(self) -> None:
-        self.facts.value = f"<b>{self.job.state}:</b> {self.line()}"
+        self.facts.value = f"<b>{self.job.state}:</b> {escape(self.line())}"
         values = {(c.title, name): curve for c in charts(self.history, self.cfg, self._memory())
                   for name, curve in c.lines.items()}
         with self.canvas.changing():
