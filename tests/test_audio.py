@@ -196,8 +196,8 @@ def test_encoder_spec_describes_the_features():
     (lambda: np.zeros((50, 29, 16), np.float32), r"\[num_frames, 16, 29\].*\[50, 29, 16\]"),
     (lambda: np.zeros((0, 16, 29), np.float32), "num_frames"),
     (lambda: np.zeros((50, 16, 29), np.int16), "int16"),
-    (lambda: np.where(np.arange(50)[:, None, None] == 7, np.nan, np.zeros((50, 16, 29))), "from frame 7 on"),
-    (lambda: np.array([{"a": 1}], dtype=object), "NumPy .npy file"),
+    (lambda: np.where(np.arange(50)[:, None, None] == 7, np.nan, np.zeros((50, 16, 29))), "from entry 7 on"),
+    (lambda: np.array([{"a": 1}], dtype=object), "Python objects"),
 ])
 def test_unusable_features_are_named(tmp_path, make, match):
     """The upstream contract [N, 16, 29] with its audio; never unpickles."""
@@ -213,7 +213,7 @@ def test_features_within_a_frame_of_the_audio_are_accepted(tmp_path):
         features = load_features(tmp_path / "a.npy", speech())
         assert features.shape == (count, 16, 29) and features.dtype == np.float32
     (tmp_path / "b.npy").write_text("text")
-    for name, match in (("b.npy", "NumPy .npy file"), ("c.npy", "no file")):
+    for name, match in (("b.npy", "no .npy file"), ("c.npy", "no file")):
         with pytest.raises(InputError, match=match):
             load_features(tmp_path / name, speech())
 

@@ -374,8 +374,9 @@ def test_unusable_videos_are_named(tmp_path):
         for function in (probe, read_frames):
             with pytest.raises(InputError, match=match):
                 function(tmp_path / name)
-    for arguments in ({"fps": 0}, {"start": -1}):
-        with pytest.raises(InputError, match="fps"):
+    for arguments, match in (({"fps": 0}, "fps=0"), ({"fps": math.inf}, "fps=inf"), ({"fps": math.nan}, "fps=nan"),
+                             ({"start": -1}, "start=-1"), ({"start": 1e308}, r"start=1e\+308")):
+        with pytest.raises(InputError, match=match):
             read_frames(sound, **arguments)
 
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Iterator, Optional
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.files import check_target, make_folder, replacing
-from .container import audio_stream, decode, open_media, require_av, video_start, video_stream
+from ..core.files import check_target, make_folder, replacing, shortened
+from ..core.reading import ArraySpec, Unreadable, read_npy
+from .container import audio_stream, check_file, decode, open_media, require_av, video_start, video_stream
 from .downmix import Downmix
+from .limits import check_audio_format, check_gap, check_length, check_samples
 from .rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 SAMPLES_PER_STEP = SAMPLE_RATE // 50
 WINDOW_STEPS = 16
 FEATURE_CHANNELS = 29
-MAX_FILE_CHANNELS = 64  # limit of FFmpeg's resampler
 
+_UNKNOWN_LENGTH = 2 ** 30  # samples; programs that write a WAV into a pipe announce 2 or 4 GB
 _GAP = 0.04  # seconds; a larger difference between a packet's time and the sample count starts a new segment
 
 Segment = tuple[float, list[np.ndarray]]  # start in seconds, float32 pieces at 16 kHz
@@ -40,7 +42,8 @@ def load_audio(path: str | Path, track: Optional[int] = None) -> np.ndarray:
     the centre of 5.1 (see `downmix`). The audio of a video starts at the time of its first frame (see `video_reader`):
     if the streams start at different times, the beginning is cut or padded with silence. Gaps become silence.
 
-    Warns with a UserWarning if one of several tracks was chosen, and if channels were left out.
+    Warns with a UserWarning if one of several tracks was chosen, if channels were left out, and if a WAV of 16 kHz ends
+    earlier than it announces.
 
     Args:
         path: WAV, MP3, FLAC, M4A, OGG, ... or a video with audio.
@@ -51,45 +54,54 @@ def load_audio(path: str | Path, track: Optional[int] = None) -> np.ndarray:
 
     Raises:
         InputError: the file is missing or not a media file, has no such audio track, none of its samples can be
-            decoded, or all of them lie before the first video frame.
+            decoded, all of them lie before the first video frame, some are NaN or far outside -1..1, or it is beyond
+            the limits of length, gaps, channels and sample rate (see `limits`).
     """
     path = Path(path)
+    check_file(path, "a media file")
     plain = _read_plain_wav(path) if track in (None, 1) else None
     if plain is not None:
         return plain
     with open_media(path) as container:
         stream, note = audio_stream(container, path, track)
-        channels = stream.codec_context.layout.nb_channels
-        if channels > MAX_FILE_CHANNELS:
-            raise InputError(f"audio of at most {MAX_FILE_CHANNELS} channels", f"{path} with {channels}",
-                             "Export the channel with the voice as a WAV file of its own.")
+        check_audio_format(stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels, path)
         index, has_video = stream.index, video_stream(container) is not None
     start = video_start(path) if has_video else None
     downmix = Downmix()
-    samples = _joined(list(_segments(path, index, downmix)), start)
+    segments = list(_segments(path, index, downmix))
+    samples = _joined(path, segments, start)
     if len(samples) == 0:
-        raise InputError("audio with at least one sample", f"{path} with none", "Give a file that is not empty.")
+        which = "at or after its first video frame" if segments else "that can be decoded"
+        raise InputError("audio with at least one sample", f"'{shortened(path)}' with none {which}",
+                         "Give a file that is complete, and whose time stamps are right.")
     left_out = downmix.choose()
     if left_out:
-        samples = _joined(list(_segments(path, index, downmix)), start)
+        samples = _joined(path, list(_segments(path, index, downmix)), start)
     for sentence in filter(None, (note, *left_out)):
-        warnings.warn(f"'{path}' {sentence}", stacklevel=1)  # at this line, so that each file warns once
-    return np.clip(samples, -1.0, 1.0)
+        warnings.warn(f"'{shortened(path)}' {sentence}", stacklevel=1)  # at this line, so that each file warns once
+    return np.clip(samples, -1.0, 1.0, out=samples)
 
 
 def _read_plain_wav(path: Path) -> Optional[np.ndarray]:
     """Samples of a WAV that is already 16 kHz mono 16-bit (exact, and without PyAV), else None."""
-    if path.suffix.lower() != ".wav" or not path.is_file():
+    if path.suffix.lower() != ".wav":
         return None
     try:
-        with wavefile.open(str(path), "rb") as file:
+        with open(path, "rb") as source, wavefile.open(source) as file:
             if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (SAMPLE_RATE, 1, 2):
                 return None
-            data = file.readframes(file.getnframes())
-    except (wavefile.Error, EOFError):
+            announced = file.getnframes()
+            # never more than the file holds: memory for them is reserved first
+            data = file.readframes(min(announced, path.stat().st_size // 2))
+    except (wavefile.Error, EOFError, OSError, RuntimeError):  # the module skips chunks without a check
         return None
     if len(data) < 2:
         return None
+    check_length(len(data) / 2 / SAMPLE_RATE, path)
+    if len(data) // 2 < announced < _UNKNOWN_LENGTH:
+        warnings.warn(f"'{shortened(path)}' ends after {len(data) / 2 / SAMPLE_RATE:.2f} s, but announces "
+                      f"{announced / SAMPLE_RATE:.2f} s: the file is cut off. Copy it again to use all of it.",
+                      stacklevel=1)
     return np.frombuffer(data[:len(data) // 2 * 2], "<i2").astype(np.float32) / 32768.0
 
 
@@ -102,7 +114,7 @@ def _segments(path: Path, index: int, downmix: Downmix) -> Iterator[Segment]:
         limit = math.inf if container.duration is None else container.duration / av.time_base + 1
         resampler: Optional[_Resampler] = None
         form: Optional[tuple[int, str, str]] = None
-        begin = expected = 0.0
+        begin = expected = total = 0.0
         chunks: list[np.ndarray] = []
         for frame in decode(container, stream):
             time = float(frame.time) if frame.time is not None else expected
@@ -110,39 +122,57 @@ def _segments(path: Path, index: int, downmix: Downmix) -> Iterator[Segment]:
             if resampler is None or jump or form != (frame.sample_rate, frame.layout.name, frame.format.name):
                 if resampler is not None:
                     yield begin, chunks + resampler.mono(None)
+                    check_gap(time - expected, time, path)
+                check_audio_format(frame.sample_rate, frame.layout.nb_channels, path)
                 form = (frame.sample_rate, frame.layout.name, frame.format.name)
-                resampler = _Resampler(frame.layout, downmix)
+                resampler = _Resampler(frame.layout, downmix, time, path)
                 begin, chunks, expected = time, [], time
             # With times, the resampler would insert or drop samples itself; `_joined` does that.
             frame.pts = None
             chunks += resampler.mono(frame)
             expected += frame.samples / frame.sample_rate
+            total += frame.samples / frame.sample_rate
+            check_length(total, path)
         if resampler is not None:
             yield begin, chunks + resampler.mono(None)
 
 
 class _Resampler:
-    """Resamples frames of one channel layout to 16 kHz mono."""
+    """Resamples frames of one channel layout to 16 kHz mono.
 
-    def __init__(self, layout: AudioLayout, downmix: Downmix):
-        self.layout, self.downmix = layout.name, downmix
+    Args:
+        layout: the channels.
+        downmix: averages them.
+        begin: time of the first sample in seconds, for messages.
+        path: of the file, for messages.
+    """
+
+    def __init__(self, layout: AudioLayout, downmix: Downmix, begin: float, path: Path):
+        self.layout, self.downmix, self.time, self.path = layout.name, downmix, begin, path
         self.names = [channel.name for channel in layout.channels]
         # Packed samples: PyAV crashes on planar frames of 8 channels or more.
         self.resampler = require_av().AudioResampler(format="flt", layout=layout, rate=SAMPLE_RATE)
 
     def mono(self, frame: Optional[AudioFrame]) -> list[np.ndarray]:
         """Samples of a frame, float32 [n] each; None flushes the resampler."""
-        # FFmpeg's own downmix sums float channels, which would exceed 1.
-        return [self.downmix.mono(f.to_ndarray().reshape(-1, len(self.names)), self.layout, self.names)
-                for f in self.resampler.resample(frame)]
+        parts = []
+        for resampled in self.resampler.resample(frame):
+            samples = resampled.to_ndarray().reshape(-1, len(self.names))
+            check_samples(samples, self.time, self.path)
+            self.time += len(samples) / SAMPLE_RATE
+            # FFmpeg's own downmix sums float channels, which would exceed 1.
+            parts.append(self.downmix.mono(samples, self.layout, self.names))
+        return parts
 
 
-def _joined(segments: list[Segment], start: Optional[float]) -> np.ndarray:
+def _joined(path: Path, segments: list[Segment], start: Optional[float]) -> np.ndarray:
     """Join segments on one timeline that begins at `start` seconds (None: at the first segment)."""
     if not segments:
         return np.zeros(0, np.float32)
     start = segments[0][0] if start is None else start
+    check_gap(segments[0][0] - start, segments[0][0], path)
     parts = [(round((begin - start) * SAMPLE_RATE), np.concatenate(chunks)) for begin, chunks in segments if chunks]
+    check_length(max([0] + [at + len(part) for at, part in parts]) / SAMPLE_RATE, path)
     result = np.zeros(max([0] + [at + len(part) for at, part in parts]), np.float32)
     for at, part in parts:
         part = part[max(0, -at):]
@@ -239,34 +269,23 @@ def load_features(path: str | Path, wave: np.ndarray) -> np.ndarray:
     expected = frames_of(len(wave))
     if abs(len(features) - expected) > 1:
         raise InputError(f"{expected} frames of features for {len(wave) / SAMPLE_RATE:.2f} s of audio at {FPS} fps",
-                         f"{len(features)} frames in {path}",
+                         f"{len(features)} frames in '{shortened(path)}'",
                          "Compute the features from this audio, or cut both together with trim.")
     return features
 
 
 def _read_features(path: str | Path) -> np.ndarray:
-    path = Path(path)
-    if not path.is_file():
-        raise InputError("a .npy file of features", f"no file at {path}", "Check the path.")
+    what = f"floating point features of shape [num_frames, {WINDOW_STEPS}, {FEATURE_CHANNELS}] in one .npy file"
+    fix = "Save one window of 16 steps and 29 channels for each frame as a float32 array with numpy.save."
     try:
-        features = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError("a NumPy .npy file with numbers", f"{path} ({error})",
-                         "Save the features with numpy.save.") from error
-    if not isinstance(features, np.ndarray) or features.dtype.kind != "f":
-        found = f"{features.dtype} values" if isinstance(features, np.ndarray) else "an archive of several arrays"
-        raise InputError("floating point features in one .npy array", f"{found} in {path}",
-                         "Save one float32 array with numpy.save.")
-    if features.ndim != 3 or features.shape[1:] != (WINDOW_STEPS, FEATURE_CHANNELS) or len(features) == 0:
-        raise InputError(f"features of shape [num_frames, {WINDOW_STEPS}, {FEATURE_CHANNELS}]",
-                         f"{list(features.shape)} in {path}",
-                         "Use one window of 16 steps and 29 channels for each frame.")
-    features = features.astype(np.float32, copy=False)
-    if not np.isfinite(features).all():
-        bad = int(np.flatnonzero(~np.isfinite(features).all(axis=(1, 2)))[0])
-        raise InputError("finite features", f"NaN or infinite values from frame {bad} on in {path}",
-                         "Compute the features again.")
-    return features
+        features = read_npy(Path(path), ArraySpec((None, WINDOW_STEPS, FEATURE_CHANNELS)))
+    except Unreadable as error:
+        raise InputError(what, str(error), fix) from error
+    if len(features) == 0:
+        raise InputError(what, f"no frames in '{shortened(path)}'", fix)
+    if np.abs(features).max() > np.finfo(np.float32).max:
+        raise InputError(what, f"values beyond float32 in '{shortened(path)}'", "Compute the features again.")
+    return features.astype(np.float32, copy=False)
 
 
 def trim(wav: str | Path, features: str | Path, start: float, duration: float, out: str | Path) -> tuple[Path, Path]:
@@ -295,6 +314,9 @@ def trim(wav: str | Path, features: str | Path, start: float, duration: float, o
     total = len(windows)
     first, last = _frame_range(start, duration, total)
     out = Path(out)
+    if out.name in ("", ".."):
+        raise InputError("out as the path of the trimmed files, without suffix", f"'{shortened(out)}'",
+                         "Add a name for the files.")
     stem = out.name[:-4] if out.suffix.lower() in (".wav", ".npy") else out.name
     wav_path, npy_path = (check_target(out.with_name(stem + end), end, wav, features) for end in (".wav", ".npy"))
     samples = wave[first * SAMPLES_PER_FRAME:last * SAMPLES_PER_FRAME]
@@ -313,8 +335,8 @@ def _frame_range(start: float, duration: float, total: int) -> tuple[int, int]:
     if not (math.isfinite(start) and math.isfinite(duration)) or start < 0 or duration <= 0:
         raise InputError("start of at least 0 and duration above 0 seconds", f"start={start}, duration={duration}",
                          "Correct the range.")
-    first = int(start * FPS + 0.5)
-    last = first + int(duration * FPS + 0.5)
+    first = int(min(start, 1e9) * FPS + 0.5)
+    last = first + int(min(duration, 1e9) * FPS + 0.5)
     if last == first:
         raise InputError(f"a duration of at least one frame ({1 / FPS} s)", f"{duration} s", "Cut a longer piece.")
     if last > total:

@@ -1,11 +1,20 @@
-"""Opening and decoding media files with PyAV."""
+"""Opening and decoding media files with PyAV: the one place that knows how FFmpeg fails.
+
+Files are opened by their absolute path, so no name is taken for a URL, and only in formats that hold their own data:
+FFmpeg would follow playlists, scripts and session descriptions to other files and hosts.
+"""
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Optional
 
-from ..core.errors import InputError, require_package
+from ..core.errors import InputError, first_line, require_package
+from ..core.files import shortened
+from ..core.reading import shown
+from .limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from av import AudioStream, Packet, VideoFrame, VideoStream
@@ -13,6 +22,13 @@ if TYPE_CHECKING:
 
 #: swscale's SWS_ACCURATE_RND and SWS_FULL_CHR_H_INT: without them each conversion through YUV darkens by 1-2 levels
 EXACT_COLOURS = 0x40000 | 0x2000
+
+#: FFmpeg's names of the containers and raw streams that are read; none of them refers to other files
+FORMATS = (
+    "mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "mxf", "nut", "ivf", "dv", "rm",
+    "wtv", "h264", "hevc", "av1", "obu", "m4v", "vc1", "mjpeg", "yuv4mpegpipe", "gif", "apng",
+    "wav", "w64", "mp3", "flac", "aac", "loas", "ac3", "eac3", "aiff", "caf", "au", "amr", "amrnb", "amrwb", "ape",
+    "tta", "wv", "mpc", "mpc8", "tak", "dts", "truehd", "dsf", "iff", "voc", "gsm", "sox", "nistsphere")
 
 
 def require_av() -> Any:
@@ -24,27 +40,62 @@ def require_av() -> Any:
     return require_package("av", "PyAV, which reads and writes media files", "Install it with: pip install av")
 
 
-@contextlib.contextmanager
-def open_media(path: str | Path) -> Iterator[InputContainer]:
-    """Open a media file for reading.
+def check_file(path: str | Path, what: str) -> Path:
+    """Check that a path is one of a plain file that is not empty; a pipe or a device would never end.
+
+    Args:
+        path: the path.
+        what: the kind of file that is expected, for the message.
+
+    Returns:
+        The absolute path, links and all.
 
     Raises:
-        InputError: the file is missing, empty, or not a media file.
+        InputError: it is missing, empty, a folder, a pipe or a device, or it cannot be reached.
+    """
+    place = f"'{shortened(path)}'"
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(what, f"no file at {place}" if missing else f"{place} ({why})", "Check the path.") from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+        raise InputError(what, f"{kind} at {place}", "Give the path of a file.")
+    if found.st_size == 0:
+        raise InputError(what, f"{place} with 0 bytes", "Copy or record the file again.")
+    return Path(path).absolute()
+
+
+@contextlib.contextmanager
+def open_media(path: str | Path) -> Iterator[InputContainer]:
+    """Open a media file for reading. What goes wrong in FFmpeg while it is open becomes an InputError as well.
+
+    Raises:
+        InputError: the file is missing, empty, not a media file, or cannot be read.
     """
     av = require_av()
-    path = Path(path)
-    if not path.is_file():
-        raise InputError("a media file", f"no file at {path}", "Check the path.")
-    if path.stat().st_size == 0:
-        raise InputError("a media file", f"{path} with 0 bytes", "Copy or record the file again.")
+    absolute = check_file(path, "a media file")
+    place = f"'{shortened(path)}'"
     try:
-        container = av.open(str(path), metadata_errors="ignore")
-    except (av.FFmpegError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError("a video or audio file that FFmpeg can read", f"{path} ({why})",
-                         "Check that the file is complete, or convert it to MP4 or WAV.") from error
-    with container:
-        yield container
+        # The streams' own limit of pixels holds for the frames that are decoded while the file is being opened.
+        container = av.open(str(absolute), metadata_errors="ignore", options={"max_pixels": str(MAX_PIXELS)},
+                            container_options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"})
+    except Exception as error:  # damaged files fail in many ways, and PyAV has no common error for them
+        why = getattr(error, "strerror", None) or first_line(error)
+        if isinstance(error, av.error.ArgumentError):
+            why = "damaged, or in a format that is not read"
+        raise InputError("a video or audio file that FFmpeg can read", f"{place} ({why})",
+                         "Check that the file is complete, or convert it to MP4 or WAV; playlists and other files that "
+                         "only refer to media are not followed.") from error
+    try:
+        with container:
+            yield container
+    except (av.FFmpegError, OSError) as error:
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise InputError("a media file that can be read to its end", f"{place} ({why})",
+                         "Copy the file again, or convert it to MP4 or WAV.") from error
 
 
 def video_stream(container: InputContainer) -> Optional[VideoStream]:
@@ -73,17 +124,19 @@ def audio_stream(container: InputContainer, path: Path, track: Optional[int] = N
     av = require_av()
     tracks = list(container.streams.audio)
     if not tracks:
-        raise InputError("a file with audio", f"{path} without an audio stream", "Give a file that has audio.")
+        raise InputError("a file with audio", f"'{shortened(path)}' without an audio stream",
+                         "Give a file that has audio.")
     usable = [stream for stream in tracks if stream.codec_context is not None]
     listed = "; ".join(f"{n}: {_described(stream)}" for n, stream in enumerate(tracks, 1))
     if track is not None:
         number = isinstance(track, int) and not isinstance(track, bool) and 1 <= track <= len(tracks)
         if not number or tracks[track - 1] not in usable:
             raise InputError("track as the number of an audio track that can be decoded, counted from 1",
-                             f"track={track!r}; tracks of {path}: {listed}", "Choose one of them, or leave it out.")
+                             f"track={shown(track)}; tracks of '{shortened(path)}': {listed}",
+                             "Choose one of them, or leave it out.")
         return tracks[track - 1], ""
     if not usable:
-        raise InputError("an audio track in a codec that FFmpeg knows", f"{path} with the tracks {listed}",
+        raise InputError("an audio track in a codec that FFmpeg knows", f"'{shortened(path)}' with the tracks {listed}",
                          "Convert its audio to AAC or WAV.")
     flagged = [stream for stream in usable if stream.disposition & av.stream.Disposition.default]
     stream = (flagged or usable)[0]
@@ -145,24 +198,29 @@ def decode(container: InputContainer, stream: VideoStream | AudioStream, damage:
     """
     av = require_av()
     if stream.codec_context is None:
-        raise InputError(f"a {stream.type} track in a codec that FFmpeg knows",
-                         f"an unknown one in {container.name}", "Convert the file to MP4 (H.264 and AAC).")
+        raise InputError(f"a {stream.type} track in a codec that FFmpeg knows", "an unknown one",
+                         "Convert the file to MP4 (H.264 and AAC).")
     name = alpha_decoder(stream) if stream.type == "video" else None
     decoder = av.CodecContext.create(name, "r") if name and has_decoder(name) else stream.codec_context
-    frames = _decoded(decoder, container.demux(stream), [] if damage is None else damage)
+    if not decoder.is_open:
+        decoder.options = {**decoder.options, "max_pixels": str(MAX_PIXELS)}
+    frames = _decoded(decoder, packets(container, stream), [] if damage is None else damage)
     yield from _avi_times(frames) if stream.type == "video" and has_only_decoding_times(container) else frames
+
+
+def packets(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[Packet]:
+    """The packets of one stream up to where the file cannot be read on, and an empty one at the end of it."""
+    with contextlib.suppress(require_av().FFmpegError):
+        yield from container.demux(stream)
 
 
 def _decoded(decoder: Any, packets: Iterator[Packet], damage: list[str]) -> Iterator[Any]:
     av = require_av()
-    while True:
+    for packet in packets:
         try:
-            packet = next(packets)
             # An empty packet in the middle is a dropped frame of an AVI, but the decoder would take it for the end.
             if packet.size or packet.dts is None:
                 yield from decoder.decode(packet)
-        except StopIteration:
-            return
         except av.FFmpegError as error:
             damage.append(str(error))
 

@@ -4,28 +4,42 @@ Files are read and written by Python, as OpenCV's own file functions fail on non
 """
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from ..core.errors import InputError
+from ..core.files import shortened
+from .container import check_file
+from .limits import check_size
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """An image file as [H, W, 3] uint8 RGB; grey is repeated, alpha is dropped.
+    """A JPEG or PNG file as [H, W, 3] uint8 RGB; grey is repeated, alpha is dropped.
 
     Raises:
-        InputError: missing, or not an image that OpenCV can decode.
+        InputError: missing, not an image that OpenCV can decode, or beyond the limit of size (see `limits`).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError("an image file", f"no file at '{path}'", "Check the path.")
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    absolute = check_file(path, "an image file")
+    try:
+        data = absolute.read_bytes()
+        width, height = Image.open(io.BytesIO(data), formats=("JPEG", "PNG")).size  # reads the header only
+        check_size(width, height, path, "an image", min_side=1)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except InputError:
+        raise
+    except Exception as error:  # damaged files fail in many ways
+        raise _undecodable(path) from error
     if image is None:
-        raise InputError("a JPEG or PNG image", f"'{path}', which cannot be decoded", "Write the file again.")
+        raise _undecodable(path)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _undecodable(path: str | Path) -> InputError:
+    return InputError("a JPEG or PNG image", f"'{shortened(path)}', which cannot be decoded", "Write the file again.")
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Optional
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.files import shortened
 from .container import EXACT_COLOURS, require_av
 
 if TYPE_CHECKING:
@@ -62,12 +63,12 @@ def check_color(frame: VideoFrame, stream: VideoStream, path: str | Path) -> Non
     # With a base layer (profiles 7 and 8) the tags describe that layer: HLG, PQ or BT.709.
     if dolby and int(frame.color_trc) == _UNSPECIFIED:
         raise InputError("a video that any decoder can show",
-                         f"{path} in Dolby Vision profile 5, which has no base layer",
+                         f"'{shortened(path)}' in Dolby Vision profile 5, which has no base layer",
                          "Export it as SDR or as HDR10 or HLG: on a phone switch HDR video off or share as 'most "
                          "compatible', in an editor choose BT.709.")
     if int(frame.colorspace) not in _MATRICES:
         raise InputError("a video in RGB or in the YCbCr of BT.601, BT.709 or BT.2020",
-                         f"{path} with colour matrix {int(frame.colorspace)} of ITU-T H.273",
+                         f"'{shortened(path)}' with colour matrix {int(frame.colorspace)} of ITU-T H.273",
                          "Export it with BT.709 colours.")
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Optional
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.files import shortened
 from .container import (
     alpha_decoder,
     decode,
@@ -24,10 +25,12 @@ from .container import (
     has_decoder,
     has_only_decoding_times,
     open_media,
+    packets,
     require_av,
     video_stream,
     video_streams,
 )
+from .limits import check_fps, check_hold, check_size
 from .rates import FPS
 from .video_color import ALPHA_BACKGROUND, FrameConverter, check_color, has_alpha, hdr_format, orientation
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALPHA_BACKGROUND", "VideoInfo", "probe", "read_frames"]
 
+_MAX_FRAMES = 10 ** 9
 _SEEK_MARGIN = 0.5  # seconds; seeking uses decoding times, which precede presentation times
 
 
@@ -76,10 +80,13 @@ def _require_video(container: InputContainer, path: str | Path) -> VideoStream:
     """The video stream to read, decoded on several threads."""
     stream = video_stream(container)
     if stream is None and video_streams(container):
-        raise InputError("a video in a codec that FFmpeg knows", f"{path} in an unknown one",
+        raise InputError("a video in a codec that FFmpeg knows", f"'{shortened(path)}' in an unknown one",
                          "Convert it to MP4 (H.264) with the program that made it.")
     if stream is None:
-        raise InputError("a video", f"{path} without a video stream", "Give a video file, not an audio file.")
+        raise InputError("a video", f"'{shortened(path)}' without a video stream",
+                         "Give a video file, not an audio file.")
+    if stream.codec_context.width:  # 0 if only the first frame will tell
+        check_size(stream.codec_context.width, stream.codec_context.height, path)
     stream.thread_type = "AUTO"
     return stream
 
@@ -91,6 +98,7 @@ def _checked_first_frame(path: str | Path) -> VideoFrame:
         frame = first_frame(path)
         if frame is None:
             raise _no_frames(path)
+        check_size(frame.width * float(stream.sample_aspect_ratio or 1), frame.height, path)
         check_color(frame, stream, path)
     return frame
 
@@ -105,25 +113,34 @@ def probe(path: str | Path) -> VideoInfo:
         VideoInfo, counted from the packets in the file (fewer in a truncated file).
 
     Raises:
-        InputError: the file is missing or not a video, none of its frames can be decoded, or its colours are not
-            supported (see `read_frames`).
+        InputError: the file is missing or not a video, none of its frames can be decoded, its colours are not
+            supported (see `read_frames`), or it is beyond the limits of size and time (see `limits`).
     """
     first = _checked_first_frame(path)
     with open_media(path) as container:
         stream = _require_video(container, path)
-        nominal, aspect = _nominal_interval(stream), stream.sample_aspect_ratio
-        has_audio = bool(container.streams.audio)
-        # AVI packets may have a decoding time only.
-        spans = [(_seconds(p.dts if p.pts is None else p.pts, p.time_base), _seconds(p.duration or 0, p.time_base))
-                 for p in container.demux(stream) if p.size and not p.is_discard and (p.pts, p.dts) != (None, None)]
-    if not spans:
-        raise _no_frames(path)
+        aspect, has_audio = stream.sample_aspect_ratio, bool(container.streams.audio)
+        count, duration = _measured(container, stream, path)
     image = FrameConverter(first, aspect)(first, alpha=True)
     transparent = bool(has_alpha(first) and image[..., 3].min() < 255)
-    last, length = max(spans)
-    duration = float(last - min(spans)[0]) + (float(length) or nominal)
-    return VideoInfo(image.shape[1], image.shape[0], len(spans) / duration, len(spans), duration, has_audio,
+    return VideoInfo(image.shape[1], image.shape[0], count / duration, count, duration, has_audio,
                      orientation(first)[0] * 90, hdr_format(first), transparent)
+
+
+def _measured(container: InputContainer, stream: VideoStream, path: str | Path) -> tuple[int, float]:
+    """Number of frames, and seconds from the start of the first to the end of the last one, from the packets."""
+    # AVI packets may have a decoding time only.
+    spans = sorted((p.dts or 0 if p.pts is None else p.pts, p.duration or 0) for p in packets(container, stream)
+                   if p.size and not p.is_discard and (p.pts, p.dts) != (None, None))
+    if not spans:
+        raise _no_frames(path)
+    tick, begin = _seconds(1, stream.time_base), spans[0][0]
+    for (time, _), (following, _) in itertools.pairwise(spans):
+        check_hold(float((following - time) * tick), float((time - begin) * tick), path)
+    last, ticks = spans[-1]
+    length = float(ticks * tick) or _nominal_interval(stream)
+    check_hold(length, float((last - begin) * tick), path)
+    return len(spans), float((last - begin) * tick) + length
 
 
 def read_frames(path: str | Path, fps: float = FPS, start: int = 0, stop: Optional[int] = None, alpha: bool = False
@@ -156,10 +173,12 @@ def read_frames(path: str | Path, fps: float = FPS, start: int = 0, stop: Option
 
     Raises:
         InputError: the file is missing, not a video, in an unknown codec, in colours that FFmpeg cannot decode (Dolby
-            Vision profile 5, ICtCp), or none of its frames can be decoded.
+            Vision profile 5, ICtCp), none of its frames can be decoded, or it is beyond the limits of size and time
+            (see `limits`).
     """
-    if not fps > 0 or start < 0:
-        raise InputError("fps above 0 and start at least 0", f"fps={fps}, start={start}", "Correct the arguments.")
+    check_fps(fps)
+    if not 0 <= start <= _MAX_FRAMES:
+        raise InputError(f"start from 0 to {_MAX_FRAMES} frames", f"start={start}", "Correct the argument.")
     end = math.inf if stop is None else int(stop)
     return _resampled(path, float(fps), int(start), end, alpha, _checked_first_frame(path))
 
@@ -180,6 +199,8 @@ def _resampled(path: str | Path, fps: float, start: int, stop: float, alpha: boo
         for frame in _deinterlaced(frames) if first.interlaced_frame else frames:
             time = _time(frame) - zero
             # `shown` is displayed until the new frame.
+            if shown is not None:
+                check_hold(zero + time - _time(shown), _time(shown) - zero, path)
             while shown is not None and index < stop and index / fps + lookahead < time:
                 yield convert(shown, alpha)
                 index += 1
@@ -190,6 +211,7 @@ def _resampled(path: str | Path, fps: float, start: int, stop: float, alpha: boo
     if shown is None:
         raise _no_frames(path)
     length = float(_seconds(shown.duration, shown.time_base)) if shown.duration else nominal
+    check_hold(length, _time(shown) - zero, path)
     end = _time(shown) - zero + length
     while index < min(stop, max(1, math.floor(end * fps + 0.5))):
         yield convert(shown, alpha)
@@ -275,7 +297,8 @@ def _nominal_interval(stream: VideoStream) -> float:
 
 
 def _no_frames(path: str | Path) -> InputError:
-    return InputError("a video with at least one frame", f"{path} with none that can be decoded and has a time",
+    return InputError("a video with at least one frame", f"'{shortened(path)}' with none that can be decoded and "
+                      "has a time",
                       "If the file is damaged or cut off, copy or record it again; if it is a raw stream (.h264), "
                       "which stores no times, convert it to MP4.")
 
@@ -283,16 +306,16 @@ def _no_frames(path: str | Path) -> InputError:
 def _warn_if_alpha_is_lost(stream: VideoStream, path: str | Path) -> None:
     name = alpha_decoder(stream)
     if name is not None and not has_decoder(name):
-        warnings.warn(f"{path} has transparency, which is not read: this build of FFmpeg has no {name}. Hidden colours "
-                      "may appear; convert it to ProRes 4444.", stacklevel=3)
+        warnings.warn(f"'{shortened(path)}' has transparency, which is not read: this build of FFmpeg has no {name}. "
+                      "Hidden colours may appear; convert it to ProRes 4444.", stacklevel=3)
 
 
 def _warn_if_damaged(path: str | Path, damage: list[str], end: float, announced: Optional[Fraction], nominal: float
                      ) -> None:
     missing = float(announced) - end if announced else 0.0
     if announced and missing > max(0.25, 2 * nominal):
-        warnings.warn(f"{path} ends after {end:.2f} s, but announces {float(announced):.2f} s: the file is cut off. "
-                      "Copy it again to use all of it.", stacklevel=3)
+        warnings.warn(f"'{shortened(path)}' ends after {end:.2f} s, but announces {float(announced):.2f} s: the file "
+                      "is cut off. Copy it again to use all of it.", stacklevel=3)
     elif damage:
-        warnings.warn(f"{path} has damaged packets; their frames are missing and the frames before them are held "
-                      "instead.", stacklevel=3)
+        warnings.warn(f"'{shortened(path)}' has damaged packets; their frames are missing and the frames before "
+                      "them are held instead.", stacklevel=3)

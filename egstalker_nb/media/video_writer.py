@@ -15,7 +15,9 @@ from ..core.errors import InputError
 from ..core.files import make_folder, replacing
 from .audio import checked_wave
 from .container import EXACT_COLOURS, require_av
+from .limits import check_fps
 from .rates import FPS, SAMPLE_RATE
+from .synthetic import COMMENT, mark_mp4
 
 if TYPE_CHECKING:
     from av import AudioFrame, VideoFrame, VideoStream
@@ -26,7 +28,9 @@ _FILE_AUDIO_RATE = 48_000  # of the AAC stream: its priming is then 21 ms, and e
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], wave: Optional[np.ndarray] = None, fps: float = FPS,
                 crf: int = 18) -> Path:
-    """Write an MP4 (H.264 yuv420p BT.709, AAC) that can be streamed.
+    """Write a rendered video as an MP4 (H.264 yuv420p BT.709, AAC) that can be streamed.
+
+    Its metadata say that it is synthetic (see `synthetic`).
 
     Odd sizes are padded by one repeated pixel at the right or bottom, as 4:2:0 requires even ones. The audio is cut or
     padded with silence to the length of the video. The file is renamed to `path` only when it is complete.
@@ -36,16 +40,18 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], wave: Optional[n
         frames: uint8 [H, W, 3] RGB, all of one size, at least one. Several frames are consumed ahead of the encoder, so
             each must be an array of its own.
         wave: None, or float [samples] mono, 16 kHz, -1..1, starting at the first frame.
-        fps: frames per second.
+        fps: frames per second, above 0 and at most 1000.
         crf: x264 quality, 0 (lossless) to 51 (worst).
 
     Returns:
         The path as a Path.
 
     Raises:
-        InputError: no frames, a changing size, a wrong dtype or shape, or an unusable wave; no file is written.
+        InputError: no frames, a changing size, a wrong dtype or shape, an unusable wave or fps; no file is written.
+        StorageError: the disk is full, or the folder cannot be written to.
     """
     av = require_av()
+    check_fps(fps)
     path, frames = Path(path), iter(frames)
     if wave is not None:
         wave = checked_wave(wave, min_samples=0)
@@ -55,19 +61,22 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], wave: Optional[n
     shape = _checked_frame(first, None)
     make_folder(path.parent)
     rate = Fraction(fps).limit_denominator(100_000)
-    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4",
-                                               options={"movflags": "+faststart"}) as out:
-        video = _video_encoder(out, shape, rate, crf)
-        audio = None if wave is None else _AudioWriter(out, wave)
-        rgb_frames = (_rgb_frame(image, shape) for image in itertools.chain([first], frames))
-        for count, frame in enumerate(_converted(rgb_frames), 1):
-            frame.pts, frame.time_base = count - 1, 1 / rate
-            out.mux(video.encode(frame))
+    with replacing(path) as temporary:
+        # the absolute path, as FFmpeg would take some relative ones for a URL
+        with av.open(str(temporary.absolute()), "w", format="mp4", options={"movflags": "+faststart"}) as out:
+            out.metadata["comment"] = COMMENT
+            video = _video_encoder(out, shape, rate, crf)
+            audio = None if wave is None else _AudioWriter(out, wave)
+            rgb_frames = (_rgb_frame(image, shape) for image in itertools.chain([first], frames))
+            for count, frame in enumerate(_converted(rgb_frames), 1):
+                frame.pts, frame.time_base = count - 1, 1 / rate
+                out.mux(video.encode(frame))
+                if audio:
+                    audio.write_until(count / rate)
+            out.mux(video.encode(None))
             if audio:
-                audio.write_until(count / rate)
-        out.mux(video.encode(None))
-        if audio:
-            audio.finish()
+                audio.finish()
+        mark_mp4(temporary)
     return path
 
 
