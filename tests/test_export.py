@@ -11,6 +11,7 @@ from egstalker_nb import cli
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.core.progress import ProgressListener, listening
 from egstalker_nb.media.audio import load_audio, save_wav
+from egstalker_nb.media.synthetic import SOURCE_TYPE
 from egstalker_nb.model import ply
 from egstalker_nb.rasterizer import rasterize
 from egstalker_nb.rendering import export
@@ -71,6 +72,7 @@ def test_frames_are_those_of_the_video(spoken_run, speech, tmp_path):
     want = renderer.render_frames(audio_script(renderer, speech, poses="orbit"))
     read = np.stack([cv2.imread(str(path))[..., ::-1] for path in done.files])
     assert np.array_equal(read, want)
+    assert all(SOURCE_TYPE.encode() in path.read_bytes() for path in done.files), "each says that it is synthetic"
     assert len(load_audio(done.folder / "sound.wav")) == FRAMES * 640
     assert done.bytes == sum(p.stat().st_size for p in done.folder.iterdir())
 
@@ -89,6 +91,11 @@ def test_a_folder_with_other_files_is_not_touched(spoken_run, speech, tmp_path):
     with pytest.raises(InputError, match="something else"):
         egs.export_ply(spoken_run, speech, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+    older = egs.export_frames(spoken_run, speech, tmp_path / "older", duration=0.08).folder
+    (older / "grading.txt").write_text("mine")
+    with pytest.raises(InputError, match="something else.*grading.txt"):
+        egs.export_frames(spoken_run, speech, older)
+    assert (older / "grading.txt").read_text() == "mine"
     with pytest.raises(InputError, match="format as one of png, jpeg"):
         egs.export_frames(spoken_run, speech, tmp_path / "frames", format="gif")
 

@@ -1,7 +1,8 @@
 """Video, audio and images, as files and as arrays.
 
 - `rates`: the frame rate and sample rate of the package.
-- `container`: opening and decoding media files with PyAV; files written under a temporary name.
+- `container`: opening and decoding media files with PyAV, wherever FFmpeg fails.
+- `limits`: of size, length and gaps, beyond which a media file is refused.
 - `audio`: loading, saving and trimming audio; cutting audio features into windows.
 - `downmix`: averaging several audio channels into one.
 - `live_audio`: chunks of a live recording, resampled to 16 kHz mono.
@@ -9,6 +10,7 @@
 - `video_reader`, `video_writer`: clips to RGB frames and back.
 - `video_color`, `tone_map`: colour conversion of decoded frames; HDR and wide gamut to BT.709 SDR.
 - `image_io`: JPEG and PNG files.
+- `synthetic`: marking rendered videos and images as synthetic.
 - `player`: HTML players for notebooks.
 
 May import: core.

@@ -19,6 +19,7 @@ from ..data.conditions import Conditions
 from ..media.audio import save_wav
 from ..media.image_io import encode_jpeg, encode_png
 from ..media.rates import FPS
+from ..media.synthetic import COMMENT, mark_image
 from ..model.gaussians import NAMES
 from ..model.head import Head
 from ..model.ply import load_ply, save_ply
@@ -60,6 +61,8 @@ def export_frames(run: Run, audio: str | Path, out: Optional[str | Path] = None,
                   device: Optional[str | torch.device] = None, **script: Any) -> Exported:
     """Drive a trained head with audio and write every video frame as an image, for editing and compositing.
 
+    Each image says in its metadata that it is synthetic (see `media.synthetic`).
+
     Args:
         run, audio: as for `egs.render`.
         out: the folder to write; default: a name in the run's `renders/`. An older export in it is replaced when the
@@ -81,7 +84,7 @@ def export_frames(run: Run, audio: str | Path, out: Optional[str | Path] = None,
     suffix, encode = FORMATS[format]
     with job.writing() as folder, Progress(len(job.script), f"export {format}", "frame") as bar:
         for i, frame in enumerate(job.renderer.frames(job.script, batch, bar)):
-            (folder / f"frame_{i:06d}{suffix}").write_bytes(encode(frame))
+            (folder / f"frame_{i:06d}{suffix}").write_bytes(mark_image(encode(frame)))
     return job.result()
 
 
@@ -171,7 +174,7 @@ class _ExportJob:
         self.folder = Path(out) if out is not None else run.root / "renders" / name
         _check_free(self.folder)
         self.head, ds = self.renderer.head, self.renderer.ds
-        self.index = {"kind": kind, "fps": FPS, "frames": len(self.script), "size": ds.size,
+        self.index = {"comment": COMMENT, "kind": kind, "fps": FPS, "frames": len(self.script), "size": ds.size,
                       "gaussians": len(self.head), "iteration": number, "K": ds.K.tolist(),
                       "w2c": self.script.w2c.tolist()}
 
