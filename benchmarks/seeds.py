@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import torch
@@ -19,24 +19,24 @@ from common import DEVICE, facts
 import egstalker_nb as egs
 from egstalker_nb.cli import parse_settings
 from egstalker_nb.core.files import write_json
+from egstalker_nb.training.metrics_log import History
 
 SCORES = "psnr_composite", "ssim_composite", "psnr_head", "lmd_mouth", "aperture_r"
 
 
 def trained(ds: egs.Dataset, config: egs.Config, folder: Path) -> dict:
     """Scores on validation and training frames, Gaussians and seconds of one run."""
-    start = time.perf_counter()
     run = egs.train(ds, config, folder)
-    seconds = round(time.perf_counter() - start, 1)
+    seconds = round(float(History(run.root).seconds()[1][-1]), 1)  # of all steps, also of those before a kill
     rows = {split: {k: v for k, v in egs.evaluate(run, split).items() if k in SCORES} for split in ("val", "train")}
     return {"seed": config.seed, **rows, "gaussians": len(run.load_head()), "seconds": seconds}
 
 
-def same_weights(folders: list[Path]) -> float:
-    """Largest difference of any parameter between two runs."""
+def largest_difference(folders: list[Path]) -> Optional[float]:
+    """Largest difference of any parameter between two runs; None if they have other numbers of Gaussians."""
     a, b = (egs.load_run(folder).load_head(device="cpu").state_dict() for folder in folders)
     if any(a[name].shape != b[name].shape for name in a):
-        return float("inf")
+        return None
     return max(float((a[name].double() - b[name].double()).abs().max()) for name in a if a[name].numel())
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     result = {"facts": facts(args.revision), "clip": ds.root.name, "frames": len(ds), "size": ds.size,
               "config": args.config, "settings": settings, "runs": rows,
               "spread": {split: spread(seeds, split) for split in ("val", "train")},
-              "same_seed": {"largest_difference": same_weights([args.work / "seed_0", args.work / "seed_0_again"]),
+              "same_seed": {"largest_difference": largest_difference([args.work / r["run"] for r in (rows[0], rows[-1])]),
                             "deterministic": DEVICE.type == "cpu" or torch.are_deterministic_algorithms_enabled()}}
     write_json(args.out, result)
     print(json.dumps(result["spread"], indent=1))
