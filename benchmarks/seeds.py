@@ -64,10 +64,11 @@ def main() -> None:
         rows.append({"run": name, **trained(ds, config, args.work / name)})
         print(json.dumps(rows[-1]), flush=True)
     seeds = rows[:args.seeds]
+    twice = [args.work / rows[k]["run"] for k in (0, -1)]
     result = {"facts": facts(args.revision), "clip": ds.root.name, "frames": len(ds), "size": ds.size,
               "config": args.config, "settings": settings, "runs": rows,
               "spread": {split: spread(seeds, split) for split in ("val", "train")},
-              "same_seed": {"largest_difference": largest_difference([args.work / r["run"] for r in (rows[0], rows[-1])]),
+              "same_seed": {"largest_difference": largest_difference(twice),
                             "deterministic": DEVICE.type == "cpu" or torch.are_deterministic_algorithms_enabled()}}
     write_json(args.out, result)
     print(json.dumps(result["spread"], indent=1))
