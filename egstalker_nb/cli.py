@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Sequence
 
-import yaml
-
 from .core.errors import ConfigError, EgsError, Terminated
+from .core.reading import Unreadable, parse_yaml, shown
 from .preparation.people import FACES
 from .preparation.shots import SCENES
 from .speech.encoders import BUILT_IN, DEFAULT_ENCODER
@@ -31,12 +30,13 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     values = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise ConfigError("settings as key=value", repr(pair), "For instance: --set iterations=200")
+        if not equals or not key.strip():
+            raise ConfigError("settings as key=value", shown(pair), "For instance: --set iterations=200")
         try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError("settings as key=value", repr(pair), "Write the value as in a YAML file.") from error
+            values[key.strip()] = parse_yaml(text)
+        except Unreadable as error:
+            raise ConfigError("settings as key=value", f"{shown(pair)} ({error})",
+                              "Write the value as in a YAML file.") from error
     return values
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,14 @@ from typing import Any
 import yaml
 
 from .core.errors import ConfigError
-from .core.files import write_text
+from .core.files import shortened, write_text
+from .core.reading import Unreadable, read_yaml, shown
 
 PRESETS = Path(__file__).parent / "presets"
-INF = float("inf")
+NEVER = 1_000_000_000  # an iteration that no run reaches
+MAX_LISTED = 10        # problems of one configuration that a message lists
+MAX_PLANES = 8         # entries of `plane_resolution`
+MAX_TEXT = 1000        # characters of a setting that is text
 
 
 def setting(default: Any, low: float, high: float, help: str) -> Any:
@@ -47,9 +53,9 @@ class Schedule:
 class Densification:
     """Growing and pruning of the Gaussians, by the criteria of gsplat's DefaultStrategy."""
 
-    densify_from_iter: int = setting(500, 0, INF, "Densification steps come after this iteration.")
-    densify_until_iter: int = setting(15_000, 0, INF, "Densification steps come before this iteration.")
-    densification_interval: int = setting(100, 1, INF, "Iterations between densification steps.")
+    densify_from_iter: int = setting(500, 0, NEVER, "Densification steps come after this iteration.")
+    densify_until_iter: int = setting(15_000, 0, NEVER, "Densification steps come before this iteration.")
+    densification_interval: int = setting(100, 1, NEVER, "Iterations between densification steps.")
     densify_grad_threshold_coarse: float = setting(
         0.0002, 1e-7, 1.0, "Mean image-plane gradient (per half image size) above which a Gaussian is cloned or split, "
                            "in the coarse stage.")
@@ -192,14 +198,17 @@ def load_config(name: str | Path, **overrides: Any) -> Config:
     values = _read(name)
     values.update(overrides)
     values = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
-    values.setdefault("preset", Path(name).stem)
+    stem = Path(name).stem
+    values.setdefault("preset", stem if stem.isprintable() else "custom")
     problems = [p for key, value in values.items() for p in _check(key, value)]
     if not problems:
         config = Config(**{k: _convert(k, v) for k, v in values.items()})
         problems = contradictions(config)
     if problems:
-        listed = "".join(f"\n  - {p}" for p in problems)
-        raise ConfigError(f"a consistent configuration from '{name}'", f"{len(problems)} problem(s):{listed}",
+        more = [f"... and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
+        listed = "".join(f"\n  - {p}" for p in problems[:MAX_LISTED] + more)
+        raise ConfigError(f"a consistent configuration from '{shortened(name)}'",
+                          f"{len(problems)} problem(s):{listed}",
                           "For good quality use 'production', for a pipeline test 'quick_test'.")
     return config
 
@@ -216,50 +225,50 @@ def loadable() -> dict[str, Config]:
 
 
 def _read(name: str | Path) -> dict[str, Any]:
-    path = PRESETS / f"{name}.yaml"
-    if not path.is_file():
-        path = Path(name)
-    if not path.is_file():
+    if not isinstance(name, (str, Path)):
+        raise ConfigError("the name of a preset or the path of a YAML file", shown(name), "Give one of them.")
+    is_preset = str(name) in presets()
+    if not is_preset and Path(name).name == str(name) and not Path(name).suffix and not os.path.lexists(name):
         hint = difflib.get_close_matches(str(name), presets(), 1, 0.5)
         usable = ", ".join(n for n in presets() if n != "args_default")
-        raise ConfigError(f"a preset ({usable}) or the path of a YAML file", f"'{name}'",
+        raise ConfigError(f"a preset ({usable}) or the path of a YAML file", shown(str(name)),
                           f"Did you mean '{hint[0]}'?" if hint else "Choose one of them.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"YAML in '{path}'", str(error).replace("\n", " "), "Correct the file.") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"settings 'name: value' in '{path}'", type(values).__name__, "Correct the file.")
-    return values
+        return read_yaml(PRESETS / f"{name}.yaml" if is_preset else Path(name))
+    except Unreadable as error:
+        raise ConfigError("a YAML file of settings 'name: value'", str(error),
+                          "Correct it, or use a preset: production, quick_test.") from error
 
 
-def _check(key: str, value: Any) -> list[str]:
+def _check(key: Any, value: Any) -> list[str]:
     if key not in FIELDS:
-        near = difflib.get_close_matches(str(key), FIELDS, 1, 0.7)
-        return [f"'{key}' is not a setting" + (f"; did you mean '{near[0]}'?" if near else "")]
+        near = difflib.get_close_matches(str(key)[:100], FIELDS, 1, 0.7) if isinstance(key, str) else []
+        return [f"{shown(key)} is not a setting" + (f"; did you mean '{near[0]}'?" if near else "")]
     default, bounds = FIELDS[key].default, FIELDS[key].metadata
     if isinstance(default, tuple):
-        good = isinstance(value, (list, tuple)) and value and all(
+        good = isinstance(value, (list, tuple)) and value and len(value) <= MAX_PLANES and all(
             type(v) is int and bounds["low"] <= v <= bounds["high"] for v in value)
         return [] if good else [f"{key} must be a list of whole numbers from {bounds['low']} to {bounds['high']}, not "
-                                f"{value!r}"]
+                                f"{shown(value)}"]
     if isinstance(default, str):
-        return [] if isinstance(value, str) else [f"{key} must be text, not {value!r}"]
+        good = isinstance(value, str) and len(value) <= MAX_TEXT and value.isprintable()
+        return [] if good else [f"{key} must be text of one line, not {shown(value)}"]
     number = type(value) is int or (isinstance(default, float) and type(value) is float and value == value)
     if not number:
         kind = "a number" if isinstance(default, float) else "a whole number"
-        return [f"{key} must be {kind}, not {value!r}" + _notation_hint(value)]
+        return [f"{key} must be {kind}, not {shown(value)}" + _notation_hint(value)]
     if not bounds["low"] <= value <= bounds["high"]:
-        return [f"{key} must lie in {bounds['low']:g} ... {bounds['high']:g}, not {value!r}"]
+        return [f"{key} must lie in {bounds['low']:g} ... {bounds['high']:g}, not {shown(value)}"]
     return []
 
 
 def _notation_hint(value: Any) -> str:
     """YAML 1.1 reads `1e-3` as text: say so, it surprises everybody."""
     try:
-        return f" (in YAML write {float(value):f})" if isinstance(value, str) else ""
+        number = float(value) if isinstance(value, str) else math.nan
     except ValueError:
         return ""
+    return f" (in YAML write {number:.9f}".rstrip("0").rstrip(".") + ")" if 1e-9 < abs(number) < 1e9 else ""
 
 
 def _convert(key: str, value: Any) -> Any:

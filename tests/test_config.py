@@ -2,6 +2,7 @@
 import pytest
 
 import egstalker_nb as egs
+from egstalker_nb.cli import parse_settings
 from egstalker_nb.core.errors import ConfigError
 
 TABLE = {  # coarse, densify from, until, batch, threshold, iterations: the table that users are promised
@@ -71,3 +72,37 @@ def test_a_file_that_is_no_configuration_is_an_error(tmp_path, text):
 def test_stage_counts_on_one_counter():
     c = egs.load_config("quick_test")
     assert [c.stage(i) for i in (1, 100, 101, 1000)] == ["coarse", "coarse", "fine", "fine"]
+
+
+def test_every_setting_survives_a_file_however_it_is_written(tmp_path):
+    """Byte order mark, Windows line ends, comments, an end without a newline."""
+    plain = egs.load_config("quick_test", iterations=1500, feature_lr=0.001).to_dict()
+    lines = ["# mine", *(f"{name}: {value}  # as it was" for name, value in plain.items() if value != "")]
+    (tmp_path / "c.yaml").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    assert egs.load_config(tmp_path / "c.yaml").to_dict() == plain
+
+
+def test_a_file_whose_name_cannot_be_shown_is_a_configuration_all_the_same(tmp_path):
+    for name in ("a\nb.yaml", "c\x1b[31m.yaml", "ä.yaml", "no suffix"):
+        (tmp_path / name).write_text("iterations: 5000")
+        preset = egs.load_config(tmp_path / name).preset
+        assert preset.isprintable() and preset in ("custom", "ä", "no suffix")
+
+
+@pytest.mark.parametrize("name", [5, None, ["production"], {"iterations": 5}])
+def test_what_is_no_name_is_an_error(name):
+    with pytest.raises(ConfigError, match="the name of a preset"):
+        egs.load_config(name)
+
+
+def test_a_file_beside_it_does_not_replace_a_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("production", "production.yaml"):
+        (tmp_path / name).write_text("iterations: 5000")
+    assert egs.load_config("production").iterations == 30_000
+    assert egs.load_config("production.yaml").iterations == 5000
+
+
+def test_settings_of_the_command_line_are_yaml():
+    given = parse_settings(["iterations=200", "feature_lr=0.5", "plane_resolution=[32, 64]", " prior = a=b", "prior="])
+    assert given == {"iterations": 200, "feature_lr": 0.5, "plane_resolution": [32, 64], "prior": None}

@@ -1,10 +1,13 @@
-"""Protects: a batch is the same wherever its frames wait, with and without the torso behind them."""
+"""Protects: a batch is the same wherever its frames wait, with and without the torso behind them; and they wait in
+memory only where there is enough of it."""
+import resource
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from egstalker_nb.core import device
 from egstalker_nb.data import frame_loader as module
 from egstalker_nb.data.conditions import Conditions
 from egstalker_nb.data.frame_loader import Frames
@@ -84,3 +87,85 @@ def test_frames_that_were_read_ahead_are_the_same(waiting, head):
     again = waiting.batch(IDS)
     for name in again:
         assert torch.equal(ahead[name], again[name]), name
+
+
+# ---- memory ----
+
+NEEDED = 10 * 64 * 64 * module.BYTES_PER_PIXEL
+
+
+@pytest.mark.parametrize("available, most, place", [
+    (2 * NEEDED, NEEDED, "device"), (2 * NEEDED - 1, NEEDED, "disk"), (2 * NEEDED, NEEDED - 1, "disk"),
+    (0, NEEDED, "disk")])
+def test_frames_stay_in_memory_only_if_half_of_it_is_enough(tiny_dataset, monkeypatch, available, most, place):
+    monkeypatch.setattr(module, "available_memory", lambda: available)
+    monkeypatch.setattr(module, "MAX_CPU_BYTES", most)
+    assert Frames(tiny_dataset, tiny_dataset.train_ids, torch.device("cpu")).place == place
+
+
+@pytest.mark.parametrize("gpu, available, place", [
+    (4 * NEEDED, 0, "device"), (NEEDED, 2 * NEEDED, "host"), (NEEDED, 2 * NEEDED - 1, "disk")])
+def test_beside_a_gpu_they_are_pinned_only_if_there_is_memory(tiny_dataset, monkeypatch, gpu, available, place):
+    monkeypatch.setattr(module, "available_memory", lambda: available)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu, gpu))
+    frames = Frames(tiny_dataset, [0], torch.device("cpu"), "disk")
+    frames.device = torch.device("cuda")
+    assert frames._choose(NEEDED) == place
+
+
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    """A /proc and a /sys/fs/cgroup of its own: `write` makes files in them."""
+    monkeypatch.setattr(device, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(device, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    def write(name, text):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    write("proc/meminfo", "MemTotal: 4000 kB\nMemFree: 10 kB\nMemAvailable:    2000 kB\n")
+    write("proc/self/status", "Name: python\nVmSize: 900 kB\nVmData: 300 kB\n")
+    return write
+
+
+def test_what_the_computer_has_is_available(system):
+    assert device.available_memory() == 2000 * 1024
+
+
+def test_limits_of_the_process_count(system, monkeypatch):
+    limits = {resource.RLIMIT_AS: 2_000_000, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limits[which], -1))
+    assert device.available_memory() == 2_000_000 - 900 * 1024
+    limits[resource.RLIMIT_DATA] = 1_000_000
+    assert device.available_memory() == 1_000_000 - 300 * 1024
+    limits[resource.RLIMIT_DATA] = 1000
+    assert device.available_memory() == 0
+
+
+def test_limits_of_containers_count(system):
+    system("proc/self/cgroup", "0::/user/job\n")
+    system("cgroup/user/job/memory.max", "max\n")
+    system("cgroup/user/job/memory.current", "500\n")
+    system("cgroup/user/job/memory.stat", "anon 400\ninactive_file 100\n")
+    assert device.available_memory() == 2000 * 1024
+    system("cgroup/user/memory.max", "10000\n")
+    system("cgroup/user/memory.current", "7000\n")
+    system("cgroup/user/memory.stat", "inactive_file 1000\n")
+    assert device.available_memory() == 10000 - 7000 + 1000, "of the group around it; files that are cached can go"
+    system("cgroup/user/job/memory.max", "2000\n")
+    assert device.available_memory() == 2000 - 500 + 100
+
+
+def test_limits_of_containers_of_version_1_count(system):
+    system("proc/self/cgroup", "5:cpu:/job\n4:memory:/not/visible/here\n0::/\n")
+    system("cgroup/memory/memory.limit_in_bytes", "9000\n")
+    system("cgroup/memory/memory.usage_in_bytes", "8000\n")
+    system("cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 500\n")
+    assert device.available_memory() == 1500
+
+
+def test_a_system_that_does_not_tell_has_no_limit(system, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "psutil", None)
+    monkeypatch.setattr(device, "PROC", device.PROC / "none")
+    assert device.available_memory() == 2 ** 62

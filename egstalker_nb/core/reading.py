@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_TEXT_BYTES = 64 << 20    # of a JSON file; a report of ten hours of video has 5 MB
-MAX_YAML_BYTES = 1 << 20
+MAX_YAML_BYTES = 64 << 10    # of settings; PyYAML reads about 100 kB/s
 MAX_DEPTH = 50               # of nesting in JSON and YAML
+MAX_ARRAY_BYTES = 256 << 20  # larger arrays are read only if they fit into half of the memory that is available
 
 
 class Unreadable(ValueError):
@@ -47,7 +48,7 @@ class ArraySpec:
     kinds: str = "f"
 
     def __str__(self) -> str:
-        names = {"f": "floats", "i": "integers", "iu": "integers", "b": "booleans"}
+        names = {"f": "floats", "iu": "integers", "b": "booleans"}
         shape = ", ".join("N" if n is None else str(n) for n in self.shape)
         return f"{names.get(self.kinds, 'numbers')} [{shape}]"
 
@@ -64,7 +65,10 @@ _short.maxlevel = 2
 
 def shown(value: object) -> str:
     """A value for a message: its repr, shortened, however large or deeply nested it is."""
-    return first_line(_short.repr(value))
+    try:
+        return first_line(_short.repr(value))
+    except ValueError:  # Python does not write numbers of more than 4,300 digits
+        return f"a very large {type(value).__name__}"
 
 
 def digest(path: str | Path) -> str:
@@ -122,13 +126,16 @@ def read_json(path: Path, **kinds: type | tuple[type, ...]) -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML of plain settings: no aliases (a few lines of them make gigabytes), no dates, no key twice."""
+    """YAML of plain settings: no aliases (a few lines of them make gigabytes), tags or dates, and no key twice."""
 
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"aliases (*{self.peek_event().anchor}) are not allowed")
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases (*{event.anchor}) are not allowed (line {event.start_mark.line + 1})")
+        if event.tag is not None:
+            raise yaml.YAMLError(f"tags ({shown(event.tag)}) are not allowed (line {event.start_mark.line + 1})")
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise yaml.YAMLError(f"more than {MAX_DEPTH} levels of nesting")
@@ -139,7 +146,9 @@ class _PlainLoader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
         seen: set[str] = set()
         for key, _ in node.value:
-            text = str(key.value)
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.YAMLError(f"a key must be a name (line {key.start_mark.line + 1})")
+            text = key.value
             if text in seen:
                 raise yaml.YAMLError(f"the key {shown(text)} stands there twice (line {key.start_mark.line + 1})")
             seen.add(text)
@@ -155,8 +164,10 @@ def parse_yaml(text: str) -> Any:
     """Plain values from YAML: text, numbers, booleans, null, lists and mappings.
 
     Raises:
-        Unreadable: not YAML, or with tags, aliases, a key twice, or too deeply nested.
+        Unreadable: not YAML, or with tags, aliases, a key twice, too deeply nested, or too long.
     """
+    if len(text) > MAX_YAML_BYTES:
+        raise Unreadable(f"{len(text)} characters, more than settings can have")
     try:
         return yaml.load(text, _PlainLoader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
@@ -179,7 +190,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except Unreadable as error:
         raise Unreadable(f"'{shortened(path)}': {error}") from error
     if not isinstance(value, dict):
-        raise Unreadable(f"'{shortened(path)}' holds " + ("nothing" if value is None else shown(value)))
+        raise Unreadable(f"'{shortened(path)}' holds " + ("nothing" if value is None else
+                                                         f"a {type(value).__name__} ({shown(value)})"))
     return value
 
 
@@ -235,12 +247,18 @@ def read_npz(path: Path, specs: Optional[Mapping[str, ArraySpec]] = None) -> dic
 def _array(file: Any, size: int, spec: Optional[ArraySpec], what: str) -> np.ndarray:
     """Read the array of an open `.npy` file of `size` bytes."""
     shape, order, dtype = _header(file, what)
-    length = math.prod(shape) * dtype.itemsize
     if dtype.kind not in "biuf" or (spec and not spec.fits(shape, dtype)):
         kind = {"O": "Python objects", "c": "complex numbers", "U": "text", "S": "text"}.get(dtype.kind, dtype.name)
-        raise Unreadable(f"{what} holds {kind} {list(shape)} instead of {spec or 'real numbers'}")
-    if file.tell() + length != size:
-        raise Unreadable(f"{what} has {size} bytes, but its header announces {file.tell() + length}")
+        raise Unreadable(f"{what} holds {kind} {shown(list(shape))} instead of {spec or 'real numbers'}")
+    length = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or len(shape) > 32 or file.tell() + length != size:
+        raise Unreadable(f"{what} has {size} bytes, but its header announces {shown(file.tell() + length)} "
+                         f"({dtype.name} {shown(list(shape))})")
+    if length > MAX_ARRAY_BYTES:  # it may be compressed, or a file of holes
+        from .device import available_memory
+
+        if length > available_memory() // 2:
+            raise Unreadable(f"{what} has {length / 2**30:.1f} GiB, more than fits into memory")
     values = np.frombuffer(file.read(length), dtype).reshape(shape, order="F" if order else "C").copy()
     if dtype.kind == "f" and not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).reshape(max(len(values), 1) if shape else 1, -1).all(axis=1))[0])
@@ -291,15 +309,31 @@ def read_torch(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    _size(path)
+    size = _size(path)
     try:
+        with zipfile.ZipFile(path) as archive:  # torch's older formats reserve memory before they look
+            if sum(entry.file_size for entry in archive.infolist()) > size:
+                raise ValueError("compressed")
         value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle and zip readers raise many kinds; torch's advice for them is not ours
         cause = "it holds Python objects" if "weights_only" in str(error) else type(error).__name__
         raise Unreadable(f"'{shortened(path)}' is damaged, or holds more than tensors ({cause})") from error
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not _is_plain(value):
         raise Unreadable(f"'{shortened(path)}' holds {shown(type(value).__name__)} instead of named tensors")
     return value
+
+
+def _is_plain(value: object, depth: int = 0) -> bool:
+    """Whether a value consists of numbers, text and tensors that have memory of their own for each number."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.layout == torch.strided and value.device.type == "cpu" and (
+            value.numel() * value.element_size() <= value.untyped_storage().nbytes())
+    if isinstance(value, (dict, list, tuple)):
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        return depth < MAX_DEPTH and all(_is_plain(part, depth + 1) for part in parts)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _size(path: Path) -> int:

@@ -1,7 +1,6 @@
 """Batches of frames for training, stored on the device, in host memory, or on disk, depending on their size."""
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Optional, Protocol, Sequence
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.device import available_memory
 from ..core.progress import progress
 from .conditions import Conditions
 from .dataset import Dataset
@@ -17,6 +17,7 @@ FRAME_CHANNELS = 3, 1, 3      # bytes per pixel: frame, head mask, background
 BYTES_PER_PIXEL = sum(FRAME_CHANNELS)
 MAX_GPU_BYTES = 8 << 30       # of frames on the GPU, which leaves memory for the model
 MAX_CPU_BYTES = 1 << 30       # of frames in memory, on a computer without a GPU
+MEMORY_SHARE = 2              # frames take at most the available memory divided by this
 
 
 class HeadLike(Protocol):
@@ -60,12 +61,12 @@ class Frames:
 
     def _choose(self, needed: int) -> str:
         """Where to store this many bytes."""
+        fits = needed <= available_memory() // MEMORY_SHARE
         if self.device.type != "cuda":
-            return "device" if needed <= MAX_CPU_BYTES else "disk"
+            return "device" if fits and needed <= MAX_CPU_BYTES else "disk"
         if needed <= min(MAX_GPU_BYTES, torch.cuda.mem_get_info(self.device)[0] // 2):
             return "device"
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return "host" if needed <= memory // 2 else "disk"
+        return "host" if fits else "disk"
 
     def _load(self, ids: list[int]) -> Tensor:
         shape = len(ids), self.size ** 2 * BYTES_PER_PIXEL

@@ -1,15 +1,20 @@
 """Gaussians as PLY files in the common 3DGS layout."""
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import InputError
+from ..core.errors import InputError, first_line
+from ..core.files import shortened
+from ..core.reading import shown
 
 PLY_REST = 45  # common viewers expect harmonics of degree 3: 15 coefficients for each of 3 colours
+MAX_HEADER_BYTES = 64 << 10
 _PLY_NAMES = ("x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)),
               *(f"f_rest_{i}" for i in range(PLY_REST)), "opacity", *(f"scale_{i}" for i in range(3)),
               *(f"rot_{i}" for i in range(4)))
@@ -37,12 +42,14 @@ def load_ply(path: str | Path, sh_degree: int = 3) -> dict[str, Tensor]:
     """Read a 3DGS PLY back into gsplat's layout (see `make_gaussians`); harmonics up to `sh_degree`.
 
     Raises:
-        InputError: not a PLY file, or not in the 3DGS layout.
+        InputError: not a PLY file, not in the 3DGS layout, damaged, or with NaN or infinite values.
     """
     try:
-        table = _read_ply(Path(path).read_bytes())
-    except (OSError, ValueError, IndexError) as error:
-        raise InputError(f"a binary PLY file in the 3DGS layout at '{path}'", f"{type(error).__name__}: {error}",
+        with open(path, "rb") as file:
+            table = _read_ply(file, os.fstat(file.fileno()).st_size)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else first_line(error)
+        raise InputError("a binary PLY file in the 3DGS layout", f"'{shortened(path)}' ({why})",
                          "Give a point_cloud.ply of a checkpoint.") from error
 
     def get(*names: str) -> Tensor:
@@ -55,17 +62,37 @@ def load_ply(path: str | Path, sh_degree: int = 3) -> dict[str, Tensor]:
             "shN": rest[:, :(sh_degree + 1) ** 2 - 1].contiguous()}
 
 
-def _read_ply(data: bytes) -> np.ndarray:
-    """The vertex table of a little-endian PLY whose properties are floats. ValueError if it is something else.
+def _read_ply(file: BinaryIO, size: int) -> np.ndarray:
+    """The vertex table of a little-endian PLY of `size` bytes whose properties are floats; ValueError if it is
+    something else.
 
     Our own few lines, because the library for PLY files is under the GPL.
     """
-    header, _, body = data.partition(b"end_header\n")
-    lines = header.decode("ascii").split("\n")
-    if lines[:2] != ["ply", "format binary_little_endian 1.0"]:
+    start = file.read(MAX_HEADER_BYTES)
+    header, end, _ = start.partition(b"end_header\n")
+    lines = header.decode("ascii", "replace").split("\n")
+    if not end or lines[:2] != ["ply", "format binary_little_endian 1.0"]:
         raise ValueError("not a binary little-endian PLY")
-    count = next(int(line.split()[2]) for line in [*lines, "element vertex -1"] if line.startswith("element vertex"))
-    names = [line.split()[2] for line in lines if line.startswith("property float ")]
-    if not set(_PLY_NAMES) <= set(names) or count < 0:
-        raise ValueError("properties of 3DGS are missing")
-    return np.frombuffer(body, [(name, "<f4") for name in names], count)
+    elements, names = [], []
+    for line in lines[2:]:
+        words = line.split()
+        if words[:1] == ["element"]:
+            elements.append(words)
+        elif words[:1] == ["property"]:
+            if words[1:2] != ["float"] or len(words) != 3:
+                raise ValueError(f"the property {shown(line)} instead of a float")
+            names.append(words[2])
+    if len(elements) != 1 or elements[0][1:2] != ["vertex"] or len(elements[0]) != 3 or not elements[0][2].isdecimal():
+        raise ValueError("not one table of vertices")
+    missing = set(_PLY_NAMES) - set(names)
+    if missing or len(set(names)) != len(names):
+        raise ValueError(f"no property {min(missing)}" if missing else "a property twice")
+    row = np.dtype([(name, "<f4") for name in names])
+    count, have = int(elements[0][2]), size - len(header) - len(end)
+    if count * row.itemsize != have:
+        raise ValueError(f"its header announces {shown(count)} vertices, but {have / row.itemsize:g} follow")
+    file.seek(len(header) + len(end))
+    values = np.frombuffer(file.read(have), "<f4")
+    if not np.isfinite(values).all():
+        raise ValueError(f"NaN or infinite values in vertex {int(np.argmin(np.isfinite(values))) // len(names)}")
+    return values.view(row)

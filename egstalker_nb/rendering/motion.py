@@ -1,6 +1,7 @@
 """Motion of a head besides speech: its poses, and its blinks."""
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, Union
 
@@ -9,6 +10,8 @@ from scipy.ndimage import gaussian_filter1d, grey_opening
 from scipy.spatial.transform import Rotation
 
 from ..core.errors import InputError
+from ..core.files import shortened
+from ..core.reading import Unreadable, read_npy, shown
 from ..data.dataset import Dataset, load_dataset
 from ..media.rates import FPS
 
@@ -19,6 +22,7 @@ ORBIT_YAW, ORBIT_PITCH, ORBIT_SECONDS = 15.0, 6.0, 4.0  # amplitudes in degrees,
 EASE_FRAMES = 5            # frames before and after a turning point in which the motion decelerates and accelerates
 MIN_SPREAD = 0.01          # rad or head units, added to the spread of the training poses along each axis
 TRAINING_QUANTILE = 0.95   # of the training poses' distances from their mean: poses are clamped to it
+MAX_VALUE = 1e6            # of a number in given poses or blinks
 RIGID_TOLERANCE = 1e-3     # by how much a given matrix may deviate from a rigid transform
 CLOSE_SECONDS, HOLD_SECONDS, OPEN_SECONDS = 0.09, 0.05, 0.18  # of a blink; held for over a frame, so that one shows it
 MIN_BLINK_INTERVAL = 0.8   # seconds between the onsets of two blinks
@@ -115,14 +119,14 @@ def label(poses: Poses) -> str:
 def _load(place: str | Path, expected: str, load_folder: Callable[[Path], Any]) -> Any:
     """Load an array from a .npy file, or whatever `load_folder` loads from a folder."""
     path = Path(place)
-    if path.is_dir():
+    if os.path.isdir(path):
         return load_folder(path)
-    if path.suffix.lower() != ".npy" or not path.is_file():
-        raise InputError(expected, repr(str(place)), "Choose one of them; a path must exist.")
+    if path.suffix.lower() != ".npy" or not os.path.isfile(path):
+        raise InputError(expected, f"'{shortened(place)}'", "Choose one of them; a path must exist.")
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"an array of numbers in '{path}'", str(error), "Write it with numpy.save.") from error
+        return read_npy(path)
+    except Unreadable as error:
+        raise InputError("an array of numbers, all finite", str(error), "Write it with numpy.save.") from error
 
 
 def _interpolate(w2c: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -209,16 +213,16 @@ def _check_array(given: Any, what: str, shape: tuple[int, ...], count: int) -> n
     except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors on another device
         values = np.empty(0, object)
     if values.dtype.kind not in "fiu" or values.shape[1:] != shape or values.ndim != len(shape) + 1:
-        found = f"shape {list(values.shape)}, {values.dtype}" if isinstance(given, np.ndarray) else repr(given)[:80]
+        found = f"shape {shown(list(values.shape))}, {values.dtype}" if isinstance(given, np.ndarray) else shown(given)
         raise InputError(what, found, "Give one row per video frame, 25 per second.")
     if len(values) < count:
         raise InputError(f"{what} with F >= {count} frames, the length of the video", f"{len(values)} frames",
                          f"Give {count - len(values)} more, or render less of the audio with duration=.")
     values = values[:count].astype(float)
-    wrong = np.flatnonzero(~np.isfinite(values).reshape(count, -1).all(1))
+    wrong = np.flatnonzero(~(np.abs(values) <= MAX_VALUE).reshape(count, -1).all(1))  # NaN is not <= either
     if len(wrong):
-        raise InputError(f"{what}, all finite", f"{len(wrong)} frames that are not, the first: {wrong[0]}",
-                         "Fill the gaps.")
+        raise InputError(f"{what}, all finite and at most {MAX_VALUE:g}",
+                         f"{len(wrong)} frames that are not, the first: {wrong[0]}", "Fill the gaps.")
     return values
 
 
@@ -329,7 +333,7 @@ def _check_rate(blink: Any) -> float:
     is_number = isinstance(blink, (int, float, np.number)) and not isinstance(blink, bool)
     if not is_number or not 0 <= blink <= MAX_BLINK_RATE:
         raise InputError(f"blink as 'dataset', blinks per minute from 0 to {MAX_BLINK_RATE:.0f}, or an array [F]",
-                         repr(blink), "People blink 15 to 20 times a minute.")
+                         shown(blink), "People blink 15 to 20 times a minute.")
     return float(blink)
 
 

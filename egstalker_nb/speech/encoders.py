@@ -14,7 +14,9 @@ from typing import Any, Callable, Mapping, Optional
 
 import numpy as np
 
-from ..core.errors import InputError
+from ..core.errors import InputError, first_line
+from ..core.files import shortened
+from ..core.reading import shown
 from ..media.audio import checked_wave, frames_of, windows_of
 
 #: modules of this package, each with `SPEC` (a JSON-serialisable dict) and `steps(wave)`
@@ -99,11 +101,11 @@ def load_encoder(name_or_spec: str | Path | Mapping[str, Any]) -> Encoder:
                          "Give the features of this audio, computed the same way, as features=....npy.")
     found = _from_name(name)
     # the path of a model may differ, as its weights are compared
-    changed = [f"{key} {spec.get(key)!r:.40} there, {found.spec.get(key)!r:.40} here"
+    changed = [f"{first_line(key, 40)} {shown(spec.get(key))} there, {shown(found.spec.get(key))} here"
                for key in {**spec, **found.spec} if key != "model" and spec.get(key) != found.spec.get(key)]
     if changed:
         raise InputError(f"the dataset's encoder, {describe(spec)}",
-                         f"another one of that name ({'; '.join(changed)})",
+                         f"another one of that name ({'; '.join(changed[:5])})",
                          "Restore that model, or use the version of this package that made the dataset, or give the "
                          "features of this audio as features=....npy.")
     return found
@@ -130,7 +132,7 @@ def _from_name(name: str) -> Encoder:
     folder = find_model(name)
     if folder is None:
         raise InputError(f"an encoder: {', '.join(BUILT_IN)}, or a CTC speech model on this computer (its folder, or "
-                         "its hub id)", f"{name!r}, neither a folder nor in the hub's local cache",
+                         "its hub id)", f"'{shortened(name)}', neither a folder nor in the hub's local cache",
                          "Nothing is downloaded automatically. On a computer with network, "
                          "'hf download facebook/wav2vec2-base-960h' fills the cache, and with '--local-dir FOLDER' a "
                          "folder to copy.")
@@ -141,5 +143,5 @@ def _from_name(name: str) -> Encoder:
 def describe(spec: Mapping[str, Any]) -> str:
     """Short description of a spec, for messages."""
     if spec.get("name") == "ctc":
-        return f"'{spec.get('model')}' (weights {spec.get('weights')})"
-    return f"'{spec.get('name')}'" + (f" version {spec['version']}" if "version" in spec else "")
+        return f"{shown(spec.get('model'))} (weights {first_line(spec.get('weights'), 64)})"
+    return shown(spec.get("name")) + (f" version {shown(spec['version'])}" if "version" in spec else "")

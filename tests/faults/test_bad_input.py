@@ -1,11 +1,14 @@
 """Protects: whatever file or argument a user gives, there is one clear error, exit status 2, and nothing is lost."""
 import pytest
 
+from .array_cases import CASES as ARRAYS
 from .bad_input import Case, check
+from .config_cases import CASES as CONFIGS
+from .dataset_cases import CASES as DATASETS
 from .media_cases import CASES as MEDIA
 from .notebook_cases import CASES as NOTEBOOKS
 
-CASES: list[Case] = [*MEDIA, *NOTEBOOKS]
+CASES: list[Case] = [*ARRAYS, *CONFIGS, *DATASETS, *MEDIA, *NOTEBOOKS]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
