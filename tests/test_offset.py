@@ -8,13 +8,14 @@ from made_up_mouths import sentence_twice, spoken_mouth
 from test_audio import encode
 
 import egstalker_nb as egs
+from egstalker_nb.core.reading import read_npz
 from egstalker_nb.media.audio import load_audio
 from egstalker_nb.media.rates import SAMPLES_PER_FRAME
 from egstalker_nb.media.video_reader import read_frames
 from egstalker_nb.media.video_writer import write_video
 from egstalker_nb.preparation import build, offset
 from egstalker_nb.preparation.offset import audio_offset, shift_earlier
-from egstalker_nb.preparation.steps import Step, read_npz
+from egstalker_nb.preparation.steps import Step
 from egstalker_nb.speech.encoders import DEFAULT_ENCODER, load_encoder
 
 pytestmark = pytest.mark.slow
@@ -159,8 +160,7 @@ def test_features_from_a_file_stay_aligned_with_their_audio(wave, lips, tmp_path
     """They were computed elsewhere: shifting the audio alone would break the match."""
     late = shift_earlier(wave, -0.12)
     given = np.random.default_rng(0).normal(size=(len(lips), 16, 29)).astype(np.float32)
-    np.save(tmp_path / "given.npy", given)
-    write_sound(tmp_path, late, tmp_path / "given.npy", lips)
+    write_sound(tmp_path, late, given, lips)
     assert read_npz(tmp_path / "sound.npz")["late"] == 0
     np.testing.assert_array_equal(np.load(tmp_path / "features.npy"), given)
     np.testing.assert_allclose(load_audio(tmp_path / "audio.wav"), late[:len(given) * SAMPLES_PER_FRAME], atol=1e-4)

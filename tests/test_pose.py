@@ -7,6 +7,7 @@ from egstalker_nb.face import pose_math
 from egstalker_nb.face.landmarks import CHIN, FOREHEAD, RIGID, RIGID_MIDDLE, RIGID_PAIRS
 from egstalker_nb.preparation import bundle
 from egstalker_nb.preparation.pose import solve_pose
+from egstalker_nb.preparation.source import UnusableClipError
 
 SIZE, FOCAL, COUNT = 512, 1280.0, 80
 
@@ -54,6 +55,14 @@ def angle(a, b):
     """Degrees between rotations [N, 3, 3]."""
     cosine = (np.trace(np.transpose(a, (0, 2, 1)) @ b, axis1=1, axis2=2) - 1) / 2
     return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+
+def test_landmarks_that_are_no_head_are_refused(truth):
+    """A point, a line, no numbers: one sentence, whatever the linear algebra says."""
+    landmarks, found = truth[3], np.ones(COUNT, bool)
+    for wrong in (0 * landmarks, landmarks * [1, 0, 0], landmarks * np.nan, landmarks * np.inf):
+        with pytest.raises(UnusableClipError, match="fit none"):
+            solve_pose(wrong.astype(np.float32), found, SIZE)
 
 
 def test_known_poses_are_recovered(truth):

@@ -118,7 +118,7 @@ def uninterrupted(short_clip, tmp_path_factory):
 def contents(root):
     """Every file of a dataset, comparable: bytes, arrays, or the report without its times."""
     result = {}
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and p.suffix != ".lock"):  # which names the process
         name = str(path.relative_to(root))
         if path.suffix == ".npz":
             with np.load(path) as file:
@@ -254,12 +254,23 @@ def test_an_encoder_that_is_not_there_is_refused_before_anything_is_written(shor
 
 # ---- errors
 
-def test_bad_sizes_are_refused_before_anything_is_written(sample_clip, tmp_path):
+def test_bad_settings_are_refused_before_anything_is_written(sample_clip, tmp_path):
     for size in (0, 63, 100, 1040, 512.0, True, "512"):
         with pytest.raises(InputError, match="multiple of 16"):
             egs.prepare(sample_clip, tmp_path / "ds", size=size)
-    with pytest.raises(InputError, match="focal"):
-        egs.prepare(sample_clip, tmp_path / "ds", size=64, focal=1.0)
+    for focal in (1.0, -128.0, float("nan"), float("inf"), "128", True, 1e308):
+        with pytest.raises(InputError, match="focal"):
+            egs.prepare(sample_clip, tmp_path / "ds", size=64, focal=focal)
+    for track in ("1", 0, -1, 1.0, True):
+        with pytest.raises(InputError, match="audio track"):
+            egs.prepare(sample_clip, tmp_path / "ds", track=track)
+    for encoder in (None, 5, "", "a\0b", "e" * 5000, ["phones"]):
+        with pytest.raises(InputError, match="encoder"):
+            egs.prepare(sample_clip, tmp_path / "ds", encoder=encoder)
+    for words in ({"face": None}, {"face": np.zeros(2)}, {"scenes": 3}, {"size": "5" * 9999}):
+        with pytest.raises(InputError, match=next(iter(words))) as caught:
+            egs.prepare(sample_clip, tmp_path / "ds", **words)
+        assert len(str(caught.value)) < 300
     assert not (tmp_path / "ds").exists()
 
 

@@ -1,4 +1,5 @@
 """Every frame of a clip arrives in its dataset, in its place: any length, any interruption, any number of processes."""
+import errno
 import hashlib
 import json
 import os
@@ -7,13 +8,21 @@ import subprocess
 import sys
 import time
 import weakref
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 import egstalker_nb as egs
-from egstalker_nb.core.errors import DatasetError, InputError, UnfinishedError
+from egstalker_nb.core.errors import (
+    DatasetError,
+    InputError,
+    MemoryLimitError,
+    MissingPackageError,
+    StorageError,
+    UnfinishedError,
+)
 from egstalker_nb.core.files import exclusive_lock, make_folder
 from egstalker_nb.media.audio import load_audio
 from egstalker_nb.media.video_reader import VideoInfo, read_frames
@@ -22,6 +31,7 @@ from egstalker_nb.preparation import account, build, extract, landmark_tracking,
 from egstalker_nb.speech.encoders import load_encoder
 
 SIDE, BITS, CELL = 64, 10, 6
+LOCK = ".preparation.lock"  # names the process
 
 
 def numbered(i, shade=120):
@@ -55,11 +65,15 @@ def video_of(tmp_path_factory):
     return get
 
 
-@pytest.fixture
-def no_nets(monkeypatch, sample_dataset):
-    """In place of MediaPipe: a face that nods with the frame's number, and a person in the middle."""
-    face = sample_dataset.landmarks[0] * SIDE / sample_dataset.size
+def stand_ins(face):
+    """In place of MediaPipe: a face that nods with the frame's number, and a person in the middle.
 
+    Args:
+        face: landmarks [478, 3] px of an image of `SIDE` px.
+
+    Returns:
+        module, name and replacement of each network.
+    """
     class Finder:
         def __call__(self, image):
             boxes = np.full((scan.MAX_FACES, 5), np.nan, np.float32)
@@ -79,8 +93,13 @@ def no_nets(monkeypatch, sample_dataset):
     def segment_person(image):
         return np.pad(np.full((128, 128), 255 - number_of(image) % 5, np.uint8), 64)
 
-    for owner, name, fake in ((scan, "face_detector", Finder), (landmark_tracking, "FaceTracker", Tracker),
-                              (extract, "segment_person", segment_person)):
+    return ((scan, "face_detector", Finder), (landmark_tracking, "FaceTracker", Tracker),
+            (extract, "segment_person", segment_person))
+
+
+@pytest.fixture
+def no_nets(monkeypatch, sample_dataset):
+    for owner, name, fake in stand_ins(sample_dataset.landmarks[0] * SIDE / sample_dataset.size):
         monkeypatch.setattr(owner, name, fake)
 
 
@@ -91,7 +110,7 @@ def prepared(video, root):
 def contents(ds):
     """Every file of a dataset but the report, as digests; arrays by their values."""
     found = {}
-    for path in sorted(p for p in ds.root.rglob("*") if p.is_file() and p.name != "report.json"):
+    for path in sorted(p for p in ds.root.rglob("*") if p.is_file() and p.name not in ("report.json", LOCK)):
         name = str(path.relative_to(ds.root))
         if path.suffix == ".npz":
             with np.load(path) as file:
@@ -137,7 +156,7 @@ def test_work_that_was_killed_at_any_edge_of_a_chunk_continues_with_the_same_res
         video_of, no_nets, monkeypatch, tmp_path, count, after):
     """Killed before or after each file that a step writes, and continued to the next."""
     monkeypatch.setattr(steps, "CHUNK", 10)
-    video, real = video_of(count), steps.write_npz
+    video, real = video_of(count), build.write_npz
     whole = contents(prepared(video, tmp_path / "whole"))
     written = set()
 
@@ -199,17 +218,18 @@ def test_a_killed_script_leaves_no_process_behind_and_is_continued(short_clip, t
     script, root = tmp_path / "script.py", tmp_path / "ds"
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(short_clip), str(root)]
-    first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
     while not list(root.glob(".work/track/*.npz")):
         assert first.poll() is None, "ended before it could be killed"
         time.sleep(0.02)
     children = psutil.Process(first.pid).children(recursive=True)
     assert len(children) >= 2
+    assert {os.getpgid(child.pid) for child in children} == {first.pid}, "a signal to the group must reach them"
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     gone, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
-    assert not (root / "dataset.json").exists()
+    assert {path.name for path in root.iterdir()} <= {".work", LOCK, "frames", "masks"}
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     assert egs.load_dataset(root).num_frames == 80
 
@@ -219,6 +239,16 @@ def failing(number, tick):
     if number == 1:
         raise InputError("a number", "one", "Choose another.")
     return number
+
+
+def killed(number, tick):
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
+    return number
+
+
+def no_memory(number, tick):
+    np.zeros(1 << 60, np.uint8)
 
 
 def test_an_error_in_a_process_arrives_as_it_was_raised(monkeypatch):
@@ -231,6 +261,12 @@ def test_an_error_in_a_process_arrives_as_it_was_raised(monkeypatch):
         with pytest.raises(InputError, match="expected a number; found one. Choose another.") as caught:
             pool.run(failing, [(0,), (1,), (2,)], bar)
         assert caught.value.fix == "Choose another."
+        with pytest.raises(MemoryLimitError, match="too little"):
+            pool.run(no_memory, [(0,), (1,)], bar)
+        with pytest.raises(MemoryLimitError, match="killed"), parallel.enough_memory():
+            pool.run(killed, [(0,), (1,), (2,)], bar)
+        with pytest.raises(MemoryLimitError, match="killed"), parallel.enough_memory():
+            pool.run(killed, [(0,), (2,)], bar)  # when the processes are gone already
 
 
 # ---- memory
@@ -265,13 +301,18 @@ def test_long_clips_do_not_pile_up_frames(no_nets, monkeypatch, tmp_path):
                 "scenes": "longest", "track": None, "encoder": encoder.spec}
     (tmp_path / "ds").mkdir()
     info = VideoInfo(SIDE, SIDE, 25.0, 600, 24.0, True, 0, None, False)
-    build.build(build.Clip(tmp_path / "long.mp4", info, wave, [], encoder), tmp_path / "ds", settings)
+    (tmp_path / "long.mp4").touch()
+    clip = build.Clip(source.InputFile.now(tmp_path / "long.mp4"), info, wave, [], encoder)
+    build.build(clip, tmp_path / "ds", settings)
     assert egs.load_dataset(tmp_path / "ds").num_frames == 600
     # two or three in the reader and the loop, eight in front of the writers, two being written
     assert 0 < lives.most <= 16
 
 
 # ---- errors
+
+TEXTS = "an end", "none", "Run it again."
+
 
 @pytest.mark.parametrize("where", ["_pose_step", "_frames_step", "_plate_step", "_audio_step"])
 def test_work_that_ended_through_no_fault_of_the_clip_goes_on_and_an_unusable_clip_leaves_nothing(
@@ -280,16 +321,36 @@ def test_work_that_ended_through_no_fault_of_the_clip_goes_on_and_an_unusable_cl
 
     def fail(*args):
         real(*args)
-        raise error("an end", "none", "Run it again.")
+        raise error
 
     monkeypatch.setattr(build, where, fail)
-    for error, root in ((UnfinishedError, tmp_path / "kept"), (InputError, tmp_path / "removed")):
-        with pytest.raises(error):
+    kept, removed = tmp_path / "kept", tmp_path / "deep" / "removed"
+    for error, root in ((UnfinishedError(*TEXTS), kept), (source.UnusableClipError(*TEXTS), removed)):
+        with pytest.raises(type(error)):
             prepared(video_of(20), root)
-    assert (tmp_path / "kept" / ".work" / "track" / "00000.npz").is_file()
-    assert not (tmp_path / "removed").exists()
+    assert (kept / ".work" / "track" / "00000.npz").is_file()
+    assert not removed.parent.exists()
     monkeypatch.setattr(build, where, real)
-    check_whole(prepared(video_of(20), tmp_path / "kept"), 20)
+    check_whole(prepared(video_of(20), kept), 20)
+
+
+@pytest.mark.parametrize("error, seen", [
+    (InputError(*TEXTS), InputError),  # for instance an encoder's
+    (MissingPackageError(*TEXTS), MissingPackageError),
+    (OSError(errno.ENOSPC, "No space left on device"), StorageError),
+    (MemoryError(), MemoryLimitError),
+    (BrokenProcessPool(), MemoryLimitError),
+    (KeyboardInterrupt(), KeyboardInterrupt),
+], ids=["input", "package", "disk", "memory", "worker", "stop"])
+def test_no_error_but_that_of_an_unusable_clip_removes_finished_work(video_of, no_nets, monkeypatch, tmp_path, error,
+                                                                     seen):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(build, "_plate_step", fail)
+    with pytest.raises(seen):
+        prepared(video_of(20), tmp_path / "ds")
+    assert (tmp_path / "ds" / ".work" / "frames" / "done.json").is_file()
 
 
 def test_two_preparations_in_one_folder_are_distinguished(video_of, no_nets, tmp_path):
@@ -303,7 +364,7 @@ def test_features_that_end_long_before_the_video_are_refused(tmp_path):
     for frames, refused in ((25, True), (36, False), (60, False)):
         np.save(tmp_path / "given.npy", np.zeros((frames, 16, 29), np.float32))
         with pytest.raises(InputError, match="1.4 s less") if refused else nullcontext():
-            pipeline._check_lengths(tmp_path / "given.npy", np.zeros(frames * 640, np.float32), info)
+            pipeline._load_features(tmp_path / "given.npy", np.zeros(frames * 640, np.float32), info)
 
 
 # ---- the account

@@ -8,6 +8,7 @@ import pytest
 from egstalker_nb.face import landmarks, pose_math
 from egstalker_nb.preparation import crop, masks, people, plate, quality, scan, shots
 from egstalker_nb.preparation.landmark_tracking import tracking_inputs
+from egstalker_nb.preparation.source import UnusableClipError
 from egstalker_nb.preparation.steps import Workspace
 
 
@@ -48,6 +49,12 @@ def test_crop_of_a_close_up_stays_in_the_image():
     points = drawn_face(centre=(600, 360), height=600)[None]
     x0, y0, side = crop.choose_crop(points, np.ones(1, bool), 1280, 720)
     assert (y0, side) == (0, 720) and 0 <= x0 <= 1280 - 720
+
+
+def test_a_head_of_a_few_px_is_refused():
+    for height in (0, 12):
+        with pytest.raises(UnusableClipError, match="at least 32 px"):
+            crop.choose_crop(drawn_face(centre=(100, 100), height=height)[None], np.ones(1, bool), 640, 480)
 
 
 def test_landmarks_follow_the_crop():

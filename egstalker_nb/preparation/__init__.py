@@ -1,13 +1,15 @@
 """From a talking-head video to a dataset folder. `egs.prepare` is `pipeline.prepare`.
 
-- `pipeline`: `prepare`: its arguments, and the state of the folder that it writes to.
+- `pipeline`: `prepare`: its arguments, and what becomes of errors.
+- `folder`: the folder that it writes to: whether it may, its lock, and what becomes of it after an error.
 - `build`: the steps in order, from the video to `dataset.json`.
 - `steps`: steps that run once, keep their partial results and continue after an interruption.
+- `results`: what a step leaves, and whether it is whole.
 - `parallel`: chunks of frames in worker processes.
 - `scan`: first pass over the video: face detections, thumbnails, damage.
 - `shots`: cuts, and the shot that becomes the dataset.
 - `people`, `speaking`: the persons in view, the one to use, and which of them speaks.
-- `source`: the frames of that shot.
+- `source`: the video file, which must not change meanwhile, and the frames of that shot.
 - `landmark_tracking`: second pass: 478 landmarks in every frame.
 - `crop`: the square around the head.
 - `pose`, `bundle`: head shape and camera poses, by bundle adjustment.

@@ -1,12 +1,15 @@
 """Frame accounting: which frames of the video were kept, and why each of the others is missing."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import DatasetError, InputError
+from ..core.errors import DatasetError
+from ..core.files import shortened
 from ..media.video_reader import VideoInfo
 from .scan import Scan
+from .source import UnusableClipError
 
 #: frames (1 s) that a file may lack against its packets without a warning from the decoder: frames before the first
 #: key frame, or a truncated last one
@@ -22,12 +25,12 @@ def check_read(video: Path, expected: int, scanned: Scan) -> None:
         scanned: the first pass over the whole video.
 
     Raises:
-        InputError: more than `MAX_SHORTFALL` frames are missing.
+        UnusableClipError: more than `MAX_SHORTFALL` frames are missing.
     """
     if expected - scanned.num_frames > MAX_SHORTFALL and not scanned.notes:
-        raise InputError(f"{expected} frames at 25 fps, according to the packets of {video}",
-                         f"{scanned.num_frames} that can be decoded, and no damage",
-                         "Convert the file to MP4 (H.264) and prepare that.")
+        raise UnusableClipError(f"{expected} frames at 25 fps, according to the packets of '{shortened(video)}'",
+                                f"{scanned.num_frames} that can be decoded, and no damage",
+                                "Convert the file to MP4 (H.264) and prepare that.")
 
 
 def make_account(info: VideoInfo, scanned: Scan, shots: list[range], used: range) -> dict[str, Any]:
@@ -66,11 +69,12 @@ def check_account(account: dict[str, Any], root: Path, arrays: dict[str, float])
     found = {"kept and missing frames": kept + sum(account["missing"].values()) - account["frames"] + kept, **arrays}
     for folder, suffix in (("frames", ".jpg"), ("masks", ".png")):
         wanted = {f"{i:06d}{suffix}" for i in range(kept)}
-        there = {path.name for path in (root / folder).iterdir()}
+        # files that others put there, such as previews of a file manager, do not count
+        there = {path.name for path in (root / folder).iterdir() if re.fullmatch(rf"\d+\{suffix}", path.name)}
         found[f"{folder}/"] = len(there) if there >= wanted else len(there & wanted)
     wrong = {name: count for name, count in found.items() if count != kept}
     if wrong:
-        raise DatasetError(f"{kept} frames everywhere in '{root}'",
+        raise DatasetError(f"{kept} frames everywhere in '{shortened(root)}'",
                            ", ".join(f"{count:g} in {name}" for name, count in wrong.items()),
                            "Delete the folder and prepare the clip again.")
 

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 
 from ..face.landmarks import CHIN, FOREHEAD, OVAL
+from .source import UnusableClipError
 
 #: x0, y0, side in source px
 Crop = tuple[int, int, int]
@@ -14,6 +15,8 @@ Crop = tuple[int, int, int]
 MARGIN_ABOVE, MARGIN_BELOW, MARGIN_SIDE = 0.5, 0.4, 0.55
 #: a nearly square source whose side is at most this many times that of the crop is a head crop already and is kept
 MAX_KEPT_RATIO = 1.5
+#: px: a smaller square shows no mouth
+MIN_SIDE = 32
 
 
 def choose_crop(landmarks: np.ndarray, found: np.ndarray, width: int, height: int) -> Crop:
@@ -28,6 +31,9 @@ def choose_crop(landmarks: np.ndarray, found: np.ndarray, width: int, height: in
 
     Returns:
         x0, y0, side in source px.
+
+    Raises:
+        UnusableClipError: the square has fewer than `MIN_SIDE` px.
     """
     seen = landmarks[found][..., :2]
     face = float(np.median(np.linalg.norm(seen[:, FOREHEAD] - seen[:, CHIN], axis=-1)))
@@ -42,6 +48,9 @@ def choose_crop(landmarks: np.ndarray, found: np.ndarray, width: int, height: in
     if max(width, height) <= 1.1 * shorter and shorter <= MAX_KEPT_RATIO * side:
         side = shorter
     side = int(min(round(side), shorter))
+    if side < MIN_SIDE:
+        raise UnusableClipError(f"a head of at least {MIN_SIDE} px in the video, better 400 px", f"one of {side} px",
+                                "Use a video with a closer view or a higher resolution.")
     x0 = (left + right) / 2 - side / 2
     # spare height goes below: shoulders rather than ceiling
     y0 = top

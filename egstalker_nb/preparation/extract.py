@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.files import write_npz
 from ..core.progress import Progress
+from ..core.reading import ArraySpec
 from ..face.nets import QuietNet, require_mediapipe
 from ..media.image_io import read_rgb, write_jpeg, write_png
 from ..media.video_color import ALPHA_BACKGROUND, composite
@@ -19,8 +20,9 @@ from .crop import Crop, crop_frame
 from .landmark_tracking import reference_frames
 from .parallel import WorkerPool
 from .plate import PlateSum
+from .results import Result
 from .source import Source
-from .steps import Step, WriterThreads, missing_chunks
+from .steps import Step, WriterThreads, chunks, missing_chunks
 
 #: input side of the person segmentation, px
 SEGMENTATION_SIDE = 256
@@ -66,6 +68,20 @@ def extract(step: Step, source: Source, root: Path, crop: Crop, size: int, point
         pool.run(extract_chunk, tasks, bar)
 
 
+def results(step: Step, num_frames: int, root: Path, size: int) -> Iterator[Result]:
+    """What `extract` leaves; arguments as for `extract`."""
+    arrays = {"totals": ArraySpec((2, size, size, 3), "u"), "counts": ArraySpec((2, size, size), "u"),
+              "frames": ArraySpec((), "i")}
+    for number, ids in enumerate(chunks(num_frames)):
+        yield Result(step.chunk(number), {"shares": ArraySpec((len(ids), 3)), **arrays},
+                     tuple(path for i in ids for path in image_paths(root, i)))
+
+
+def image_paths(root: Path, i: int) -> tuple[Path, Path]:
+    """Files of a frame and of its masks in the dataset folder."""
+    return root / "frames" / f"{i:06d}.jpg", root / "masks" / f"{i:06d}.png"
+
+
 def extract_chunk(path: Path, source: Source, ids: range, root: Path, crop: Crop, size: int, points: np.ndarray,
                   colours: masks.ColourModel, tick: Callable[[], None]) -> None:
     """One chunk of `extract`: its images first, then the file that marks it as done."""
@@ -75,13 +91,14 @@ def extract_chunk(path: Path, source: Source, ids: range, root: Path, crop: Crop
     def segment_and_write(i: int, image: np.ndarray, person: np.ndarray) -> None:
         row = i - ids.start
         mask = masks.segment(image, person, points[row], colours, exact=source.alpha)
-        write_jpeg(root / "frames" / f"{i:06d}.jpg", image)
-        write_png(root / "masks" / f"{i:06d}.png", mask)
+        frame_path, mask_path = image_paths(root, i)
+        write_jpeg(frame_path, image)
+        write_png(mask_path, mask)
         shares[row] = mask.mean(axis=(0, 1)) / 255
         with lock:
             plate.add(image, mask)
 
-    with WriterThreads() as writers:
+    with source.video.unchanged(), WriterThreads() as writers:
         for i, image, person in _segmented_frames(source, ids, crop, size):
             writers.submit(segment_and_write, i, image, person)
             tick()

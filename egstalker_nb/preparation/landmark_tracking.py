@@ -9,13 +9,15 @@ import numpy as np
 
 from ..core.files import write_npz
 from ..core.progress import Progress
+from ..core.reading import ArraySpec
 from ..face.landmarks import NUM_LANDMARKS, fill_gaps
 from ..face.tracker import WARM_UP, FaceTracker, Roi
 from ..media.image_io import write_jpeg
 from .parallel import WorkerPool
+from .results import Result
 from .scan import Scan
 from .source import Source
-from .steps import Step, missing_chunks
+from .steps import Step, chunks, missing_chunks
 
 #: source frames that are kept, to learn the colours of hair, skin and clothes from them
 NUM_REFERENCE_FRAMES = 24
@@ -35,18 +37,27 @@ def track_face(step: Step, source: Source, seen: Scan, main: np.ndarray, others:
         others: [M] number of other faces.
         pool: runs the chunks.
     """
-    todo, kept = missing_chunks(step, source.num_frames), reference_frame_ids(source.num_frames)
+    todo, kept = missing_chunks(step, source.num_frames), dict(reference_frames(step, source.num_frames))
     tasks = [(step.chunk(number), source, ids, *tracking_inputs(seen, main, others, ids),
-              {i: step.folder / f"{i:06d}.jpg" for i in kept if i in ids}) for number, ids in todo]
+              {i: path for i, path in kept.items() if i in ids}) for number, ids in todo]
     done = source.num_frames - sum(len(ids) for _, ids in todo)
     with Progress(source.num_frames, "track face", "frame", initial=done) as bar:
         pool.run(track_chunk, tasks, bar)
 
 
+def results(step: Step, num_frames: int) -> Iterator[Result]:
+    """What `track_face` leaves; the landmarks are finite."""
+    kept = dict(reference_frames(step, num_frames))
+    for number, ids in enumerate(chunks(num_frames)):
+        arrays = {"landmarks": ArraySpec((len(ids), NUM_LANDMARKS, 3)), "found": ArraySpec((len(ids),), "b")}
+        yield Result(step.chunk(number), arrays, tuple(path for i, path in kept.items() if i in ids))
+
+
 def track_chunk(path: Path, source: Source, ids: range, boxes: np.ndarray, region: Roi, faces: int,
                 keep: dict[int, Path], tick: Callable[[], None]) -> None:
     """Track one chunk and write it, see `track_landmarks`."""
-    landmarks, found = track_landmarks(source, ids, boxes, region, faces, tick, keep)
+    with source.video.unchanged():
+        landmarks, found = track_landmarks(source, ids, boxes, region, faces, tick, keep)
     write_npz(path, landmarks=landmarks, found=found)
 
 
@@ -79,7 +90,7 @@ def track_landmarks(source: Source, ids: range, boxes: np.ndarray, region: Roi, 
         points = mesh(image, region, box)
         if i < ids.start:
             continue
-        if points is not None:
+        if points is not None and np.isfinite(points).all():
             landmarks[i - ids.start], found[i - ids.start] = points, True
         if i in keep:
             write_jpeg(keep[i], image)

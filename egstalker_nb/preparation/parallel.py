@@ -1,16 +1,18 @@
 """Chunks of a clip in parallel: in worker processes if the clip is long enough."""
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
 import time
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 
-from ..core.errors import UnfinishedError
+from ..core.errors import MemoryLimitError
 from ..core.progress import Progress
 
 #: each process uses 0.3 to 0.4 GB
@@ -24,6 +26,25 @@ _POLL_SECONDS = 0.1
 #: in a worker process: the queue that counts finished frames, and the event that stops it
 _done: Any = None
 _stopping: Any = None
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn every way in which memory runs out into one error.
+
+    Raises:
+        MemoryLimitError: memory could not be reserved, or a worker process was killed.
+    """
+    try:
+        yield
+    except Exception as error:
+        killed = isinstance(error, BrokenProcessPool)
+        full = isinstance(error, MemoryError) or "Insufficient memory" in str(error)  # the latter by OpenCV
+        if not killed and not full and getattr(error, "errno", None) not in (errno.ENOMEM, errno.EAGAIN):
+            raise
+        found = "a worker process that was killed, as systems do when they run out of it" if killed else "too little"
+        raise MemoryLimitError("enough free memory", found,
+                               "End other programs, then repeat the same call: what is finished is kept.") from error
 
 
 def processes_for(num_frames: int) -> int:
@@ -48,15 +69,18 @@ class WorkerPool:
     def __init__(self, num_frames: int):
         self.processes = processes_for(num_frames)
         self._executor: Any = None
+        self._broken = False
 
     def __enter__(self) -> "WorkerPool":
         return self
 
     def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException],
                  trace: Optional[TracebackType]) -> None:
-        if self._executor is not None:
+        if self._executor is None:
+            return
+        if not self._broken:  # a process that was killed may have held the lock of the event
             self._stop.set()
-            self._executor.shutdown(wait=True)
+        self._executor.shutdown(wait=True, kill_workers=self._broken)
 
     def run(self, work: Callable[..., Any], tasks: Sequence[tuple], bar: Progress) -> list[Any]:
         """Call `work(*task, tick)` for each task; `tick()` counts one finished frame on the progress line.
@@ -70,14 +94,15 @@ class WorkerPool:
             the results, in the order of the tasks.
 
         Raises:
-            UnfinishedError: a process was killed.
+            BrokenProcessPool: a process was killed.
             Exception: the first one that `work` raised; the other chunks in progress are abandoned.
         """
         if self.processes == 1 or len(tasks) < 2:
             return [work(*task, bar.update) for task in tasks]
-        executor = self._started()
-        futures = [executor.submit(_call, work, task) for task in tasks]
+        futures: list[Any] = []
         try:
+            executor = self._started()
+            futures += [executor.submit(_call, work, task) for task in tasks]
             while not all(future.done() for future in futures):
                 wait(futures, timeout=_POLL_SECONDS)
                 self._count(bar)
@@ -85,14 +110,14 @@ class WorkerPool:
                     if future.done():
                         future.result()
             return [future.result() for future in futures]
-        except BrokenProcessPool as error:
-            raise UnfinishedError("worker processes that finish", "one that was killed, as systems do when they run "
-                                  "out of memory",
-                                  "Free some memory and run it again: finished chunks are kept.") from error
+        except BrokenProcessPool:
+            self._broken = True
+            raise
         finally:
             for future in futures:
                 future.cancel()
-            self._count(bar)
+            if self._executor is not None:
+                self._count(bar)
 
     def _started(self) -> Any:
         if self._executor is None:
@@ -131,7 +156,8 @@ def _init_worker(done: Any, stopping: Any, parent: int) -> None:
 
 
 def _call(work: Callable[..., Any], task: tuple) -> Any:
-    return work(*task, _tick)
+    with enough_memory():  # here, since errors of other packages do not all survive the way to the parent
+        return work(*task, _tick)
 
 
 def _tick() -> None:

@@ -1,31 +1,31 @@
-"""`prepare`: its arguments, and the state of the dataset folder; the steps are in `build`."""
+"""`prepare`: its arguments, and what becomes of errors. The steps are in `build`, the folder's state is in `folder`."""
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
+import math
 import warnings
+from numbers import Real
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Mapping, Optional
 
 import numpy as np
 
-from ..core.errors import EgsError, InputError, UnfinishedError
-from ..core.files import exclusive_lock, make_folder, write_json, writing_to
+from ..core.errors import InputError, UnfinishedError, first_line
+from ..core.files import shortened, writing_to
+from ..core.reading import Unreadable, digest, shown
 from ..data.dataset import Dataset, load_dataset
 from ..media import audio
 from ..media.rates import FPS
 from ..media.video_reader import VideoInfo, probe
-from ..speech.encoders import DEFAULT_ENCODER, EXTERNAL, Encoder, describe, load_encoder
+from ..speech.encoders import BUILT_IN, DEFAULT_ENCODER, EXTERNAL, Encoder, load_encoder
+from . import folder
 from .build import Clip, build
+from .parallel import enough_memory
 from .people import FACES, FaceChoice
 from .shots import SCENES, Scenes
-from .steps import WORK
+from .source import InputFile, UnusableClipError
 
 #: incremented when a step computes something else than before, so that unfinished datasets are not continued with it
 VERSION = 3
-#: values of settings that earlier versions did not have
-EARLIER_SETTINGS = {"face": "largest", "track": None}
 #: frames for which the last window of given features may be repeated, if the audio ends before the video
 MAX_REPEATED = 25
 
@@ -35,14 +35,15 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
             scenes: Scenes = "longest", track: Optional[int] = None) -> Dataset:
     """Turn a talking-head video into a dataset folder.
 
-    Interrupted work continues where it stopped; with other settings, the steps that depend on them are repeated. A
-    finished folder is returned at once, and other settings for it are refused. Memory does not grow with the length of
-    the clip; from 20 s on, chunks are processed in parallel.
+    Interrupted work continues where it stopped, and what was damaged meanwhile is made again; with other settings, the
+    steps that depend on them are repeated. A finished folder is returned at once, and other settings for it are
+    refused. Files that are not the dataset's are never touched. No images are kept in memory, only landmarks and audio:
+    about 40 KiB a frame, 0.3 GB for five minutes. From 20 s on, chunks are processed in parallel.
 
     Args:
         video: a clip of one person with audio, at any size and frame rate. An alpha channel is used as it is: it
             separates the person, over plain grey.
-        out: the dataset folder to write.
+        out: the dataset folder to write: a new or an empty one, or this video's. Video and features lie elsewhere.
         size: side of the square frames in px, a multiple of 16 from 64 to 1024.
         features: `.npy` [num_frames, 16, 29] to use instead of computing them from the audio.
         focal: focal length in px at `size`; by default 2.5 image widths (see `pose.FOCAL_WIDTHS`).
@@ -60,62 +61,69 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
 
     Raises:
         InputError: the video is missing, not a video, without audio or without a face; a setting or the folder is not
-            usable; the encoder does not exist; the folder holds another video's dataset.
+            usable; the encoder does not exist; the folder holds something else, another preparation is at work in it,
+            or the video is in it.
+        UnfinishedError: the work was interrupted, by a full disk (StorageError), for want of memory (MemoryLimitError),
+            or because the video or the folder was changed: the same call continues it.
         DatasetError: frames are missing at the end, without a reason.
         MissingPackageError: a CTC encoder without `transformers`.
     """
     video, root = Path(video), Path(out)
-    _check_settings(size, focal, face, scenes)
+    features = None if features is None else Path(features)
+    _check_settings(size, focal, face, scenes, track)
     info = check_video(video)
-    feature_source: str | Path | Encoder = load_encoder(encoder) if features is None else features
-    settings = {"version": VERSION, "video": _digest(video), "size": int(size),
-                "features": None if features is None else _digest(_check_features_file(features)), "focal": focal,
-                "encoder": feature_source.spec if isinstance(feature_source, Encoder) else EXTERNAL,
-                "face": face, "scenes": scenes, "track": track}
-    if _is_finished(root, settings):
+    source: Encoder | Path = _load_encoder(encoder) if features is None else _checked_features_file(features)
+    given = [InputFile.now(path) for path in (video, features) if path]
+    settings = {"version": VERSION, "video": digest(video), "size": int(size),
+                "features": None if features is None else digest(features),
+                "focal": focal.item() if isinstance(focal, np.generic) else focal,
+                "encoder": source.spec if isinstance(source, Encoder) else EXTERNAL,
+                "face": face, "scenes": scenes, "track": None if track is None else int(track)}
+    inputs = [file.path for file in given]
+    if folder.is_finished(root, settings, inputs):
+        folder.remove_leftover_work(root)
         return load_dataset(root)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         wave = audio.load_audio(video, track=track)
     notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-    if features is not None:
-        _check_lengths(features, wave, info)
-    with exclusive_lock(make_folder(root), "preparation"):
-        _open(root, settings)
-        try:
-            build(Clip(video, info, wave, notes, feature_source), root, settings)
-        except UnfinishedError:
-            raise
-        except EgsError:
-            _remove_partial_results(root)
-            raise
+    windows = source if isinstance(source, Encoder) else _load_features(source, wave, info)
+    for file in given:
+        with file.unchanged():
+            pass
+    clip = Clip(given[0], info, wave, notes, windows)
+    with folder.exclusive(root):
+        if not folder.is_finished(root, settings, inputs):  # asked again: now nobody else can change it
+            _build(clip, root, settings)
     return load_dataset(root)
 
 
-def _check_lengths(features: str | Path, wave: np.ndarray, info: VideoInfo) -> None:
-    """Refuse features of audio that ends long before the video.
+def _build(clip: Clip, root: Path, settings: dict[str, Any]) -> None:
+    """Prepare in a folder that is ours. Whatever goes wrong, the same call continues; unless the clip is unusable."""
+    folder.open_folder(root, settings)
+    try:
+        with writing_to(root), enough_memory():
+            build(clip, root, settings)
+    except UnusableClipError:
+        folder.remove_partial_results(root)
+        raise
+    except Unreadable as error:
+        raise UnfinishedError("the results of the finished steps", str(error),
+                              "Repeat the same call: what is damaged is made again.") from error
+
+
+def _load_features(features: Path, wave: np.ndarray, info: VideoInfo) -> np.ndarray:
+    """Features from a file. Those of audio that ends long before the video are refused.
 
     Raises:
-        InputError: more than `MAX_REPEATED` frames are missing.
+        InputError: the file is not usable, or more than `MAX_REPEATED` frames are missing.
     """
-    missing = info.frames_at() - len(audio.load_features(features, wave))
+    windows = audio.load_features(features, wave)
+    missing = info.frames_at() - len(windows)
     if missing > MAX_REPEATED:
         raise InputError("features as long as the video", f"{missing / FPS:.1f} s less",
                          "Trim the video to the length of its audio, or use audio that is as long as the video.")
-
-
-def _remove_partial_results(root: Path) -> None:
-    """Remove what was written for an unusable clip: other clips would be refused because of it."""
-    for step, written in (("frames", ("frames", "masks")), ("plate", ("background.png",)),
-                          ("sound", ("audio.wav", "features.npy", "tracking.npz", "report", "report.json"))):
-        if (root / WORK / step).is_dir():
-            for name in written:
-                shutil.rmtree(root / name, ignore_errors=True)
-                if (root / name).is_file():
-                    (root / name).unlink()
-    shutil.rmtree(root / WORK, ignore_errors=True)
-    if [path.name for path in root.iterdir()] == [".preparation.lock"]:
-        shutil.rmtree(root)
+    return windows
 
 
 def check_video(video: str | Path) -> VideoInfo:
@@ -126,84 +134,49 @@ def check_video(video: str | Path) -> VideoInfo:
     """
     info = probe(video)
     if not info.has_audio:
-        raise InputError("a video with audio", f"{video} without an audio stream",
+        raise InputError("a video with audio", f"'{shortened(video)}' without an audio stream",
                          "Record the clip with audio, or add its audio track in a video editor: the mouth is trained "
                          "on it.")
     return info
 
 
-def _check_features_file(features: str | Path) -> Path:
-    path = Path(features)
-    if not path.is_file():
-        raise InputError("a .npy file of features", f"no file at {path}", "Check the path.")
-    return path
+def _checked_features_file(features: Path) -> Path:
+    if not features.is_file():
+        raise InputError("a .npy file of features", f"no file at '{shortened(features)}'", "Check the path.")
+    return features
 
 
-def _check_settings(size: int, focal: float | None, face: str, scenes: str) -> None:
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 64 <= size <= 1024 or size % 16:
-        raise InputError("an image size that is a multiple of 16 from 64 to 1024", repr(size),
-                         "Use 512, or 256 for quick trials.")
-    if focal is not None and not 0.5 * size <= focal <= 20 * size:
-        raise InputError(f"a focal length of {size // 2} to {20 * size} px at size {size}", repr(focal),
-                         "Omit it: the default works for most clips.")
-    for name, value, allowed in (("face", face, FACES), ("scenes", scenes, SCENES)):
-        if value not in allowed:
-            raise InputError(f"{name}={', '.join(map(repr, allowed))}", repr(value), "Choose one of these.")
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _is_finished(root: Path, settings: dict[str, Any]) -> bool:
-    """Whether the folder is a finished dataset with these settings.
+def _load_encoder(encoder: str | Path | Mapping[str, Any]) -> Encoder:
+    """Load an encoder; a name that can be none is an error like that of one that does not exist.
 
     Raises:
-        InputError: it holds something else.
+        InputError: see `load_encoder`.
     """
-    if root.exists() and not root.is_dir():
-        raise InputError("a folder to write to", f"a file at '{root}'", "Choose another path.")
-    finished, unfinished = root / "dataset.json", root / WORK / "settings.json"
-    records = [_read_settings(record) for record in (finished, unfinished) if record.is_file()]
-    if any(before.get("video") != settings["video"] for before in records):
-        raise InputError("an empty folder or one with this video's dataset",
-                         f"'{root}' with the dataset of another video",
-                         "Choose another folder, or delete this one.")
-    if not records and any((root / name).exists() for name in ("frames", "masks")):
-        raise InputError("an empty folder or an unfinished dataset", f"'{root}' with something else in it",
-                         "Choose another folder.")
-    # scenes: an earlier version kept all of them, and finished datasets are not prepared again
-    before = EARLIER_SETTINGS | {"scenes": settings["scenes"]} | (records[0] if records else {})
-    other = [f"{k} {_setting_text(k, before[k])} there, {_setting_text(k, v)} now" for k, v in settings.items()
-             if k != "version" and k in before and before[k] != v]
-    if finished.is_file() and other:
-        raise InputError(f"the settings of the finished dataset in '{root}'", "; ".join(other),
-                         "Use the settings that it was made with, or prepare into another folder: runs that were "
-                         "trained on this one need it unchanged.")
-    return finished.is_file()
-
-
-def _setting_text(setting: str, value: object) -> str:
-    return describe(value) if setting == "encoder" and isinstance(value, dict) else repr(value)
-
-
-def _open(root: Path, settings: dict[str, Any]) -> None:
-    """Create the folder, or reopen it: from now on it counts as unfinished."""
-    with writing_to(root):
-        (root / WORK).mkdir(parents=True, exist_ok=True)
-        write_json(root / WORK / "settings.json", settings)
-        (root / "dataset.json").unlink(missing_ok=True)
-
-
-def _read_settings(record: Path) -> dict[str, Any]:
+    expected = f"an encoder: {', '.join(BUILT_IN)}, or a CTC speech model on this computer"
+    if not isinstance(encoder, (str, Path, Mapping)) or not str(encoder).strip() or "\0" in str(encoder):
+        raise InputError(expected, shown(encoder), f"Omit it to use '{DEFAULT_ENCODER}'.")
     try:
-        value = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError("a dataset folder", f"'{record}' that cannot be read ({error})",
-                         "Choose another folder, or delete this one.") from error
-    # in dataset.json the encoder, also a setting, is a key of its own: users of the dataset need it
-    return {**value.get("settings", {}), "encoder": value.get("encoder")} if record.name == "dataset.json" else value
+        return load_encoder(encoder)
+    except OSError as error:  # a name that is too long for a path
+        raise InputError(expected, f"{shown(encoder)} ({error.strerror or first_line(error)})",
+                         f"Omit it to use '{DEFAULT_ENCODER}'.") from error
+
+
+def _check_settings(size: int, focal: float | None, face: str, scenes: str, track: Optional[int]) -> None:
+    if not _is_integer(size) or not 64 <= size <= 1024 or size % 16:
+        raise InputError("an image size that is a multiple of 16 from 64 to 1024", shown(size),
+                         "Use 512, or 256 for quick trials.")
+    real = isinstance(focal, Real) and not isinstance(focal, bool) and math.isfinite(focal)
+    if focal is not None and not (real and 0.5 * size <= focal <= 20 * size):
+        raise InputError(f"a focal length of {size // 2} to {20 * size} px at size {size}", shown(focal),
+                         "Omit it: the default works for most clips.")
+    for name, value, allowed in (("face", face, FACES), ("scenes", scenes, SCENES)):
+        if not isinstance(value, str) or value not in allowed:
+            raise InputError(f"{name}={', '.join(map(repr, allowed))}", shown(value), "Choose one of these.")
+    if track is not None and (not _is_integer(track) or track < 1):
+        raise InputError("track, the number of an audio track from 1 on, or None", shown(track),
+                         "Omit it: the track that players choose is taken.")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

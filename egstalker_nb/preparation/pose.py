@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.errors import InputError
 from ..face import pose_math
 from ..face.landmarks import CHIN, FOREHEAD, RIGID, RIGID_PAIRS
 from . import bundle
+from .source import UnusableClipError
 
 MAX_KEYFRAMES = 300
 #: focal length in image widths. Face landmarks hardly constrain it, so it is that of a typical head crop from a camera
@@ -105,11 +105,28 @@ def solve_pose(landmarks: np.ndarray, found: np.ndarray, size: int, focal: float
         the solution: `mean_face` projected by `w2c` and `focal` coincides with the landmarks.
 
     Raises:
-        InputError: no frame has a face.
+        UnusableClipError: no frame has a face, or its landmarks fit no head.
     """
+    if not found.any():
+        raise UnusableClipError("a face in the clip", "none in any frame",
+                                "Use a clip that shows one face from the front.")
+    try:
+        with np.errstate(all="ignore"):
+            solution = _solve(landmarks, found, size, focal)
+        solved = all(np.isfinite(part).all() for part in (solution.w2c, solution.mean_face, solution.reprojection))
+    except ValueError as error:
+        if not isinstance(error, np.linalg.LinAlgError) and "infs or NaNs" not in str(error):  # the latter by SciPy
+            raise
+        solved = False
+    if not solved:
+        raise UnusableClipError("landmarks of a head", "ones that fit none, in any position",
+                                "Use a clip that shows one face from the front, well lit and not too small.")
+    return solution
+
+
+def _solve(landmarks: np.ndarray, found: np.ndarray, size: int, focal: float | None) -> PoseSolution:
+    """See `solve_pose`."""
     seen = np.flatnonzero(found)
-    if len(seen) == 0:
-        raise InputError("a face in the clip", "none in any frame", "Use a clip that shows one face from the front.")
     focal = float(focal or FOCAL_WIDTHS * size)
     robust = ROBUST_SCALE * size / 512
     keys = seen[np.unique(np.linspace(0, len(seen) - 1, min(MAX_KEYFRAMES, len(seen))).round().astype(int))]

@@ -1,23 +1,27 @@
 """The first pass over a video: face detections, a thumbnail of each frame, damage."""
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import cv2
 import numpy as np
 
-from ..core.errors import InputError
+from ..core.errors import InputError, UnfinishedError
 from ..core.files import write_npz
 from ..core.progress import Progress
+from ..core.reading import ArraySpec
 from ..face.nets import QuietNet, require_mediapipe
 from ..media.video_reader import read_frames
 from . import steps
 from .parallel import WorkerPool
 from .people import iou
+from .results import Result
+from .source import InputFile, UnusableClipError
 from .steps import Step, chunks, read_chunks
 
 #: the face detector runs on every fifth frame
@@ -27,6 +31,9 @@ DETECT_SIDE = 640
 MAX_FACES = 4
 #: side of the thumbnails from which cuts and black frames are found, px
 THUMB = 16
+#: of a chunk: boxes (a score of -1 where there is no face), thumbnails, height and width, and the notes as JSON
+_ARRAYS = {"boxes": ArraySpec((None, MAX_FACES, 5)), "thumbs": ArraySpec((None, THUMB, THUMB, 3), "u"),
+           "shape": ArraySpec((2,), "i"), "notes": ArraySpec((None,), "u")}
 
 
 @dataclass
@@ -72,7 +79,12 @@ class Scan:
         return Scan(self.boxes[low:high + 1], rows, self.thumbs[first:last], self.width, self.height, self.notes)
 
 
-def scan(step: Step, video: Path, expected: int, pool: WorkerPool) -> None:
+def results(step: Step, expected: int) -> Iterator[Result]:
+    """What `scan` leaves; arguments as for `scan`. A damaged file has fewer frames than expected."""
+    return (Result(step.chunk(k), _ARRAYS) for k in range(len(chunks(expected))))
+
+
+def scan(step: Step, video: InputFile, expected: int, pool: WorkerPool) -> None:
     """Write the chunks that `load_scan` reads. The last one continues to the end of the file, wherever that is.
 
     Args:
@@ -80,50 +92,60 @@ def scan(step: Step, video: Path, expected: int, pool: WorkerPool) -> None:
         video: the file.
         expected: number of frames by its packets.
         pool: runs the chunks.
+
+    Raises:
+        UnusableClipError: the video cannot be read.
     """
     parts = chunks(expected)
     tasks = [(step.chunk(k), video, ids.start, None if k == len(parts) - 1 else ids.stop)
              for k, ids in enumerate(parts) if not step.chunk(k).is_file()]
     done = sum(len(ids) for k, ids in enumerate(parts) if step.chunk(k).is_file())
     with Progress(expected, "find face", "frame", initial=done) as bar:
-        pool.run(scan_chunk, tasks, bar)
+        try:
+            pool.run(scan_chunk, tasks, bar)
+        except InputError as error:
+            if isinstance(error, UnfinishedError):
+                raise
+            raise UnusableClipError(error.expected, error.found, error.fix) from error
 
 
-def scan_chunk(path: Path, video: Path, start: int, stop: int | None, tick: Callable[[], None]) -> None:
+def scan_chunk(path: Path, video: InputFile, start: int, stop: int | None, tick: Callable[[], None]) -> None:
     """Scan frames start ... stop - 1 (None: to the end) and write the results."""
     detector = face_detector()
     boxes: list[np.ndarray] = []
     thumbs: list[np.ndarray] = []
     height, width = 0, 0
-    with warnings.catch_warnings(record=True) as caught:
+    with video.unchanged(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        for i, image in enumerate(read_frames(video, start=start, stop=stop), start):
+        for i, image in enumerate(read_frames(video.path, start=start, stop=stop), start):
             thumbs.append(cv2.resize(image, (THUMB, THUMB), interpolation=cv2.INTER_AREA))
             if i % STRIDE == 0:
                 boxes.append(detector(image))
             height, width = image.shape[:2]
             tick()
     notes = sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)})
-    write_npz(path, boxes=np.array(boxes, np.float32).reshape(-1, MAX_FACES, 5),
+    write_npz(path, boxes=np.nan_to_num(np.array(boxes, np.float32).reshape(-1, MAX_FACES, 5), nan=-1),
               thumbs=np.array(thumbs, np.uint8).reshape(-1, THUMB, THUMB, 3), shape=np.array([height, width], np.int32),
-              notes=np.array(notes, dtype=str))
+              notes=np.frombuffer(json.dumps(notes).encode(), np.uint8))
 
 
 def load_scan(step: Step) -> Scan:
     """Join the chunks of the first pass.
 
     Raises:
-        InputError: no frame, or frames are missing between others.
+        UnusableClipError: no frame, or frames are missing between others.
     """
     parts = list(read_chunks(step))
     lengths = [len(part["thumbs"]) for part in parts]
     last = max((k for k, length in enumerate(lengths) if length), default=-1)
     if last < 0 or any(length != steps.CHUNK for length in lengths[:last]):
-        raise InputError("a video whose frames can be read in sequence", f"{lengths} frames in chunks of {steps.CHUNK}",
-                         "The file is damaged: copy or record it again, or convert it to MP4.")
+        read = f"{sum(lengths)} of them in {len(lengths)} chunks of {steps.CHUNK}, with gaps"
+        raise UnusableClipError("a video whose frames can be read in sequence", read,
+                                "The file is damaged: copy or record it again, or convert it to MP4.")
     boxes, thumbs = (np.concatenate([part[name] for part in parts]) for name in ("boxes", "thumbs"))
+    boxes = np.where(boxes[..., 4:] < 0, np.float32(np.nan), boxes)
     height, width = parts[0]["shape"]
-    notes = sorted({str(note) for part in parts for note in part["notes"]})
+    notes = sorted({note for part in parts for note in json.loads(part["notes"].tobytes())})
     return Scan(boxes, np.arange(len(thumbs)) // STRIDE, thumbs, int(width), int(height), notes)
 
 

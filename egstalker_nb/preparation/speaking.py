@@ -7,11 +7,13 @@ import numpy as np
 
 from ..core.files import write_npz
 from ..core.progress import Progress
+from ..core.reading import ArraySpec
 from ..media.rates import SAMPLES_PER_FRAME
 from ..metrics.landmark_metrics import aperture
 from .landmark_tracking import track_landmarks, tracking_inputs
 from .offset import opening_correlation
 from .parallel import WorkerPool
+from .results import Result
 from .scan import Scan
 from .source import Source
 from .steps import Step
@@ -20,6 +22,11 @@ from .steps import Step
 MAX_ANALYSED_FRAMES = 500
 #: frames in which a face must be tracked for its mouth to be analysed
 MIN_TRACKED_FRAMES = 50
+
+
+def results(step: Step) -> tuple[Result]:
+    """What `find_speaker` leaves."""
+    return Result(step.folder / "speaker.npz", {"speaker": ArraySpec((), "i"), "follows": ArraySpec((None,))}),
 
 
 def find_speaker(step: Step, source: Source, seen: Scan, people: Sequence[np.ndarray], wave: np.ndarray,
@@ -55,7 +62,8 @@ def _frames_to_analyse(seen: Scan, people: Sequence[np.ndarray]) -> range:
 def _audio_correlation(source: Source, ids: range, boxes: np.ndarray, region: tuple[int, int, int, int], faces: int,
                        audio: np.ndarray, tick: Callable[[], None]) -> float:
     """Correlation of one mouth with its prediction from the audio, see `opening_correlation`."""
-    landmarks, found = track_landmarks(source, ids, boxes, region, faces, tick)
+    with source.video.unchanged():
+        landmarks, found = track_landmarks(source, ids, boxes, region, faces, tick)
     if found.sum() < MIN_TRACKED_FRAMES:
         return 0.0
     # audio and mouth are both left out of frames without the face

@@ -2,32 +2,33 @@
 
 An unfinished dataset has a hidden folder `.work` with one folder per step. A step's folder holds its key (a hash of the
 settings and of the earlier steps that it depends on), its partial results (one file per chunk of frames, each written
-to a temporary name and renamed), and `done.json` once it is finished.
+to a temporary name and renamed), and `done.json` once it is finished. Results that are missing or damaged are made
+again whenever the work is continued, also those of finished steps.
 """
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 import numpy as np
 
 from ..core.files import write_json
 from ..core.progress import listener
+from ..core.reading import Unreadable, read_json, read_npz
+from .results import Result
 
 WORK = ".work"
 #: frames per chunk: the most that an interruption costs. The face tracker is reset at the start of each chunk, so that
 #: the result does not depend on where preparation was interrupted
 CHUNK = 250
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
 
 
 class Step:
@@ -38,22 +39,29 @@ class Step:
 
     @property
     def done(self) -> bool:
-        marker = self.folder / "done.json"
-        return marker.is_file() and json.loads(marker.read_text(encoding="utf-8"))["key"] == self.key
+        return self._record.get("key") == self.key
 
     @property
     def seconds(self) -> float:
-        return json.loads((self.folder / "done.json").read_text(encoding="utf-8"))["seconds"]
+        return self._record["seconds"]
+
+    @property
+    def _record(self) -> dict[str, Any]:
+        """What `done.json` says; nothing if it is missing or damaged."""
+        try:
+            return read_json(self.folder / "done.json", key=str, seconds=(int, float))
+        except Unreadable:
+            return {}
 
     def chunk(self, number: int) -> Path:
         return self.folder / f"{number:05d}.npz"
 
     def begin(self) -> bool:
-        """Create the folder; True if it has partial results for the same key, False if the step is new."""
+        """Create the folder; True if it has results for the same key, False if the step is new."""
         if self._marker.is_file():
             return True
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir()  # without its parents: a dataset folder that was moved away must not come back
         return False
 
     def mark(self) -> None:
@@ -66,33 +74,42 @@ class Step:
 
 
 class Workspace:
-    """The `.work` folder of an unfinished dataset."""
+    """The `.work` folder of an unfinished dataset.
+
+    Args:
+        root: the dataset folder, which exists.
+    """
 
     def __init__(self, root: Path):
         self.root, self.folder = root, root / WORK
         self.folder.mkdir(exist_ok=True)
         self.steps: dict[str, Step] = {}
+        self._identity = self._stat()
 
     def run(self, name: str, make: Callable[[Step], None], settings: dict | None = None, needs: Iterable[str] = (),
-            clears: Iterable[str] = ()) -> Step:
-        """Run a step unless it is done with the same settings.
+            clears: Iterable[str] = (), publishes: Iterable[str] = (),
+            results: Callable[[Step], Iterable[Result]] = lambda step: ()) -> Step:
+        """Run a step unless it is done with the same settings, and all of its results are there and undamaged.
 
         Args:
             name: of the step and of its folder.
-            make: does the work; called with the Step.
+            make: does the work that has no results yet; called with the Step.
             settings: JSON-able, everything that the result depends on.
             needs: earlier steps that it depends on.
             clears: folders of the dataset that the step fills; emptied when the step starts from the beginning.
+            publishes: files of the dataset that `make` writes into `.work`, see `publish`.
+            results: what the step leaves.
 
         Returns:
             the Step.
         """
+        self._check()
         text = json.dumps([name, settings or {}, [self.steps[n].key for n in needs]], sort_keys=True)
         step = Step(self.folder / name, hashlib.sha256(text.encode()).hexdigest()[:16])
         self.steps[name] = step
-        if step.done:
-            return step
         continued = step.begin()
+        if continued and not remove_damaged(results(step)) and step.done:
+            return step
         for filled in clears:
             if not continued:
                 shutil.rmtree(self.root / filled, ignore_errors=True)
@@ -101,12 +118,61 @@ class Workspace:
         _announce(f"{name} ...", 0.0)
         start = time.perf_counter()
         make(step)
+        self._check()
+        for file in publishes:
+            self.publish(file)
         write_json(step.folder / "done.json", {"key": step.key, "seconds": round(time.perf_counter() - start, 2)})
         _announce(f"{name} done", 1.0)
         return step
 
+    def publish(self, name: str) -> None:
+        """Move a file from `.work` into the dataset, in place of one of that name. Files are written in `.work`, so
+        that what a kill leaves of them lies there and not beside the dataset's files."""
+        self._check()
+        os.replace(self.folder / name, self.root / name)
+        handle = os.open(self.root, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
     def remove(self) -> None:
-        shutil.rmtree(self.folder)
+        """Remove the folder; what cannot be removed is left for the next call."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Whatever fails in the block because the dataset folder was moved or deleted, say that.
+
+        Raises:
+            OSError: it was.
+        """
+        try:
+            yield
+        except Exception:
+            self._check()
+            raise
+
+    def _stat(self) -> tuple[int, int]:
+        stat = self.folder.stat()
+        return stat.st_dev, stat.st_ino
+
+    def _check(self) -> None:
+        """Raise an OSError if the folder was moved or deleted, or another one has its name now."""
+        if self._stat() != self._identity:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def remove_damaged(results: Iterable[Result]) -> int:
+    """Remove the files that say that damaged results are done, so that these are made again.
+
+    Returns:
+        the number of results that are missing or damaged.
+    """
+    bad = [result for result in results if not result.is_whole()]
+    for result in bad:
+        result.path.unlink(missing_ok=True)
+    return len(bad)
 
 
 def _announce(line: str, share: float) -> None:

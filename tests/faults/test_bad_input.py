@@ -7,8 +7,9 @@ from .config_cases import CASES as CONFIGS
 from .dataset_cases import CASES as DATASETS
 from .media_cases import CASES as MEDIA
 from .notebook_cases import CASES as NOTEBOOKS
+from .prepare_cases import CASES as PREPARE
 
-CASES: list[Case] = [*ARRAYS, *CONFIGS, *DATASETS, *MEDIA, *NOTEBOOKS]
+CASES: list[Case] = [*ARRAYS, *CONFIGS, *DATASETS, *MEDIA, *NOTEBOOKS, *PREPARE]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
