@@ -1,5 +1,6 @@
 """Protects: the presets' numbers, and that a wrong configuration never trains silently."""
 import pytest
+import yaml
 
 import egstalker_nb as egs
 from egstalker_nb.cli import parse_settings
@@ -77,7 +78,8 @@ def test_stage_counts_on_one_counter():
 def test_every_setting_survives_a_file_however_it_is_written(tmp_path):
     """Byte order mark, Windows line ends, comments, an end without a newline."""
     plain = egs.load_config("quick_test", iterations=1500, feature_lr=0.001).to_dict()
-    lines = ["# mine", *(f"{name}: {value}  # as it was" for name, value in plain.items() if value != "")]
+    lines = ["# mine", *(f"{name}: {yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}  # as it was"
+                          for name, value in plain.items())]
     (tmp_path / "c.yaml").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
     assert egs.load_config(tmp_path / "c.yaml").to_dict() == plain
 

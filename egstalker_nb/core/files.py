@@ -304,10 +304,16 @@ def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
         InputError: another thread or process holds the lock; the message says which, and since when.
         StorageError: the folder cannot be written to.
     """
-    with writing_to(folder):
-        handle = os.open(folder / f".{what.replace(' ', '-')}.lock", os.O_CREAT | os.O_RDWR, 0o644)
+    path = folder / f".{what.replace(' ', '-')}.lock"
+    while True:
+        with writing_to(folder):
+            handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        locked = _lock(handle)
+        if not locked or (path.exists() and os.path.samestat(path.stat(), os.fstat(handle))):
+            break
+        os.close(handle)  # the one before removed the file just now: a third would lock a new one
     try:
-        if not _lock(handle):
+        if not locked:
             raise InputError(f"nobody else at work in '{shortened(folder)}'", f"another {what} {_owner(handle)}",
                              "Stop that one first (it keeps what is finished), or choose another folder.")
         owner = {"host": platform.node(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}

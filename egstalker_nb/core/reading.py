@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import reprlib
-import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -287,16 +286,13 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         Unreadable: missing or damaged.
     """
-    from safetensors import safe_open
+    from safetensors.torch import load
 
-    size = _size(path)
+    _size(path)
     try:
-        with open(path, "rb") as file:
-            announced, = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
-        if announced > size - 8:
-            raise ValueError("its header is longer than the file")
-        with safe_open(str(path), "pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}
+        data = path.read_bytes()  # its own opening of files refuses paths that are not UTF-8
+        tensors = load(data)      # checks the header first
+        return tensors, json.loads(data[8:8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     except Exception as error:  # safetensors raises its own kinds
         raise Unreadable(f"'{shortened(path)}' is damaged, or no safetensors file ({first_line(error)})") from error
 
@@ -314,7 +310,8 @@ def read_torch(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:  # torch's older formats reserve memory before they look
             if sum(entry.file_size for entry in archive.infolist()) > size:
                 raise ValueError("compressed")
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            value = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle and zip readers raise many kinds; torch's advice for them is not ours
         cause = "it holds Python objects" if "weights_only" in str(error) else type(error).__name__
         raise Unreadable(f"'{shortened(path)}' is damaged, or holds more than tensors ({cause})") from error

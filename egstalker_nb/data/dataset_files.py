@@ -58,7 +58,7 @@ def read_dataset(root: Path) -> tuple[Meta, Arrays, tuple[Meta, Arrays]]:
         if current:
             _check_meta(stored_meta)
         specs = _specs(stored_meta["num_frames"]) if current else None
-        features = read_npy(root / FEATURES_FILE, specs and specs.pop("features"))
+        features = read_npy(root / FEATURES_FILE, specs.pop("features") if specs else None)
         stored = {**read_npz(root / TRACKING_FILE, specs), "features": features}
         meta, arrays = _migrated(stored_meta, stored)
         _check_meta(meta)
@@ -101,7 +101,7 @@ def _specs(num_frames: int) -> dict[str, ArraySpec]:
 def _check_meta(meta: Meta) -> None:
     """Raise Unreadable for metadata of this format that cannot be."""
     def number(name: str, low: float, high: float, kinds: tuple[type, ...] = (int,), why: str = "") -> None:
-        value = meta.get(name)
+        value: Any = meta.get(name)
         if type(value) not in kinds or not low <= value <= high:
             found = f"{name} {shown(value)}" if name in meta else f"no {name}"
             raise Unreadable(f"{META_FILE} with {found} instead of {low:g} ... {high:g}{why}")
