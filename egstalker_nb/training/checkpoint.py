@@ -96,7 +96,7 @@ def damage(run: Path, iteration: int, *parts: str) -> str:
 
     A head without what only training needs (`TRAINER`) is complete for rendering.
     """
-    files = [folder(run, iteration) / name for name in (STATE, *parts)]
+    files = [folder(run, iteration) / name for name in (STATE, *(part for part in parts if part != STATE))]
     try:
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     except OSError as error:
