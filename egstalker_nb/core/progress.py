@@ -1,6 +1,7 @@
 """One live progress line for terminals, notebooks and Papermill."""
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -8,6 +9,7 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from html import escape
+from pathlib import Path
 from typing import Callable, Iterable, Iterator, Optional, TypeVar
 
 T = TypeVar("T")
@@ -153,13 +155,8 @@ class Progress:
     def _show(self, last: bool = False) -> None:
         self._shown = time.perf_counter()
         text = self.line()
-        if self._file:
-            with open(self._file, "w", encoding="utf-8") as f:
-                f.write(text)
         if self._listener:
             self._listener.show(text, self.done / max(self.total, 1))
-        elif self._quiet:
-            pass
         elif self._notebook:
             from IPython.display import display
 
@@ -168,11 +165,12 @@ class Progress:
                 self._handle = display(shown, display_id=True)
             else:
                 self._handle.update(shown)
-        elif self._terminal:
-            sys.stderr.write("\r\033[K" + text + ("\n" if last else ""))
-            sys.stderr.flush()
-        else:
-            sys.stderr.write(text + "\n")
+        with contextlib.suppress(OSError):  # a log on a full disk, or a terminal that is gone, must not end the work
+            if self._file:
+                Path(self._file).write_text(text, encoding="utf-8")
+            if not (self._listener or self._quiet or self._notebook):
+                sys.stderr.write(f"\r\033[K{text}" + ("\n" if last else "") if self._terminal else f"{text}\n")
+                sys.stderr.flush()
 
     def close(self) -> None:
         """Show the last state."""

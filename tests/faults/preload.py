@@ -1,0 +1,37 @@
+"""Imported by the server from which children are forked: they start with libraries loaded and kernels compiled.
+
+Only one thread may have been used when a child is forked.
+"""
+import contextlib
+import gc
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import cv2
+import torch
+from conftest import make_tiny_dataset
+
+from egstalker_nb import cli  # noqa: F401 - children call it
+from egstalker_nb.preparation import pipeline  # noqa: F401 - children call it
+from egstalker_nb.training import trainer
+
+from . import works
+
+torch.set_num_threads(1)
+cv2.setNumThreads(1)
+trainer.fit_torso = partial(trainer.fit_torso, steps=3)  # by default 300, three quarters of the time of a tiny run
+
+
+def warm_up() -> None:
+    """Train and render once."""
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as quiet, contextlib.redirect_stderr(quiet):
+        make_tiny_dataset(Path(folder) / "dataset")
+        works.train(Path(folder), Path(folder) / "dataset", {"iterations": 4, "coarse_iterations": 2})
+        works.render(Path(folder), Path(folder) / "run")
+        works.export(Path(folder), Path(folder) / "run")
+
+
+warm_up()
+gc.collect()
