@@ -9,6 +9,7 @@ os.environ.setdefault("GLOG_minloglevel", "3")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import copy  # noqa: E402
 import json  # noqa: E402
 import wave  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -75,15 +76,22 @@ def sample_dataset(sample_clip, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def headless(sample_clip, tmp_path_factory):
-    """All notebooks, executed once on the sample, with few iterations and with refined poses, as in `production`:
-    `size`, `seconds`, the folders `out` and `dataset`, and the `video`. Read only."""
+    """All notebooks, executed once on the sample's first 4.8 s, with few iterations and with refined poses, as in
+    `production`: the `clip`, `size`, `seconds`, other parameters as `short`, the folders `out` and `dataset`, and the
+    `video`. Read only."""
+    from egstalker_nb.media.audio import load_audio
+    from egstalker_nb.media.video_reader import read_frames
+    from egstalker_nb.media.video_writer import write_video
     from egstalker_nb.notebook import runner
 
-    folder, size, seconds = tmp_path_factory.mktemp("headless"), 128, 2.0
-    made = SimpleNamespace(size=size, seconds=seconds, out=folder / "out", dataset=folder / "dataset")
+    folder, frames = tmp_path_factory.mktemp("headless"), 120
+    made = SimpleNamespace(size=128, seconds=2.0, short={"edge": 48, "steps": 60, "lesson_iterations": 100},
+                           out=folder / "out", dataset=folder / "dataset")
+    made.clip = write_video(folder / "clip.mp4", read_frames(sample_clip, stop=frames),
+                            load_audio(sample_clip)[:frames * 640])
     made.video = runner.run_notebooks(
-        sample_clip, "quick_test", audio=sample_clip.with_name("speech.wav"), name="sample", out=made.out,
-        dataset=made.dataset, size=size, duration=seconds, steps=60,
+        made.clip, "quick_test", audio=sample_clip.with_name("speech.wav"), name="sample", out=made.out,
+        dataset=made.dataset, size=made.size, duration=made.seconds, **made.short,
         overrides={"coarse_iterations": 40, "iterations": 90, "pose_steps": 1})
     return made
 
@@ -96,6 +104,25 @@ def tiny_dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny") / "dataset"
     make_tiny_dataset(root)
     return egs.load_dataset(root)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def torsos_are_fitted_once():
+    """Most runs here are of the same dataset, and a third of a short one is its torso layer, which does not depend on
+    the configuration. Runs in other processes fit their own."""
+    from egstalker_nb.training import trainer
+
+    real, fitted = trainer.fit_torso, {}
+
+    def fit_once(ds, frames, seed):
+        key = str(ds.root), ds.hash, ds.num_train, ds.w2c.tobytes(), str(frames.device), seed
+        if key not in fitted:
+            fitted[key] = real(ds, frames, seed=seed)
+        return copy.deepcopy(fitted[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "fit_torso", fit_once)
+        yield
 
 
 @pytest.fixture(scope="session")

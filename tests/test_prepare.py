@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import undrawn
 
 import egstalker_nb as egs
 from egstalker_nb.core.errors import InputError
@@ -105,13 +106,16 @@ def short_clip(sample_clip, tmp_path_factory):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
+    """The clip in three parts; nothing is drawn."""
     monkeypatch.setattr(steps, "CHUNK", 20)
+    monkeypatch.setattr(overlay, "write_curves", undrawn.write_curves)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(short_clip, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps, "CHUNK", 20)
+        patch.setattr(overlay, "write_curves", undrawn.write_curves)
         return egs.prepare(short_clip, tmp_path_factory.mktemp("whole") / "ds", size=64)
 
 

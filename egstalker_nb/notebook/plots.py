@@ -86,4 +86,5 @@ def finish(figure: Figure, folder: str | Path, name: str) -> Figure:
     target = Path(folder) / "figures"
     target.mkdir(parents=True, exist_ok=True)
     figure.savefig(target / f"{name}.png", dpi=100)
+    figure.set_layout_engine("none")  # saving laid it out; to do so again for display takes half as long as drawing it
     return figure

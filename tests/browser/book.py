@@ -100,7 +100,7 @@ class Book:
 
     def wait_idle(self) -> None:
         """Until no cell runs or waits to run."""
-        self.wait(lambda: not self.page.evaluate("() => eyes.busy()"), "an idle kernel")
+        self.wait(lambda: not self.page.evaluate("() => eyes.busy()"), "an idle kernel", pause=200)
 
     def wait(self, condition: Callable[[], Any], what: str = "a condition", pause: float = 50) -> Any:
         """Until `condition()` is true, asked every `pause` ms; the page lives on meanwhile. Returns its value.
@@ -139,12 +139,11 @@ class Book:
     def errors(self) -> list[str]:
         """Error outputs, what a reader would stumble over on stderr, and cells that did not run."""
         found = [] if self.page.evaluate("() => eyes.ran()") else ["not every cell ran"]
-        for number, cell in enumerate(self.cells()):
-            for output in cell["outputs"]:
-                if output["output_type"] == "error":
-                    found.append(f"cell {number}: {output['ename']}: {output['evalue']}")
-                elif output["output_type"] == "stream" and output["name"] == "stderr":
-                    found.append(f"cell {number}: stderr: {''.join(output['text'])}")
+        for number, output in self.page.evaluate("() => eyes.said()"):
+            if output["output_type"] == "error":
+                found.append(f"cell {number}: {output['ename']}: {output['evalue']}")
+            else:
+                found.append(f"cell {number}: stderr: {''.join(output['text'])}")
         return found
 
     # ---- looking ----

@@ -7,6 +7,11 @@ window.eyes = {
     kind: c.cell_type, source: c.source, count: c.execution_count ?? null,
     outputs: c.cell_type === "code" ? c.outputs : [] })),
 
+  // [number of the cell, output] of errors and of stderr: all outputs are tens of megabytes
+  said: () => eyes.cells().flatMap((cell, number) => cell.outputs
+    .filter((o) => o.output_type === "error" || (o.output_type === "stream" && o.name === "stderr"))
+    .map((o) => [number, o])),
+
   runs: 0,  // commands to run cells that did not come to their end yet
   runAll() {
     eyes.runs += 1;

@@ -52,12 +52,13 @@ Both()
 widgets.Plot(base.in_style(go.Figure([base.line([0, 1], [2, 1])]), "time in s", "loss"),
              lambda: plots.image_grid([dark], ["not shown"]))
 """, """
-done = 0
+done, pause = 0, globals().get("pause", 0.06)  # s of a step: slow enough to be stopped, quick ever after
 def work():
-    global done
+    global done, pause
+    wait, pause = pause, 0.01
     with Progress(200, "step", initial=done) as bar:
         for done in range(done, 200):
-            time.sleep(0.06)
+            time.sleep(wait)
             bar.update()
     return "worked"
 job = widgets.Job(work, "counting")
@@ -94,11 +95,10 @@ def lab(browser, tmp_path_factory):
 def values(workspace, headless, sample_clip, tmp_path):
     """The notebooks' parameters: everything is there already."""
     run = workspace / "out" / "runs" / "quick_test"
-    paths = {"video": sample_clip, "dataset": workspace / "dataset", "run": run,
+    paths = {"video": headless.clip, "dataset": workspace / "dataset", "run": run,
              "audio": sample_clip.with_name("speech.wav"), "out": tmp_path / "talk.mp4", "results": tmp_path / "2d"}
-    return {key: str(path) for key, path in paths.items()} | {
-        "steps": 60, "runs": [str(run)], "config": str(run / "config.yaml"), "size": headless.size,
-        "duration": headless.seconds}
+    return {key: str(path) for key, path in paths.items()} | headless.short | {
+        "runs": [str(run)], "config": str(run / "config.yaml"), "size": headless.size, "duration": headless.seconds}
 
 
 def test_missing_browser_is_explained(monkeypatch):
@@ -219,7 +219,7 @@ def test_training_is_stopped_and_resumed_by_clicks(lab, values, tmp_path):
     """Notebook 02 on a fresh folder: the buttons answer while its cell waits for the training to end."""
     run = tmp_path / "run"
     values = values | {"run": str(run), "config": "quick_test",
-                       "overrides": {"coarse_iterations": 200, "iterations": 220}}
+                       "overrides": {"coarse_iterations": 120, "iterations": 140}}
     with lab.open(write_notebook("02_coarse_training", lab.folder, **values)) as book:
         book.start_all()
         stop, resume = book.button("Stop"), book.button("Resume")
@@ -232,7 +232,7 @@ def test_training_is_stopped_and_resumed_by_clicks(lab, values, tmp_path):
         resume.click()
         book.wait(done.is_visible, "the training to end")
         book.wait(lambda: book.look(book.area(done)) != before, "the chart to change")
-        assert [row["iteration"] for row in metrics(run)][-1] == 200
+        assert [row["iteration"] for row in metrics(run)][-1] == 120
         assert book.complaints == []
 
 
