@@ -15,6 +15,7 @@ import re
 import resource
 import signal
 import sys
+import threading
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -28,7 +29,7 @@ import torch
 TESTS = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "EGS_PROGRESS_FILE": "",
                **dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")}
-AFTER_LIMIT = 8  # events after which a process is killed that never reached its limit of file size
+AFTER_LIMIT = 40  # events after which a process is killed that never reached its limit of file size
 
 #: events: functions, and under which label the events inside them are counted; None: that of the caller
 WATCHED = (
@@ -206,7 +207,12 @@ class Child:
         self._process.start()
         write.close()
         self.pid: int = self._process.pid
-        self.kill = self._process.kill
+        self._timer: Optional[threading.Timer] = None
+
+    def kill_after(self, seconds: float) -> None:
+        """Kill it unless it ends before."""
+        self._timer = threading.Timer(seconds, self._process.kill)
+        self._timer.start()
 
     def finish(self) -> Outcome:
         """Wait for its end."""
@@ -214,6 +220,8 @@ class Child:
             output = file.read().decode(errors="replace")
         self._read.close()
         self._process.join()
+        if self._timer:
+            self._timer.cancel()
         report = json.loads(self.report.read_text()) if self.report.is_file() else {}
         return Outcome(self._process.exitcode or 0, output, **report)
 
@@ -258,9 +266,10 @@ VARYING = ("it_per_s", "seconds_per_step", "sha256", "peak")
 
 
 def state(folder: Path) -> dict[str, str]:
-    """Digest of every file below a folder but locks; of arrays, pickles and JSON by their values, without times."""
-    return {str(path.relative_to(folder)): hashlib.sha256(_contents(path)).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith(".lock")}
+    """Digest of every file below a folder that is not hidden; of arrays, pickles and JSON by values, without times."""
+    files = ((path, path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(name): hashlib.sha256(_contents(path)).hexdigest() for path, name in files
+            if not any(part.startswith(".") for part in name.parts)}
 
 
 def _contents(path: Path) -> bytes:

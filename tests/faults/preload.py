@@ -1,6 +1,6 @@
 """Imported by the server from which children are forked: they start with libraries loaded and kernels compiled.
 
-Only one thread may have been used when a child is forked.
+No thread of ours may be at work when a child is forked; with one thread, PyTorch and the kernels start none.
 """
 import contextlib
 import gc
