@@ -38,8 +38,11 @@ def pytest_addoption(parser):
     parser.addoption("--screenshots", type=Path, metavar="DIR", help="where the browser tests keep their screenshots")
 
 
-def pytest_collection_modifyitems(items):
-    """Mark what needs Chromium, and what needs a fixture that takes long to make."""
+def pytest_collection_modifyitems(config, items):
+    """Mark what needs Chromium, and what needs a fixture that takes long to make. With several processes the notebooks,
+    nearly half of everything, come first and then the slow files, so that none is left for one process at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (not item.nodeid.startswith(NEED_NOTEBOOKS), item.path.stem not in SLOW_FILES))
     for item in items:
         if item.path.parent.name == "browser":
             item.add_marker(pytest.mark.browser)
@@ -57,6 +60,7 @@ def pytest_xdist_make_scheduler(config, log):
             file = nodeid.split("::", 1)[0]
             return "headless" if file.startswith(NEED_NOTEBOOKS) else file
 
+    config.option.loadscopereorder = False  # the file with the most tests first: they are the quickest
     return ByFile(config, log)
 
 
