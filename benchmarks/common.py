@@ -101,7 +101,7 @@ class Stretched(Dataset):
 
     def _image(self, path: Path) -> np.ndarray:
         if path not in self._cache:
-            image = super()._image(path)
+            image = self._ds._image(path)
             self._cache[path] = image if image.shape[0] == self.size else cv2.resize(
                 image, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return self._cache[path]

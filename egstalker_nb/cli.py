@@ -5,7 +5,7 @@ import argparse
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Sequence
 
@@ -295,9 +295,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         with _ending_in_order():
             args.function(args)
     except EgsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return 2
     except KeyboardInterrupt as stop:
-        print(f"interrupted: {str(stop) or 'the same command continues from what is finished'}", file=sys.stderr)
+        _say(f"interrupted: {str(stop) or 'the same command continues from what is finished'}")
         return 143 if isinstance(stop, Terminated) else 130
     return 0
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # a log on the full disk that the line tells of
+        print(line, file=sys.stderr, flush=True)

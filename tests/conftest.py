@@ -29,7 +29,11 @@ SLOW_FIXTURES = {"headless", "lesson"}  # executed notebooks, a run that densifi
 SLOW_FILES = {"test_analysis", "test_benchmarks", "test_job", "test_notebook_00", "test_offset",
               "test_poses_of_a_run", "test_prepare", "test_prepare_chunks", "test_prepare_inputs", "test_presets",
               "test_sample", "test_snapshots", "test_streaming", "test_sync", "test_training", "test_video_forms",
-              "test_widgets_clip"}
+              "test_widgets_clip",
+              "test_checkpoint_faults", "test_formats", "test_fuzz", "test_interruptions", "test_kills",
+              "test_notebook_faults", "test_prepare_faults", "test_properties", "test_security"}
+#: share a server of processes, and what undisturbed work makes
+KILLING = tuple(f"tests/faults/test_{name}.py" for name in ("kills", "interruptions", "notebook_faults"))
 NEED_NOTEBOOKS = "tests/browser/", "tests/test_notebooks.py"
 TINY_SIZE, TINY_FRAMES, TINY_FOCAL = 64, 12, 128.0
 
@@ -58,7 +62,7 @@ def pytest_xdist_make_scheduler(config, log):
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.split("::", 1)[0]
-            return "headless" if file.startswith(NEED_NOTEBOOKS) else file
+            return "headless" if file.startswith(NEED_NOTEBOOKS) else "kills" if file in KILLING else file
 
     config.option.loadscopereorder = False  # the file with the most tests first: they are the quickest
     return ByFile(config, log)

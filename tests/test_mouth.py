@@ -3,6 +3,8 @@
 The speech is that of tests/test_phones.py. The mouths are made up: those of `phones` move as the built-in speaker prior
 predicts, plus noise; those of `logmel`, for which there is no prior, follow a random linear function of the features.
 """
+import hashlib
+import json
 import shutil
 from dataclasses import dataclass, field
 
@@ -417,5 +419,8 @@ def test_a_head_of_another_version_is_refused_with_advice(tiny_dataset, tmp_path
     for spoiled in ({k: v for k, v in tensors.items() if k != "mouth.coefficients"},
                     {**tensors, "mouth.link.weights": tensors["mouth.link.weights"][:-1].contiguous()}):
         save_file(spoiled, file)
+        state = json.loads(file.with_name("state.json").read_text())
+        state["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()  # not damaged, only different
+        file.with_name("state.json").write_text(json.dumps(state))
         with pytest.raises(DatasetError, match="(?s)checkpoint of this version.*Train again"):
-            run.load_head(device="cpu")
+            run.load_head(int(file.parent.name.split("_")[1]), device="cpu")

@@ -44,6 +44,10 @@ def rendering_device(device: Optional[str | torch.device] = None) -> torch.devic
     return device
 
 
+#: what errors of exhausted memory say, if their class does not
+EXHAUSTED = "out of memory", "allocate memory", "can't start new thread"
+
+
 @contextmanager
 def memory_limits(what: str, fix: str) -> Iterator[None]:
     """Turn the errors of exhausted memory, of the GPU or the computer, into a MemoryLimitError.
@@ -56,8 +60,8 @@ def memory_limits(what: str, fix: str) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         on_gpu = isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA" in str(error)
-        exhausted = ("out of memory" in str(error) or "allocate memory" in str(error)
-                     or isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)))
+        exhausted = (isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
+                     or any(text in str(error) for text in EXHAUSTED))
         if not exhausted or isinstance(error, MemoryLimitError):
             raise
         if on_gpu:

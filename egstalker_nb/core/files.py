@@ -37,6 +37,9 @@ _CAUSES = {
     **dict.fromkeys((errno.ENOENT, errno.ESTALE), (
         "a folder that is there and can be written to", "'{place}' ({why})",
         "If it was moved or deleted, put it back and repeat the same call, which continues from what is finished.")),
+    **dict.fromkeys((errno.ENOMEM, errno.EAGAIN), (
+        "enough memory to write to '{place}'", "too little",
+        "Close other programs, then repeat the same call: it continues from what is finished.")),
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), (
         "a folder that can be written to", "'{place}', in whose path a file stands", "Choose another path.")),
 }

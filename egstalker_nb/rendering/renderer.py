@@ -20,6 +20,8 @@ from ..rasterizer.capacity import IsectCapacity
 from ..training.run import Run
 from .script import Script
 
+SMALLER = "Use a smaller batch, or close other programs."
+
 
 class Renderer:
     """Renders one head. `from_run` makes one from a trained run.
@@ -91,7 +93,7 @@ class Renderer:
         Raises:
             MemoryLimitError: too little memory.
         """
-        with memory_limits(f"rendering {len(given)} frames at a time", "Use a smaller batch, or close other programs."):
+        with memory_limits(f"rendering {len(given)} frames at a time", SMALLER):
             return self._batch(given, background)
 
     def _batch(self, given: Conditions, background: Optional[Tensor]) -> tuple[Tensor, Tensor]:
@@ -167,8 +169,9 @@ class Renderer:
 
     def render_frames(self, script: Script) -> np.ndarray:
         """Render all frames of a short script as one batch, [F, S, S, 3] uint8."""
-        rgb, _ = self.batch(self.conditions_of(script), self.head.torso(self.torso_codes(script)))
-        return (rgb * 255).round().byte().cpu().numpy()
+        with memory_limits(f"rendering {len(script)} frames at a time", SMALLER):
+            rgb, _ = self.batch(self.conditions_of(script), self.head.torso(self.torso_codes(script)))
+            return (rgb * 255).round().byte().cpu().numpy()
 
 
 def _side_by_side(render: np.ndarray, truth: np.ndarray) -> np.ndarray:

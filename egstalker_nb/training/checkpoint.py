@@ -13,7 +13,7 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from ..core.errors import DatasetError
-from ..core.files import atomic_folder, make_folder, remove_folder, shortened, write_json, writing_to
+from ..core.files import atomic_folder, remove_folder, shortened, write_json, writing_to
 from ..core.reading import Unreadable, digest, read_json, read_safetensors, read_torch
 from ..model.ply import save_ply
 
@@ -53,8 +53,7 @@ def save(run: Path, iteration: int, head: dict[str, Tensor], trainer: dict[str, 
     target, buffer = folder(run, iteration), io.BytesIO()
     torch.save(trainer, buffer)  # in memory: PyTorch's own writing to a full disk dies with an internal error
     with writing_to(run):
-        run.stat()  # a run that was moved away is not made again
-    make_folder(target.parent)
+        target.parent.mkdir(exist_ok=True)  # without parents: a run that was moved away is not made again
     with atomic_folder(target) as temporary:
         (temporary / HEAD).write_bytes(tensor_bytes({k: v.detach().cpu().contiguous() for k, v in head.items()}))
         (temporary / TRAINER).write_bytes(buffer.getbuffer())

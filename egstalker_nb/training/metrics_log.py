@@ -32,6 +32,11 @@ class MetricsWriter:
         with writing_to(self.run.root), open(self.run.root / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
+    def flush(self) -> None:
+        """Wait until all rows are on the disk."""
+        with writing_to(self.run.root), open(self.run.root / METRICS, "ab") as file:
+            os.fsync(file.fileno())
+
     def cut(self, iteration: int) -> None:
         """Drop rows of later steps, which will be done again: a killed run has logged more than it has saved."""
         rows = [r for r in self.run.metrics() if r["iteration"] <= iteration]

@@ -24,6 +24,8 @@ from .snapshots import Snapshot
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.jsonl"
 #: of run folders, in the manifest. Later versions of the kit load all earlier formats from 0 on (see `_migrated`)
 FORMAT = 1
+#: folders that notebooks make in a run folder before training does
+BEFORE_TRAINING = "figures", "renders"
 #: settings that may differ when a run is continued, as they do not affect its result
 FREE_SETTINGS = "preset", "checkpoint_interval", "keep_checkpoints"
 
@@ -193,7 +195,7 @@ def find_run(ds: Dataset, cfg: Config, root: Path) -> Optional[Run]:
         run = load_run(root, ds.root)
         _same(run, ds, cfg)
         return Run(root, cfg, run.manifest)
-    others = foreign_files(root)
+    others = [name for name in foreign_files(root) if name not in BEFORE_TRAINING]
     if "dataset.json" in others:
         raise InputError("a folder of its own for the run", f"the dataset '{shortened(root)}'",
                          "Choose another folder.")

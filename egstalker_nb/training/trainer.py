@@ -299,6 +299,8 @@ class Trainer:
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None}
         head = {**self.ema_head().state_dict(), "added_at": self.densifier.state["added_at"]}
-        checkpoint.save(self.run.root, self.iteration, head, trainer, state, dict(self.head.gaussians))
+        # the row first: after a kill between the two, `cut` drops it, whereas a missing one could not be told
         self.metrics.write({"kind": "checkpoint", "iteration": self.iteration, "points": len(self.head)})
+        self.metrics.flush()
+        checkpoint.save(self.run.root, self.iteration, head, trainer, state, dict(self.head.gaussians))
         checkpoint.remove_oldest(self.run.root, self.cfg.keep_checkpoints, (self.cfg.coarse_iterations,))
