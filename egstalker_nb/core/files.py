@@ -62,7 +62,7 @@ def writing_to(folder: str | Path) -> Iterator[None]:
 
 def shortened(path: str | Path) -> str:
     """A path for a message: one line, and not the whole of a very long one."""
-    text = str(path).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
     return text if len(text) <= 200 else f"{text[:120]}...{text[-60:]}"
 
 

@@ -71,7 +71,7 @@ def load_audio(path: str | Path, track: Optional[int] = None) -> np.ndarray:
     segments = list(_segments(path, index, downmix))
     samples = _joined(path, segments, start)
     if len(samples) == 0:
-        which = "at or after its first video frame" if segments else "that can be decoded"
+        which = "at or after its first video frame" if segments and start is not None else "that can be decoded"
         raise InputError("audio with at least one sample", f"'{shortened(path)}' with none {which}",
                          "Give a file that is complete, and whose time stamps are right.")
     left_out = downmix.choose()

@@ -24,6 +24,8 @@ from .snapshots import Snapshot
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.jsonl"
 #: of run folders, in the manifest. Later versions of the kit load all earlier formats from 0 on (see `_migrated`)
 FORMAT = 1
+#: what rows of the metrics hold beside numbers
+NO_NUMBERS = "kind", "stage", "births", "by_region"
 #: folders that notebooks make in a run folder before training does
 BEFORE_TRAINING = "figures", "renders"
 #: settings that may differ when a run is continued, as they do not affect its result
@@ -266,7 +268,8 @@ def parse_rows(data: bytes) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and isinstance(row.get("kind"), str) and isinstance(row.get("iteration"), int):
+        if isinstance(row, dict) and isinstance(row.get("kind"), str) and type(row.get("iteration")) is int and all(
+                type(value) in (int, float, type(None)) for key, value in row.items() if key not in NO_NUMBERS):
             rows.append(row)
     return rows
 

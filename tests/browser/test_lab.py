@@ -219,7 +219,7 @@ def test_training_is_stopped_and_resumed_by_clicks(lab, values, tmp_path):
     """Notebook 02 on a fresh folder: the buttons answer while its cell waits for the training to end."""
     run = tmp_path / "run"
     values = values | {"run": str(run), "config": "quick_test",
-                       "overrides": {"coarse_iterations": 120, "iterations": 140}}
+                       "overrides": {"coarse_iterations": 200, "iterations": 220}}
     with lab.open(write_notebook("02_coarse_training", lab.folder, **values)) as book:
         book.start_all()
         stop, resume = book.button("Stop"), book.button("Resume")
@@ -232,7 +232,7 @@ def test_training_is_stopped_and_resumed_by_clicks(lab, values, tmp_path):
         resume.click()
         book.wait(done.is_visible, "the training to end")
         book.wait(lambda: book.look(book.area(done)) != before, "the chart to change")
-        assert [row["iteration"] for row in metrics(run)][-1] == 120
+        assert [row["iteration"] for row in metrics(run)][-1] == 200
         assert book.complaints == []
 
 
