@@ -99,10 +99,7 @@ class Lab:
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="egs-lab-", ignore_cleanup_errors=True)))
             self.log = home / "log.txt"
             self.url = stack.enter_context(_server(self.folder, home, self.token))
-            browser = stack.enter_context(_chromium())
-            self.context = browser.new_context(reduced_motion="reduce")  # one: JupyterLab's scripts stay in its cache
-            self.context.set_default_timeout(PATIENCE * 1000)
-            self.context.add_init_script(path=HERE / "eyes.js")
+            self.browser = stack.enter_context(_chromium())
             self._stack = stack.pop_all()
         return self
 
@@ -120,9 +117,11 @@ class Lab:
         from playwright.sync_api import expect
 
         wide, high = SIZES[width]
-        page = self.context.new_page()
+        context = self.browser.new_context(viewport={"width": wide, "height": high}, reduced_motion="reduce")
         try:
-            page.set_viewport_size({"width": wide, "height": high})
+            context.set_default_timeout(PATIENCE * 1000)
+            context.add_init_script(path=HERE / "eyes.js")
+            page = context.new_page()
             if sockets:
                 page.route_web_socket(re.compile("/channels"), sockets)
             book = Book(page, self.kernels, self.report)
@@ -133,7 +132,7 @@ class Lab:
             expect(page.locator(".jp-Notebook-cell").first).to_be_visible(timeout=PATIENCE * 1000)
             yield book
         finally:
-            page.close()
+            context.close()
             for session in self.api("sessions"):
                 self.api(f"sessions/{session['id']}", "DELETE")
 
@@ -186,8 +185,7 @@ def _server(folder: Path, home: Path, token: str) -> Iterator[str]:
                "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", f"--IdentityProvider.token={token}",
                "--ServerApp.terminals_enabled=False", "--LabApp.extension_manager=readonly",
                "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-               "--KernelManager.shutdown_wait_time=0.2"]  # s; nothing of a kernel is kept
+               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with open(home / "log.txt", "wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
                                    stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent)
