@@ -102,17 +102,25 @@ class Book:
         """Until no cell runs or waits to run."""
         self.wait(lambda: not self.page.evaluate("() => eyes.busy()"), "an idle kernel", pause=200)
 
-    def wait(self, condition: Callable[[], Any], what: str = "a condition", pause: float = 50) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str = "a condition", pause: float = 50,
+             nudge: bool = False) -> Any:
         """Until `condition()` is true, asked every `pause` ms; the page lives on meanwhile. Returns its value.
+
+        With `nudge`, a kernel that seems to sleep is woken, as a reader would who moves a slider once more.
 
         Raises:
             AssertionError: in vain, with what page and server say.
         """
-        end = time.monotonic() + PATIENCE
+        end, nudged = time.monotonic() + PATIENCE, time.monotonic()
         while True:
             value = condition()
             if value:
                 return value
+            if nudge and time.monotonic() - nudged > DEAF:
+                # ipykernel at times sleeps on a message that has arrived; any other one wakes it
+                nudged = time.monotonic()
+                self.page.evaluate("() => eyes.nudge()")
+                warnings.warn(f"waited {DEAF} s for {what}: the kernel was asked something to wake it", stacklevel=2)
             if time.monotonic() > end:
                 raise AssertionError(f"waited {PATIENCE} s for {what} in vain\n{self.state()}")
             self.page.wait_for_timeout(pause)

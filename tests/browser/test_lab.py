@@ -211,7 +211,7 @@ def test_notebook_in_a_browser(lab, values, name, request):
         area = book.area(slider)
         before = book.look(area)
         book.move(slider, "ArrowLeft" if SLIDERS[name] in ("snapshot", "iteration") else "ArrowRight")  # from its end
-        book.wait(lambda: book.look(area) != before, "the picture to change")
+        book.wait(lambda: book.look(area) != before, "the picture to change", nudge=True)
         assert book.errors() + book.complaints == []
 
 
@@ -231,7 +231,7 @@ def test_training_is_stopped_and_resumed_by_clicks(lab, values, tmp_path):
         before, done = book.look(book.area(resume)), book.button("Done")
         resume.click()
         book.wait(done.is_visible, "the training to end")
-        book.wait(lambda: book.look(book.area(done)) != before, "the chart to change")
+        book.wait(lambda: book.look(book.area(done)) != before, "the chart to change", nudge=True)
         assert [row["iteration"] for row in metrics(run)][-1] == 200
         assert book.complaints == []
 
