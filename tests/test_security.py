@@ -1,4 +1,5 @@
 """Protects what SECURITY.md promises: nothing from a file is executed, names are no markup, no network is used."""
+import contextlib
 import json
 import os
 import pickle
@@ -411,8 +412,12 @@ def test_a_stopped_headless_run_leaves_no_kernel_and_no_temporary_folder(signal,
         while not (tmp_path / "started").exists() and process.poll() is None:
             time.sleep(0.05)
         kernels = children(process.pid)
-        process.send_signal(getattr(__import__("signal"), signal))
-        _, said = process.communicate(timeout=60)
+        for _ in range(4):  # as people do: again, if nothing happens (it may have come while the notebook was started)
+            process.send_signal(getattr(__import__("signal"), signal))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=30)
+                break
+        _, said = process.communicate(timeout=30)
     assert process.returncode == {"SIGINT": 130, "SIGTERM": 143}[signal], said
     assert kernels and not any(psutil.pid_exists(pid) for pid in kernels)
     assert [p.name for p in (tmp_path / "temporary").iterdir() if p.name.startswith("egs-")] == []
