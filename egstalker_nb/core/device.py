@@ -10,7 +10,7 @@ from typing import Iterator, Optional
 import torch
 
 from .cuda_extension import ON_THE_CPU, load_extension
-from .errors import InputError, MemoryLimitError
+from .errors import InputError, MemoryLimitError, is_out_of_memory
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
@@ -44,10 +44,6 @@ def rendering_device(device: Optional[str | torch.device] = None) -> torch.devic
     return device
 
 
-#: what errors of exhausted memory say, if their class does not
-EXHAUSTED = "out of memory", "allocate memory", "can't start new thread"
-
-
 @contextmanager
 def memory_limits(what: str, fix: str) -> Iterator[None]:
     """Turn the errors of exhausted memory, of the GPU or the computer, into a MemoryLimitError.
@@ -59,11 +55,10 @@ def memory_limits(what: str, fix: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        on_gpu = isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA" in str(error)
-        exhausted = (isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-                     or any(text in str(error) for text in EXHAUSTED))
-        if not exhausted or isinstance(error, MemoryLimitError):
+        of_torch = isinstance(error, torch.cuda.OutOfMemoryError)
+        if not of_torch and not is_out_of_memory(error):
             raise
+        on_gpu = of_torch or "CUDA" in str(error)
         if on_gpu:
             torch.cuda.empty_cache()
         where = "GPU" if on_gpu else "computer"

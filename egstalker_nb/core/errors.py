@@ -1,6 +1,7 @@
 """The errors a user can cause: each says what was expected, what was found and what to do."""
 from __future__ import annotations
 
+import errno
 import importlib
 from typing import Any
 
@@ -63,6 +64,18 @@ def first_line(error: object, limit: int = 200) -> str:
     """What an exception of another package says, for a message of one line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0] if len(lines[0]) <= limit else f"{lines[0][:limit]}..."
+
+
+#: what errors of exhausted memory say if their class does not, in PyTorch, Python's threads and OpenCV
+_EXHAUSTED = "out of memory", "allocate memory", "can't start new thread", "Insufficient memory"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of another package says that the computer or the GPU has too little memory."""
+    if isinstance(error, EgsError):
+        return False
+    return (isinstance(error, MemoryError) or getattr(error, "errno", None) in (errno.ENOMEM, errno.EAGAIN)
+            or any(text in str(error) for text in _EXHAUSTED))
 
 
 def require_package(name: str, expected: str, fix: str) -> Any:

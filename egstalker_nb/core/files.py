@@ -141,12 +141,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     with writing_to(path):
         if path.is_dir():  # an OSError if the name is too long
             raise InputError("the name of a file to write", f"the folder '{shortened(path)}'", "Choose another name.")
-    with _temporary(path.parent, path.suffix, is_folder=False) as (temporary, handle):
+    with _temporary(path.parent, path.suffix) as temporary:
         with writing_to(path.parent):
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             os.replace(temporary, path)
-            _flush(path.parent)
+            flush(path.parent)
 
 
 @contextmanager
@@ -157,27 +157,27 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk is full, or the parent is gone or cannot be written to.
     """
-    with _temporary(target.parent, "", is_folder=True) as (temporary, _):
+    with _temporary(target.parent, is_folder=True) as temporary:
         with writing_to(target.parent):
             yield temporary
             mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666
             for path in temporary.iterdir():  # on the disk before the name says that it is complete
                 if path.is_file():
                     os.chmod(path, mode)  # some libraries write files that only their owner can read
-                    _flush(path)
-            _flush(temporary)
+                    flush(path)
+            flush(temporary)
             if target.exists():
-                with _temporary(target.parent, "", is_folder=True) as (old, _):
+                with _temporary(target.parent, is_folder=True) as old:
                     target.rename(old / "old")
                     temporary.rename(target)
             else:
                 temporary.rename(target)
-            _flush(target.parent)
+            flush(target.parent)
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder so that it is there as a whole or not at all, whenever the process is killed."""
-    with _temporary(path.parent, "", is_folder=True) as (temporary, _):
+    with _temporary(path.parent, is_folder=True) as temporary:
         with writing_to(path.parent):
             path.rename(temporary / path.name)
 
@@ -213,13 +213,13 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
 
 
 @contextmanager
-def _temporary(folder: Path, suffix: str, is_folder: bool) -> Iterator[tuple[Path, int]]:
-    """A locked temporary file or folder in `folder`, and its descriptor; what is left of it is removed at the end."""
+def _temporary(folder: Path, suffix: str = "", is_folder: bool = False) -> Iterator[Path]:
+    """A locked temporary file or folder in `folder`; what is left of it is removed at the end."""
     remove_leftovers(folder)
     with writing_to(folder):
         path, handle = _locked(folder, suffix, is_folder)
     try:
-        yield path, handle
+        yield path
     finally:
         _remove(path)
         os.close(handle)
@@ -259,7 +259,7 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Wait until a file or folder is on the disk; file systems that cannot tell are trusted."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -70,12 +70,13 @@ def shown(value: object) -> str:
         return f"a very large {type(value).__name__}"
 
 
-def digest(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+def digest(*paths: str | Path) -> str:
+    """SHA-256 of a file, or of several as if they were one, hexadecimal."""
     result = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            result.update(block)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                result.update(block)
     return result.hexdigest()
 
 

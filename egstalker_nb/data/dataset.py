@@ -13,8 +13,8 @@ from ..core.errors import DatasetError, InputError
 from ..core.files import shortened
 from ..core.reading import Unreadable, read_json
 from ..face.expression import landmark_motion, lower_face, upper_face
-from ..media.image_io import read_rgb
-from .dataset_files import AGAIN, AUDIO_FILE, FORMAT, TRACKING, Arrays, Meta, is_whole, read_dataset
+from ..media.image_io import is_whole, read_rgb
+from .dataset_files import AGAIN, AUDIO_FILE, FORMAT, TRACKING, Arrays, Meta, read_dataset
 
 __all__ = ["FORMAT", "Dataset", "load_dataset"]
 

@@ -182,11 +182,3 @@ def _check_audio(path: Path, num_frames: int) -> None:
     if form != (SAMPLE_RATE, 1, 2) or abs(samples - num_frames * SAMPLES_PER_FRAME) >= SAMPLES_PER_FRAME:
         raise Unreadable(f"{AUDIO_FILE} with {samples} samples ({form[0]} Hz, {form[1]} channel(s), {8 * form[2]} bit) "
                          f"instead of {num_frames * SAMPLES_PER_FRAME} (16000 Hz, 1 channel, 16 bit)")
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a JPEG or PNG file has its end: decoders make a half-grey image of one that is cut off."""
-    with open(path, "rb") as file:
-        file.seek(-min(12, path.stat().st_size), os.SEEK_END)
-        end = file.read()
-    return end.endswith(b"\xff\xd9" if path.suffix == ".jpg" else b"IEND\xaeB`\x82")

@@ -5,6 +5,7 @@ Files are read and written by Python, as OpenCV's own file functions fail on non
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,23 @@ from ..core.errors import InputError
 from ..core.files import shortened
 from .container import check_file
 from .limits import check_size
+
+#: how files of each kind begin and end
+_ENDS = {".jpg": (b"\xff\xd8", b"\xff\xd9"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a `.jpg` or `.png` file has its beginning and its end: decoders make a half-grey image of one that is cut
+    off, as a power cut leaves it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    begin, end = _ENDS[path.suffix]
+    with open(path, "rb") as file:
+        head = file.read(len(begin))
+        file.seek(max(os.fstat(file.fileno()).st_size - len(end), 0))
+        return head == begin and file.read() == end
 
 
 def read_rgb(path: str | Path) -> np.ndarray:

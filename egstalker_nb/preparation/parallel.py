@@ -1,7 +1,6 @@
 """Chunks of a clip in parallel: in worker processes if the clip is long enough."""
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import threading
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Callable, Iterator, Optional, Sequence
 
-from ..core.errors import MemoryLimitError
+from ..core.errors import MemoryLimitError, is_out_of_memory
 from ..core.progress import Progress
 
 #: each process uses 0.3 to 0.4 GB
@@ -39,8 +38,7 @@ def enough_memory() -> Iterator[None]:
         yield
     except Exception as error:
         killed = isinstance(error, BrokenProcessPool)
-        full = isinstance(error, MemoryError) or "Insufficient memory" in str(error)  # the latter by OpenCV
-        if not killed and not full and getattr(error, "errno", None) not in (errno.ENOMEM, errno.EAGAIN):
+        if not killed and not is_out_of_memory(error):
             raise
         found = "a worker process that was killed, as systems do when they run out of it" if killed else "too little"
         raise MemoryLimitError("enough free memory", found,

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Mapping
 
 from ..core.reading import ArraySpec, Unreadable, read_npy, read_npz
-
-#: how files of each kind begin and end. Images are written without waiting for the disk, which would take longer than
-#: making them; after a power cut they may be short, empty or full of zeros
-_ENDS = {".jpg": (b"\xff\xd8", b"\xff\xd9"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}
+from ..media.image_io import is_whole
 
 
 @dataclass(frozen=True)
@@ -37,14 +34,12 @@ class Result:
 
 
 def _is_complete(path: Path) -> bool:
+    """Images are written without waiting for the disk, which would take longer than making them: after a power cut they
+    may be short, empty or full of zeros."""
     if path.suffix == ".npy":
         read_npy(path)
         return True
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(8)
-        if path.suffix == ".wav":
-            return int.from_bytes(head[4:], "little") + 8 == size
-        begin, end = _ENDS[path.suffix]
-        file.seek(max(size - len(end), 0))
-        return head.startswith(begin) and file.read() == end
+    if path.suffix == ".wav":
+        with open(path, "rb") as file:
+            return int.from_bytes(file.read(8)[4:], "little") + 8 == os.fstat(file.fileno()).st_size
+    return is_whole(path)

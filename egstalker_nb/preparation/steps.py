@@ -20,7 +20,7 @@ from typing import Any, Callable, Iterable, Iterator
 
 import numpy as np
 
-from ..core.files import write_json
+from ..core.files import flush, write_json
 from ..core.progress import listener
 from ..core.reading import Unreadable, read_json, read_npz
 from .results import Result
@@ -130,11 +130,7 @@ class Workspace:
         that what a kill leaves of them lies there and not beside the dataset's files."""
         self._check()
         os.replace(self.folder / name, self.root / name)
-        handle = os.open(self.root, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        flush(self.root)
 
     def remove(self) -> None:
         """Remove the folder; what cannot be removed is left for the next call."""

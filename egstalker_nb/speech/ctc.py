@@ -11,7 +11,6 @@ in long audio.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 from pathlib import Path
 from typing import Any, Iterator, Optional
@@ -19,6 +18,7 @@ from typing import Any, Iterator, Optional
 import numpy as np
 
 from ..core.errors import EgsError, InputError, require_package
+from ..core.reading import digest
 from ..media.audio import FEATURE_CHANNELS, SAMPLES_PER_STEP, WINDOW_STEPS
 from ..media.rates import FPS, SAMPLE_RATE
 
@@ -228,12 +228,7 @@ def weights_hash(folder: Path) -> str:
     if not files:
         raise InputError(f"weights (model.safetensors or pytorch_model.bin) in '{folder}'", "none",
                          "Copy or download the whole model again.")
-    digest = hashlib.sha256()
-    for path in files:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:12]
+    return digest(*files)[:12]
 
 
 def _require_transformers() -> Any:

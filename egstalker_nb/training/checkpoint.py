@@ -95,22 +95,24 @@ def damage(run: Path, iteration: int, *parts: str) -> str:
 
     A head without what only training needs (`TRAINER`) is complete for rendering.
     """
-    files = [folder(run, iteration) / name for name in (STATE, *(part for part in parts if part != STATE))]
+    place = folder(run, iteration)
     try:
-        stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        known = read_json(place / STATE, iteration=int).get("sha256", {})  # format 0 has no checksums
+        for path in (place / part for part in parts if part != STATE):
+            stat = path.stat()
+            if known and known.get(path.name) != _digest(path, stat.st_size, stat.st_mtime_ns):
+                return f"'{shortened(path)}' does not match its checksum: it was damaged or changed"
     except OSError as error:
         return f"'{shortened(error.filename)}' is missing"
-    return _damage(tuple(stats))
+    except (Unreadable, AttributeError) as error:
+        return str(error)
+    return ""
 
 
 @lru_cache(1000)
-def _damage(stats: tuple[tuple[str, int, int], ...]) -> str:
-    try:
-        known = read_json(Path(stats[0][0]), iteration=int).get("sha256", {})  # format 0 has no checksums
-        wrong = [path for path, _, _ in stats[1:] if known and known.get(Path(path).name) != digest(path)]
-    except (Unreadable, AttributeError) as error:
-        return str(error)
-    return f"'{shortened(wrong[0])}' does not match its checksum: it was damaged or changed" if wrong else ""
+def _digest(path: Path, size: int, changed: int) -> str:
+    """SHA-256 of a file; its size and time of modification tell whether it is the same as before."""
+    return digest(path)
 
 
 def newest(run: Path, *parts: str) -> Optional[int]:
@@ -123,10 +125,11 @@ def newest(run: Path, *parts: str) -> Optional[int]:
     return None
 
 
-def set_damaged_aside(run: Path) -> None:
-    """Rename the folders of damaged checkpoints, so that training goes on from the one before and can save again."""
+def set_damaged_aside(run: Path, after: int) -> None:
+    """Rename the folders of the checkpoints after an iteration, which are damaged (see `newest`), so that training goes
+    on from there and can save again."""
     for iteration in iterations(run):
-        if damage(run, iteration, HEAD, TRAINER):
+        if iteration > after:
             path = folder(run, iteration)
             with writing_to(run):
                 path.rename(free_name(path.with_name(f"{path.name}.{DAMAGED}")))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.files import write_text, writing_to
+from ..core.files import flush, write_text, writing_to
 from .run import METRICS, Run, parse_rows
 
 MAX_POINTS = 300  # of a curve on the screen
@@ -34,8 +34,8 @@ class MetricsWriter:
 
     def flush(self) -> None:
         """Wait until all rows are on the disk."""
-        with writing_to(self.run.root), open(self.run.root / METRICS, "ab") as file:
-            os.fsync(file.fileno())
+        with writing_to(self.run.root):
+            flush(self.run.root / METRICS)
 
     def cut(self, iteration: int) -> None:
         """Drop rows of later steps, which will be done again: a killed run has logged more than it has saved."""

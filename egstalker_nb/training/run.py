@@ -154,18 +154,25 @@ def load_run(path: str | Path, dataset: Optional[str | Path] = None) -> Run:
         ConfigError: its `config.yaml` is not usable.
     """
     root = Path(path)
-    expected = f"a run folder at '{shortened(root)}' ({CONFIG}, {MANIFEST})"
-    fix = "Train one with egs.train(dataset, config, folder)."
+    manifest = _read_manifest(root, dataset)
+    if not (root / CONFIG).is_file():
+        raise DatasetError(_described(root), f"no {CONFIG}", "Restore it, or train again with the same settings: that "
+                           "writes it, and goes on from the newest checkpoint.")
+    return Run(root, load_config(root / CONFIG), manifest)
+
+
+def _described(root: Path) -> str:
+    return f"a run folder at '{shortened(root)}' ({CONFIG}, {MANIFEST})"
+
+
+def _read_manifest(root: Path, dataset: Optional[str | Path]) -> dict[str, Any]:
+    """The manifest of a run, with the path of its dataset if that is given, see `load_run`."""
     try:
         manifest = _migrated(read_json(root / MANIFEST, dataset=str, dataset_hash=str, encoder=dict), root)
     except Unreadable as error:
-        raise DatasetError(expected, str(error), fix) from error
-    if not (root / CONFIG).is_file():
-        raise DatasetError(expected, f"no {CONFIG}", "Restore it, or train again with the same settings: that writes "
-                           "it, and goes on from the newest checkpoint.")
-    if dataset is not None:
-        manifest["dataset"] = _relative(Path(dataset), root)
-    return Run(root, load_config(root / CONFIG), manifest)
+        raise DatasetError(_described(root), str(error),
+                           "Train one with egs.train(dataset, config, folder).") from error
+    return manifest if dataset is None else {**manifest, "dataset": _relative(Path(dataset), root)}
 
 
 def _migrated(manifest: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -192,9 +199,8 @@ def find_run(ds: Dataset, cfg: Config, root: Path) -> Optional[Run]:
         InputError: the folder holds something else.
     """
     if (root / MANIFEST).is_file():
-        if not (root / CONFIG).is_file():  # killed while the run began, or lost
-            return Run(root, cfg, {**_manifest_of(root, ds), "dataset": _relative(ds.root, root)})
-        run = load_run(root, ds.root)
+        begun = load_config(root / CONFIG) if (root / CONFIG).is_file() else cfg  # killed while the run began, or lost
+        run = Run(root, begun, _read_manifest(root, ds.root))
         _same(run, ds, cfg)
         return Run(root, cfg, run.manifest)
     others = [name for name in foreign_files(root) if name not in BEFORE_TRAINING]
@@ -206,16 +212,6 @@ def find_run(ds: Dataset, cfg: Config, root: Path) -> Optional[Run]:
         raise InputError("an empty folder or a run of this kit", f"'{shortened(root)}' with {shown(listed)}, but no "
                          f"{MANIFEST}", "Choose another folder: training would overwrite files.")
     return None
-
-
-def _manifest_of(root: Path, ds: Dataset) -> dict[str, Any]:
-    try:
-        manifest = _migrated(read_json(root / MANIFEST, dataset=str, dataset_hash=str, encoder=dict), root)
-    except Unreadable as error:
-        raise DatasetError(f"a run folder at '{shortened(root)}'", str(error), "Choose another folder.") from error
-    if manifest["dataset_hash"] != ds.hash:
-        raise _other_dataset(manifest, root, ds)
-    return manifest
 
 
 def open_run(ds: Dataset, cfg: Config, root: Path, device: torch.device) -> Run:
@@ -252,12 +248,8 @@ def _same(run: Run, ds: Dataset, cfg: Config) -> None:
         raise ConfigError(f"the settings of the run in '{run.root}'", "; ".join(other),
                           f"Train into another folder, or continue with load_config('{run.root / CONFIG}').")
     if run.manifest["dataset_hash"] != ds.hash:
-        raise _other_dataset(run.manifest, run.root, ds)
-
-
-def _other_dataset(manifest: dict[str, Any], root: Path, ds: Dataset) -> DatasetError:
-    return DatasetError(f"dataset {shown(manifest['dataset_hash'])} of the run in '{shortened(root)}'",
-                        f"{ds.hash} in '{shortened(ds.root)}'", "Train another dataset into another folder.")
+        raise DatasetError(f"dataset {shown(run.manifest['dataset_hash'])} of the run in '{shortened(run.root)}'",
+                           f"{ds.hash} in '{shortened(ds.root)}'", "Train another dataset into another folder.")
 
 
 def parse_rows(data: bytes) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
     with exclusive_lock(make_folder(root), "training"), memory_limits(*_needs(cfg, ds, root)):
         run = open_run(ds, cfg, root, device)
         done = checkpoint.newest(root, checkpoint.HEAD, checkpoint.TRAINER)
-        checkpoint.set_damaged_aside(root)
+        checkpoint.set_damaged_aside(root, done or 0)
         trainer = Trainer(ds, cfg, run, device)
         _steps(trainer.resume(done) if done else trainer.start(), stop)
     return run
