@@ -19,7 +19,7 @@ from common import DEVICE, facts
 import egstalker_nb as egs
 from egstalker_nb.cli import parse_settings
 from egstalker_nb.core.files import write_json
-from egstalker_nb.training.metrics_log import History
+from egstalker_nb.training.history import History
 
 SCORES = "psnr_composite", "ssim_composite", "psnr_head", "lmd_mouth", "aperture_r"
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .rendering.render import replay as replay
     from .rendering.renderer import Renderer as Renderer
     from .rendering.streaming import stream as stream
+    from .scheduling.sweep import load_sweep as load_sweep
+    from .scheduling.sweep import sweep as sweep
     from .speech.encoders import load_encoder as load_encoder
     from .training.fit_prior import fit_prior as fit_prior
     from .training.run import Run as Run
@@ -46,7 +48,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "fit_prior": ".training.fit_prior", "train": ".training.train", "load_run": ".training.run", "Run": ".training.run",
     "render": ".rendering.render", "replay": ".rendering.render", "Renderer": ".rendering.renderer",
     "stream": ".rendering.streaming", "evaluate": ".evaluation.evaluate", "sync_score": ".evaluation.lip_sync",
-    "trim": ".media.audio",
+    "trim": ".media.audio", "sweep": ".scheduling.sweep", "load_sweep": ".scheduling.sweep",
     "export_frames": ".rendering.export", "export_ply": ".rendering.export", "load_encoder": ".speech.encoders",
     "rasterize": ".rasterizer", "compare": ".analysis.comparison", "EgsError": ".core.errors",
 })

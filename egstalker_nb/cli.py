@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Sequence
 
-from .core.errors import ConfigError, EgsError, Terminated
+from .core.errors import ConfigError, EgsError, SweepError, Terminated
 from .core.reading import Unreadable, parse_yaml, shown
 from .preparation.people import FACES
 from .preparation.shots import SCENES
@@ -112,7 +112,7 @@ def trim(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from .notebook.runner import run_notebooks
+    from .scheduling.runner import run_notebooks
 
     given = {"features": args.features, "audio_features": args.audio_features}
     given = {name: str(path.resolve()) for name, path in given.items() if path is not None}
@@ -127,6 +127,28 @@ def gallery(args: argparse.Namespace) -> None:
     from .notebook.gallery.website import export
 
     print(export(args.outputs, args.out))
+
+
+def sweep(args: argparse.Namespace) -> None:
+    from .scheduling.live_table import show_live
+    from .scheduling.sweep import load_sweep
+
+    found = load_sweep(args.file, args.out)
+    for name in args.stop:
+        found.stop(name)
+    for name in args.resume:
+        found.resume(name)
+    if args.plan:
+        print(found.plan())
+    elif args.stop or args.resume or args.show:
+        print(found.table(args.sort, args.only))
+    else:
+        with show_live(found, args.sort, args.only):
+            found.run(args.address)
+        print(found.closing(), flush=True)
+        if found.failures().rows:
+            raise SweepError(f"all {len(found.runs)} runs of '{found.name}' to finish", found.summary(),
+                             "See the table above; the same command continues the failed ones.")
 
 
 def setup_gpu(args: argparse.Namespace) -> None:
@@ -236,6 +258,17 @@ def _add_other_commands(command: Callable[..., argparse.ArgumentParser]) -> None
     sub.add_argument("datasets", type=Path, nargs="+", help="prepared datasets, one for each speaker")
     sub.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     sub.add_argument("--seed", type=int, default=0)
+
+    sub = command(sweep, "Run many notebooks from a sweep file, on this computer or a Ray cluster.", "file")
+    sub.add_argument("--out", help="folder of the sweep, also in an object store (s3://, gs://); default: outputs/NAME")
+    sub.add_argument("--address", help="of a Ray cluster; default: RAY_ADDRESS, else this computer alone")
+    sub.add_argument("--plan", action="store_true", help="list the runs, and run nothing")
+    sub.add_argument("--show", action="store_true", help="print the table of the runs now, and run nothing")
+    sub.add_argument("--sort", default="", metavar="COLUMN", help="for instance val_psnr; -val_psnr: the highest first")
+    sub.add_argument("--only", default="", metavar="TEXT", help="rows that contain this, for instance running")
+    sub.add_argument("--stop", action="extend", nargs="+", default=[], metavar="RUN", help="stop these runs in order")
+    sub.add_argument("--resume", action="extend", nargs="+", default=[], metavar="RUN",
+                     help="let these stopped runs continue with the next call")
 
     sub = command(gallery, "Build a web site from all executed notebooks.")
     sub.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder with NAME/notebooks for each run")

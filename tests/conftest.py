@@ -90,7 +90,7 @@ def headless(sample_clip, tmp_path_factory):
     from egstalker_nb.media.audio import load_audio
     from egstalker_nb.media.video_reader import read_frames
     from egstalker_nb.media.video_writer import write_video
-    from egstalker_nb.notebook import runner
+    from egstalker_nb.scheduling import runner
 
     folder, frames = tmp_path_factory.mktemp("headless"), 120
     made = SimpleNamespace(size=128, seconds=2.0, short={"edge": 48, "steps": 60, "lesson_iterations": 100},

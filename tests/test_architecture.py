@@ -30,9 +30,10 @@ ROOMS = {
     "analysis": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "training",
                  "rendering", "evaluation"},
     "cuda_setup": {"core", "rasterizer"},
+    "scheduling": {"core", "config", "media", "data", "training", "evaluation", "cuda_setup"},
     "notebook": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "preparation",
-                 "training", "rendering", "evaluation", "analysis", "cuda_setup"},
-    "cli": {"core", "speech", "preparation", "notebook", "cuda_setup"},
+                 "training", "rendering", "evaluation", "analysis", "scheduling", "cuda_setup"},
+    "cli": {"core", "speech", "preparation", "scheduling", "notebook", "cuda_setup"},
     "__main__": {"cli"},
 }
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__").replace("/", "."): path

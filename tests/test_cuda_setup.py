@@ -14,7 +14,7 @@ from egstalker_nb import cli, cuda_setup
 from egstalker_nb.core import cuda_extension
 from egstalker_nb.core.device import rendering_device
 from egstalker_nb.core.errors import InputError
-from egstalker_nb.notebook import runner
+from egstalker_nb.scheduling import execute, runner
 
 ROOT = Path(__file__).resolve().parents[1]
 DRIVER = cuda_setup.Driver((13, 0), (cuda_setup.Card("Some Card", (8, 6)),))
@@ -302,6 +302,6 @@ def test_notebooks_keep_off_the_card_if_asked(tmp_path, monkeypatch):
     """Their kernels are other processes: the card is hidden from those, and only from those."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for device, expected in ("cpu", ""), (None, None):
-        with runner._kernel_environment(tmp_path / "line", tmp_path, device):
+        with execute.kernel_environment(tmp_path / "line", tmp_path, device):
             assert runner.os.environ.get("CUDA_VISIBLE_DEVICES") == expected
         assert "CUDA_VISIBLE_DEVICES" not in runner.os.environ

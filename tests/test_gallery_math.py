@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 
-from egstalker_nb.notebook import runner
 from egstalker_nb.notebook.gallery import website
 from egstalker_nb.notebook.gallery.mathml import mathml, with_mathml
+from egstalker_nb.scheduling import runner
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,7 +6,8 @@ import nbformat
 import pytest
 
 from egstalker_nb.core.errors import InputError
-from egstalker_nb.notebook import glossary, runner
+from egstalker_nb.notebook import glossary
+from egstalker_nb.scheduling import runner
 
 
 def asked_for() -> dict[str, list[str]]:

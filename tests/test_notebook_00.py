@@ -4,8 +4,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from egstalker_nb.notebook import runner
 from egstalker_nb.notebook.exercises.notebook_00 import gaussians_2d
+from egstalker_nb.scheduling import runner
 
 
 @pytest.fixture(scope="module")

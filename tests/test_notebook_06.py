@@ -11,9 +11,9 @@ from egstalker_nb import notebook
 from egstalker_nb.analysis.audio_curves import compute_audio_curves
 from egstalker_nb.config import load_config
 from egstalker_nb.model.audio_link import FeatureLink, PriorLink
-from egstalker_nb.notebook import runner
 from egstalker_nb.rendering.renderer import Renderer
 from egstalker_nb.rendering.script import audio_script
+from egstalker_nb.scheduling import runner
 from egstalker_nb.speech.encoders import load_encoder
 from egstalker_nb.training.init_head import new_head
 

@@ -8,7 +8,7 @@ import pytest
 
 import egstalker_nb as egs
 from egstalker_nb import notebook
-from egstalker_nb.notebook import runner
+from egstalker_nb.scheduling import runner
 
 MAX_LINES = 20     # of a code cell
 MAX_IN_A_ROW = 3   # code cells without prose between them

@@ -9,7 +9,7 @@ import pytest
 import egstalker_nb as egs
 from egstalker_nb import cli
 from egstalker_nb.media.video_reader import probe
-from egstalker_nb.notebook import runner
+from egstalker_nb.scheduling import runner
 
 PARAMETERS = {
     "00_gaussians_in_2d": {"video", "results", "edge", "count", "steps", "seed"},

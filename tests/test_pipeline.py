@@ -10,7 +10,7 @@ import pytest
 
 from egstalker_nb import cli
 from egstalker_nb.core.errors import ConfigError, InputError
-from egstalker_nb.notebook import runner
+from egstalker_nb.scheduling import execute, runner
 
 PARAMETERS = {
     "first": 'video = ""\ndataset = ""\nsize = 512',
@@ -102,7 +102,7 @@ def test_failing_cell_is_named_and_the_notebook_saved(made_up, capsys):
     """A user must learn which notebook, which cell and why, and find the traceback; later notebooks must not run."""
     write_notebook(made_up / "nb", "first", PARAMETERS["first"], "print('before')",
                    "# a comment\nvalue = 1\nraise ValueError('the plug is out')")
-    with pytest.raises(runner.NotebookError) as caught:
+    with pytest.raises(execute.NotebookError) as caught:
         run(made_up)
     saved = made_up / "outputs" / "clip_one" / "notebooks" / "first.ipynb"
     message = str(caught.value)
@@ -116,7 +116,7 @@ def test_failing_cell_is_named_and_the_notebook_saved(made_up, capsys):
 def test_dead_kernel_is_named_and_the_notebook_saved(made_up):
     """A kernel that the system kills (out of memory) leaves no traceback; the message must still name the cell."""
     write_notebook(made_up / "nb", "first", PARAMETERS["first"], "print('before')", "import os\nos._exit(9)")
-    with pytest.raises(runner.NotebookError, match=r"notebook first .*kernel died in cell \[4\] `import os`"):
+    with pytest.raises(execute.NotebookError, match=r"notebook first .*kernel died in cell \[4\] `import os`"):
         run(made_up)
     assert (made_up / "outputs" / "clip_one" / "notebooks" / "first.ipynb").is_file()
 

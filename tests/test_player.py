@@ -13,10 +13,10 @@ import pytest
 
 from egstalker_nb.media import player
 from egstalker_nb.media.audio import save_wav
-from egstalker_nb.notebook import runner
 from egstalker_nb.notebook.gallery import website
 from egstalker_nb.notebook.widgets.base import media
 from egstalker_nb.rendering.render import Video
+from egstalker_nb.scheduling.execute import kernel_environment
 
 NAMES = ["talk.mp4", "my talk (1).mp4", 'it\'s "5".mp4', "Übung.mp4", "顔の動画.mp4", "a#b.mp4", "100%.mp4",
          "50%25.mp4", "a&b<c>.mp4", "a?b=c;d.mp4", "http:talk.mp4"]
@@ -95,7 +95,7 @@ def test_headless_runs_refer_to_files_from_where_the_notebook_is_saved(small, tm
     """Its kernel works in another folder."""
     saved = tmp_path / "outputs" / "me" / "notebooks"
     made = video(tmp_path / "outputs" / "me" / "talk.mp4", 1001)
-    with runner._kernel_environment(tmp_path / "progress", saved, None):
+    with kernel_environment(tmp_path / "progress", saved, None):
         assert Seen(made._repr_html_()).one("video")["src"] == "../talk.mp4"
     assert player.NOTEBOOK_FOLDER not in os.environ
 

@@ -17,10 +17,11 @@ from egstalker_nb.analysis import attribution, frame_cache
 from egstalker_nb.evaluation import evaluate, lip_sync
 from egstalker_nb.metrics.image_metrics import psnr
 from egstalker_nb.model import deformation, head
-from egstalker_nb.notebook import figures, growth_figures, plots, runner, widgets
+from egstalker_nb.notebook import figures, growth_figures, plots, widgets
 from egstalker_nb.notebook.exercises.notebook_02 import coarse
 from egstalker_nb.notebook.exercises.notebook_03 import fine
 from egstalker_nb.rendering import inspection
+from egstalker_nb.scheduling import runner
 from egstalker_nb.training.pose_refinement import moved
 
 COARSE, LAST = 30, 90   # poses are refined at 30 and once more at 60

@@ -401,7 +401,7 @@ def test_a_stopped_headless_run_leaves_no_kernel_and_no_temporary_folder(signal,
                    f"open({str(tmp_path / 'started')!r}, 'w').close()\nimport time\ntime.sleep(60)")
     # programs that a script starts in the background begin with SIGINT ignored
     script = ("import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-              "from egstalker_nb import cli\nfrom egstalker_nb.notebook import runner\n"
+              "from egstalker_nb import cli\nfrom egstalker_nb.scheduling import runner\n"
               "old = runner.run_notebooks\n"
               f"runner.run_notebooks = lambda *a, **k: old(a[0], a[1], notebooks=('first',), "
               f"notebook_dir={str(tmp_path / 'nb')!r}, out={str(tmp_path / 'out')!r})\n"

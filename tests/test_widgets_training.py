@@ -22,8 +22,8 @@ from egstalker_nb.notebook.widgets.base import png
 from egstalker_nb.notebook.widgets.heat_maps import heat_map
 from egstalker_nb.rendering import inspection
 from egstalker_nb.rendering.renderer import Renderer
+from egstalker_nb.training.history import History, thinned
 from egstalker_nb.training.losses import Losses
-from egstalker_nb.training.metrics_log import History, thinned
 
 SMALL = dict(iterations=60, coarse_iterations=40, batch_size=2, checkpoint_interval=1000, eval_interval=30,
              plane_resolution=[8, 16], pose_steps=0)

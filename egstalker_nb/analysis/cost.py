@@ -11,7 +11,7 @@ from ..config import Config, load_config
 from ..core.progress import clock
 from ..core.table import Table
 from ..training import checkpoint
-from ..training.metrics_log import History
+from ..training.history import History
 from ..training.run import Run
 
 MEBIBYTE = 2.0**20

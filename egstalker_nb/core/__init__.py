@@ -6,6 +6,7 @@
 - `progress`: one progress line for terminals, notebooks and headless runs.
 - `table`: tables shown as HTML in a notebook and as text in a terminal.
 - `device`: choosing and checking the torch device.
+- `ray_cluster`: connecting to a Ray cluster, or starting Ray on this computer.
 - `cuda_extension`: finding and loading gsplat's compiled CUDA extension.
 - `cuda_graph`: capturing a function in a CUDA graph and replaying it.
 - `numba_jit`: compiling Numba kernels and running them on several threads.

@@ -52,6 +52,10 @@ class MemoryLimitError(UnfinishedError):
     """The GPU or the computer has too little memory for this."""
 
 
+class SweepError(UnfinishedError):
+    """Some runs of a sweep failed; the others are finished."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM asks the program to end: like Ctrl-C, what is finished is kept."""
 

@@ -4,7 +4,6 @@
 - `figures`, `audio_figures`, `collapse_figure`, `comparison_figures`, `growth_figures`, `snapshot_figures`: figures.
 - `widgets`: interactive panels, each with a static form.
 - `exercises`: exercises with answers that are computed from the data at hand.
-- `runner`: the notebooks in order, headless. `parameters`: what they declare.
 - `gallery`: executed notebooks as a web site.
 
 Besides, it has the names of the other rooms that notebooks use. May import: every room.

@@ -11,7 +11,7 @@ from ..analysis.cost import series
 from ..analysis.frame_cache import COLOUR_MAP, GROUND_TRUTH, MAX_DIFFERENCE, difference
 from ..core.errors import InputError
 from ..metrics.image_metrics import psnr
-from ..training.metrics_log import NOT_A_TERM
+from ..training.history import NOT_A_TERM
 from . import plots
 
 SHOWN_FRAMES = 4    # columns of the grid of frames

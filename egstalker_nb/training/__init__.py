@@ -7,7 +7,7 @@
 - `losses`, `losses_cpu`, `ssim_cpu`: the loss terms; on the CPU by Numba kernels.
 - `optimizers`, `densification`, `pose_refinement`: what a step changes.
 - `health`: the guard that stops a run which has gone wrong.
-- `run`, `checkpoint`, `snapshots`, `metrics_log`: the run folder.
+- `run`, `checkpoint`, `snapshots`, `metrics_log`: the run folder. `history`: its metrics, read while they are written.
 
 May import: core, media, face, speech, metrics, data, rasterizer, model, and the configuration.
 """

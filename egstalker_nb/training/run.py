@@ -19,13 +19,12 @@ from ..core.reading import Unreadable, read_json, shown
 from ..data.dataset import Dataset, load_dataset
 from ..model.head import Head
 from . import checkpoint, snapshots
+from .history import METRICS, parse_rows
 from .snapshots import Snapshot
 
-CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.jsonl"
+CONFIG, MANIFEST = "config.yaml", "manifest.json"
 #: of run folders, in the manifest. Later versions of the kit load all earlier formats from 0 on (see `_migrated`)
 FORMAT = 1
-#: what rows of the metrics hold beside numbers
-NO_NUMBERS = "kind", "stage", "births", "by_region"
 #: folders that notebooks make in a run folder before training does
 BEFORE_TRAINING = "figures", "renders"
 #: settings that may differ when a run is continued, as they do not affect its result
@@ -250,20 +249,6 @@ def _same(run: Run, ds: Dataset, cfg: Config) -> None:
     if run.manifest["dataset_hash"] != ds.hash:
         raise DatasetError(f"dataset {shown(run.manifest['dataset_hash'])} of the run in '{shortened(run.root)}'",
                            f"{ds.hash} in '{shortened(ds.root)}'", "Train another dataset into another folder.")
-
-
-def parse_rows(data: bytes) -> list[dict[str, Any]]:
-    """The intact rows of a metrics.jsonl: a kill leaves a row without an end, a power cut leaves NULs."""
-    rows = []
-    for line in data[:data.rfind(b"\n") + 1].splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and isinstance(row.get("kind"), str) and type(row.get("iteration")) is int and all(
-                type(value) in (int, float, type(None)) for key, value in row.items() if key not in NO_NUMBERS):
-            rows.append(row)
-    return rows
 
 
 def versions() -> dict[str, str]:

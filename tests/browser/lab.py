@@ -254,7 +254,7 @@ def write_notebook(name: str, folder: Path, **values: Any) -> str:
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
-    from egstalker_nb.notebook.runner import NOTEBOOK_DIR
+    from egstalker_nb.scheduling.runner import NOTEBOOK_DIR
 
     path = NOTEBOOK_DIR / f"{name}.ipynb"
     known = papermill.inspect_notebook(str(path))
@@ -267,7 +267,7 @@ def write_notebook(name: str, folder: Path, **values: Any) -> str:
 
 def main() -> None:
     """Whole notebooks, as `make demo` leaves their data, in both themes and widths."""
-    from egstalker_nb.notebook.runner import NOTEBOOKS
+    from egstalker_nb.scheduling.runner import NOTEBOOKS
 
     out, demo, sample = Path(sys.argv[1]), ROOT / "outputs" / "demo", ROOT / "data" / "sample"
     run = demo / "runs" / "quick_test"

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from egstalker_nb.notebook.runner import NOTEBOOKS
+from egstalker_nb.scheduling.runner import NOTEBOOKS
 
 pytest.importorskip("playwright", reason="playwright is not installed: no browser tests")
 pytest.importorskip("jupyterlab", reason="jupyterlab is not installed: no browser tests")

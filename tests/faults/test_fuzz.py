@@ -35,8 +35,8 @@ from egstalker_nb.model.ply import load_ply, save_ply
 from egstalker_nb.rendering.motion import _check_closing, _check_poses, resolve_blink, resolve_poses
 from egstalker_nb.speech.prior import BUILT_IN, load_prior
 from egstalker_nb.training import checkpoint
+from egstalker_nb.training.history import History
 from egstalker_nb.training.init_head import new_head
-from egstalker_nb.training.metrics_log import History
 from egstalker_nb.training.run import METRICS
 
 from .bad_input import MAX_MESSAGE

@@ -8,7 +8,8 @@ import pytest
 from jupyter_client.manager import KernelManager
 
 import egstalker_nb as egs
-from egstalker_nb.notebook import runner
+from egstalker_nb.scheduling import runner
+from egstalker_nb.scheduling.execute import NotebookError
 
 from . import harness, works
 
@@ -75,7 +76,7 @@ def test_a_kernel_that_is_killed_under_papermill(whole, tiny_dataset, sample_cli
         runner.run_notebooks(sample_clip, "production", name="x", notebooks=(NOTEBOOK,), out=tmp_path / "out",
                              dataset=tiny_dataset.root, notebook_dir=tmp_path, device="cpu", overrides=SETTINGS)
 
-    with pytest.raises(runner.NotebookError, match=r"kernel died in cell.*(TrainingPanel|panel)"):
+    with pytest.raises(NotebookError, match=r"kernel died in cell.*(TrainingPanel|panel)"):
         run()
     root = tmp_path / "out" / "runs" / "production"
     assert egs.load_run(root).iterations[-1] == FAULT // 4 * 4, "checkpoints are written every 4 iterations"

@@ -4,7 +4,7 @@ from __future__ import annotations
 from ...analysis import attribution
 from ...core.errors import DatasetError
 from ...rendering.renderer import Renderer
-from ...training.metrics_log import History
+from ...training.history import History
 from ...training.run import Run
 from . import Exercise, Exercises
 

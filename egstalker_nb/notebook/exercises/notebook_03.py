@@ -8,7 +8,7 @@ from ...analysis import attribution
 from ...metrics.image_metrics import psnr
 from ...rendering import inspection
 from ...rendering.renderer import Renderer
-from ...training.metrics_log import History
+from ...training.history import History
 from ...training.run import Run
 from . import Exercise, Exercises
 

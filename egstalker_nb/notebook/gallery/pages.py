@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from ...core.errors import InputError
 from ...core.progress import clock
-from ..parameters import read_notebook
-from ..runner import NOTEBOOKS
+from ...scheduling.parameters import read_notebook
+from ...scheduling.runner import NOTEBOOKS
 
 
 @dataclass

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from ...core.errors import InputError, MissingPackageError, first_line
 from ...core.files import atomic_folder, make_folder, shortened, writing_to
 from ...core.progress import clock, progress
-from ..runner import RESULT
+from ...scheduling.runner import RESULT
 from .clean import clean
 from .mathml import with_mathml
 from .pages import Page, found_pages, plain, sentence

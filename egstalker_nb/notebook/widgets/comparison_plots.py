@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from ...analysis import cost
 from ...analysis.comparison import Comparison
 from ...analysis.cost import seconds_at, series
-from ...training.metrics_log import NOT_A_TERM
+from ...training.history import NOT_A_TERM
 from .. import plots
 from ..plots import STYLES
 from .base import Plot, in_style, line, plotly_text

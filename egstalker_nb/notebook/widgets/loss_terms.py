@@ -14,7 +14,7 @@ from ...analysis import attribution
 from ...core.errors import DatasetError
 from ...core.table import Table
 from ...rendering.renderer import Renderer
-from ...training.metrics_log import History
+from ...training.history import History
 from ...training.run import Run
 from .. import plots
 from ..plots import STYLES

@@ -22,8 +22,8 @@ from ...core.progress import clock
 from ...core.table import Table
 from ...data.dataset import Dataset
 from ...training import checkpoint, snapshots
+from ...training.history import History
 from ...training.losses import Losses
-from ...training.metrics_log import History
 from ...training.run import Run
 from ...training.train import stop_iteration, train
 from .. import plots

@@ -1,9 +1,10 @@
 """Reading notebooks, and the parameters that they declare."""
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 from ..core.errors import InputError, first_line, require_package
 from ..core.files import shortened
@@ -51,24 +52,39 @@ def plan_notebooks(paths: list[Path], values: dict[str, Any], extra: dict[str, A
         InputError: a damaged notebook, an undeclared parameter, or a value of another type.
         MissingPackageError: without Papermill.
     """
-    require_package("papermill", "papermill, which runs notebooks headless", "pip install 'egstalker-nb[notebooks]'")
-    declared = {path: _declared(path) for path in paths}
-    known = {name for types in declared.values() for name in types}
-    unknown = sorted(set(extra) - known)
-    if unknown:
-        raise InputError(f"parameters that the notebooks declare ({', '.join(sorted(known))})",
-                         shortened(", ".join(unknown)), "Check the spelling.")
-    for name, value in extra.items():
-        for path, types in declared.items():
-            if name in types and not _fits(value, types[name]):
-                raise InputError(f"{name} of type {types[name]}, as notebook {path.stem} declares it",
-                                 f"{shown(value)}, which is {type(value).__name__}", "Give a value of that type.")
+    declared = declared_parameters(paths)
+    check_parameters(declared, extra)
     values = {**values, **extra}
     return [(path, {key: values[key] for key in values if key in names}) for path, names in declared.items()]
 
 
+def declared_parameters(paths: list[Path]) -> dict[Path, dict[str, str]]:
+    """Of each notebook, name -> type of the parameters that its `parameters` cell declares; "None": any type.
+
+    Raises:
+        InputError: a damaged notebook.
+        MissingPackageError: without Papermill.
+    """
+    require_package("papermill", "papermill, which runs notebooks headless", "pip install 'egstalker-nb[notebooks]'")
+    return {path: _declared(path) for path in paths}
+
+
+def check_parameters(declared: dict[Path, dict[str, str]], given: dict[str, Any]) -> None:
+    """Raise an InputError where a parameter is not declared by any notebook, or has a value of another type."""
+    known = {name for types in declared.values() for name in types}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, 1, 0.7)
+        raise InputError(f"parameters that the notebooks declare ({', '.join(sorted(known))})",
+                         shortened(", ".join(unknown)), f"Did you mean '{near[0]}'?" if near else "Check the spelling.")
+    for name, value in given.items():
+        for path, types in declared.items():
+            if name in types and not _fits(value, types[name]):
+                raise InputError(f"{name} of type {types[name]}, as notebook {path.stem} declares it",
+                                 f"{shown(value)}, which is {type(value).__name__}", "Give a value of that type.")
+
+
 def _declared(path: Path) -> dict[str, str]:
-    """Name -> type of the parameters that a notebook declares; the type is "None" where none is given."""
     import papermill
 
     read_notebook(path)
@@ -89,6 +105,6 @@ def _fits(value: Any, declared: str) -> bool:
         not isinstance(value, bool) or "bool" in names)
 
 
-def verbatim(path: Path) -> str:
+def verbatim(path: Union[str, Path]) -> str:
     """A path for Papermill, which takes braces in it for the names of parameters."""
     return str(path).replace("{", "{{").replace("}", "}}")

@@ -1,26 +1,24 @@
 """The notebooks in order, without a browser: Papermill with progress on the terminal."""
 from __future__ import annotations
 
-import os
 import re
 import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from ..config import load_config
-from ..core.errors import EgsError, InputError, first_line
+from ..core.errors import InputError, first_line
 from ..core.files import make_folder, shortened, writing_to
 from ..core.progress import clock
 from ..core.reading import shown
 from ..cuda_setup import find_driver
-from ..media import player
 from ..media.audio import load_audio
 from ..media.video_reader import probe
-from .parameters import plan_notebooks, verbatim
+from .execute import execute, kernel_environment
+from .parameters import plan_notebooks
 
 NOTEBOOKS = (
     "00_gaussians_in_2d",
@@ -37,10 +35,6 @@ NOTEBOOK_DIR = Path(__file__).resolve().parents[2] / "notebooks"
 POLL_SECONDS = 0.25
 LOG_SECONDS = 10.0  # between progress lines where the output is not a terminal
 MIB = 2.0**20
-
-
-class NotebookError(EgsError, RuntimeError):
-    """A notebook stopped before its end; its outputs until then are saved."""
 
 
 def run_notebooks(
@@ -104,11 +98,11 @@ def run_notebooks(
     start = time.perf_counter()
     saved = out / "notebooks"
     _check_writable(saved, *(Path(values[key]) for key in ("dataset", "run", "out")))
-    with _Monitor() as monitor, _kernel_environment(monitor.progress_file, saved, device):
+    with _Monitor() as monitor, kernel_environment(monitor.progress_file, saved, device):
         for i, (path, given) in enumerate(plan, start=1):
             begin = time.perf_counter()
             monitor.write(f"[{i}/{len(plan)}] {path.stem}\n")
-            _execute(path, saved / path.name, given, monitor)
+            execute(path, saved / path.name, given, monitor)
             monitor.write(f"[{i}/{len(plan)}] {path.stem}: done in {clock(time.perf_counter() - begin)}\n")
     results = {"video": Path(values["out"]), "run": Path(values["run"]), "notebooks": saved}
     lines = [f"{what:<16} {_short(path)}" for what, path in results.items() if path.exists()]
@@ -160,75 +154,6 @@ def _check_writable(folder: Path, *others: Path) -> None:
 def _short(path: Path) -> str:
     """Relative to the working folder where the path lies in it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _execute(path: Path, saved: Path, values: dict[str, Any], terminal: _Monitor) -> None:
-    import papermill
-    import zmq
-    from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
-
-    # between this process and the kernel, where other users of the machine could listen
-    encrypted = Config({"KernelManager": {"transport_encryption": "auto"}} if zmq.has("curve") else {})
-    task, look = f"notebook {path.stem} to run to its end", f"The notebook up to the error: {saved}"
-    try:
-        with writing_to(saved.parent):
-            papermill.execute_notebook(
-                verbatim(path), verbatim(saved), parameters=values, kernel_name="python3", language="python",
-                cwd=str(path.parent), progress_bar=False, stdout_file=terminal, stderr_file=terminal, config=encrypted)
-    except papermill.PapermillExecutionError as error:
-        cause = f"{error.ename}: {error.evalue}".rstrip(". \n")
-        raise NotebookError(task, f"{_cell(error.exec_count, error.source)} raised {cause}", look) from None
-    except DeadKernelError as error:
-        cause = f"its kernel died in {_last_cell(saved)} (out of memory, or a crash in compiled code)"
-        raise NotebookError(task, cause, look) from error
-
-
-def _cell(count: Optional[int], source: str) -> str:
-    lines = [line.strip() for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
-    return f"cell [{count if count is not None else '?'}] `{lines[0] if lines else ''}`"
-
-
-def _last_cell(saved: Path) -> str:
-    """The last code cell that was started, from the saved notebook: a dead kernel reports nothing."""
-    import nbformat
-
-    cells = [c for c in nbformat.read(saved, as_version=4).cells if c.cell_type == "code"]
-    started = [i for i, c in enumerate(cells) if c.metadata.get("papermill", {}).get("start_time")]
-    return _cell(started[-1] + 1, cells[started[-1]].source) if started else "its start"
-
-
-@contextmanager
-def _kernel_environment(progress_file: Path, saved: Path, device: Optional[str]) -> Iterator[None]:
-    """Kernels started inside run this Python with this package, show panels' still forms, keep their newest progress
-    line in a file, and know the folder where their notebooks are saved; with the device `cpu` they see no GPU.
-
-    A kernel named python3 in the user's home or in JUPYTER_PATH may belong to another Python, so one of our own is
-    put in front of them.
-    """
-    from ipykernel.kernelspec import write_kernel_spec
-
-    with tempfile.TemporaryDirectory(prefix="egs-kernel-") as folder:
-        # an idle kernel logs the interrupt that ends it as an error; errors in cells are reported elsewhere
-        quiet = ["--IPKernelApp.log_level=CRITICAL"]
-        write_kernel_spec(Path(folder) / "kernels" / "python3", extra_arguments=quiet)
-        package = str(Path(__file__).resolve().parents[2])
-        new = {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")])),
-               "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-               "EGS_PROGRESS_FILE": str(progress_file), "EGS_STATIC": "1", player.NOTEBOOK_FOLDER: str(saved),
-               "MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # the caller's own may show no figures
-        if device == "cpu":
-            new["CUDA_VISIBLE_DEVICES"] = ""
-        before = {key: os.environ.get(key) for key in new}
-        os.environ.update(new)
-        try:
-            yield
-        finally:
-            for key, value in before.items():
-                if value is None:
-                    del os.environ[key]
-                else:
-                    os.environ[key] = value
 
 
 class _Monitor:

@@ -1,0 +1,129 @@
+"""Successive halving through Ray Tune: hopeless runs end early, with a checkpoint, and can be continued."""
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+from ..core.ray_cluster import connected
+from ..training.history import History
+from .engine import NODE_FAILURES, Host, _placed, check_resources, options
+from .run_folder import RunFolder
+from .storage import cache_folder, is_remote
+from .sweep_file import Halving, Resources
+from .worker import Task, work
+
+POLL_SECONDS = 0.5
+#: of a trial that has come to its end without a single evaluation (a failure at the start)
+WORST = {"max": -1e9, "min": 1e9}
+
+
+def run_halving(tasks: dict[str, Task], sources: dict[str, str], resources: Resources, retries: int, halving: Halving,
+                highest: bool, host: Host, storage: Path, address: Optional[str] = None) -> None:
+    """Run tasks with Tune's asynchronous successive halving (ASHA, Li et al. 2020).
+
+    At the iterations first, first * reduction, first * reduction² ... a run goes on only if it is among the best
+    1 / reduction of those that have come so far. A run that must not go on writes a checkpoint and ends as `pruned`.
+
+    Args:
+        tasks, sources, resources, retries, host, address: see `run_tasks`.
+        halving: rungs and metric.
+        highest: whether the highest value of the metric is best.
+        storage: folder for Tune's own records.
+
+    Raises:
+        see `run_tasks`.
+    """
+    with connected(address, num_cpus=os.cpu_count()) as ray:
+        from ray import tune
+        from ray.tune.schedulers import ASHAScheduler
+
+        available = ray.cluster_resources()
+        check_resources(resources, available, address)
+        mode, wanted = "max" if highest else "min", options(resources, available)
+        scheduler = ASHAScheduler(
+            time_attr="iteration", metric=halving.metric, mode=mode, grace_period=halving.first,
+            reduction_factor=halving.reduction, max_t=max(halving.first, *(t.iterations for t in tasks.values())))
+        given = {name: _placed(task, resources, available) for name, task in tasks.items()}
+        trainable = tune.with_resources(
+            tune.with_parameters(_trainable(tune), tasks=given, sources=sources, metric=halving.metric, mode=mode),
+            tune.PlacementGroupFactory([{"CPU": wanted["num_cpus"], "GPU": wanted["num_gpus"],
+                                         **({"memory": wanted["memory"]} if "memory" in wanted else {})}]))
+        tuner = tune.Tuner(
+            trainable, param_space={"run": tune.grid_search(list(tasks))},
+            tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=False),
+            run_config=tune.RunConfig(storage_path=str(storage.resolve()), name="tune", verbose=0,
+                                      failure_config=tune.FailureConfig(max_failures=NODE_FAILURES + retries)))
+        _fit(tuner, list(tasks), host)
+
+
+def _fit(tuner: Any, names: list[str], host: Host) -> None:
+    """Run Tune in a thread of its own, so that the sweep can be watched and interrupted."""
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            tuner.fit()
+        except BaseException as error:  # raised again below
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(POLL_SECONDS)
+            host.watch()
+    except KeyboardInterrupt:
+        for name in names:
+            host.interrupt(name)
+        thread.join()
+        raise
+    if failure:
+        raise failure[0]
+
+
+def _trainable(tune: Any) -> type:
+    """The class that Tune runs for each trial: a run of the sweep, seen evaluation by evaluation."""
+
+    class SweepTrial(tune.Trainable):
+        """Executes a run in a thread. A `step` ends with the next evaluation of its training, or with the run."""
+
+        def setup(self, config: dict[str, Any], tasks: dict[str, Task], sources: dict[str, str], metric: str, mode: str
+                  ) -> None:
+            task = tasks[config["run"]]
+            place = cache_folder(task.place) if is_remote(task.place) else Path(task.place)
+            self.folder, self.metric = RunFolder(place), metric
+            self.history, self.seen = History(self.folder.head), 0
+            self.last = {"iteration": 0, metric: WORST[mode]}
+            self.thread = threading.Thread(target=work, args=(task, sources), daemon=True)
+            self.thread.start()
+
+        def step(self) -> dict[str, Any]:
+            while True:
+                ended = not self.thread.is_alive()  # asked first: the last rows are written before the end
+                self.history.read()
+                rows = [row for row in self.history.of("eval") if row.get(self.metric) is not None
+                        and row["iteration"] > self.last["iteration"]]
+                if rows:
+                    self.last = {"iteration": rows[0]["iteration"], self.metric: rows[0][self.metric]}
+                    return {**self.last, "done": ended and len(rows) == 1}
+                if ended:
+                    return {**self.last, "done": True}
+                time.sleep(POLL_SECONDS)
+
+        def cleanup(self) -> None:
+            """Tune ends a trial: of a run that is still training, the checkpoint is written first."""
+            if self.thread.is_alive():
+                if not self.folder.stop_requested:
+                    self.folder.request_stop("pruned")
+                self.thread.join()
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            """The training has checkpoints of its own."""
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            """The training goes on from its own."""
+
+    return SweepTrial
