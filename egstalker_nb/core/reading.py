@@ -90,7 +90,7 @@ def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
     """
     size = _size(path)
     if size > limit:
-        raise Unreadable(f"'{shortened(path)}' has {size / 2**20:.0f} MiB, more than such a file can have")
+        raise Unreadable(f"'{shortened(path)}' has {size / 1000:,.0f} kB, more than such a file can have")
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -45,6 +45,9 @@ class Host(Protocol):
     def watch(self) -> None:
         """Called twice a second; may raise KeyboardInterrupt."""
 
+    def running(self) -> bool:
+        """Whether a run is at work now."""
+
     def interrupt(self, run: str) -> None:
         """Ask a run to stop, so that a later call continues it."""
 

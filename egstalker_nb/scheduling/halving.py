@@ -4,24 +4,26 @@ from __future__ import annotations
 import os
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
 from ..core.ray_cluster import connected
 from ..training.history import History
-from .engine import NODE_FAILURES, Host, _placed, check_resources, options
+from .engine import NODE_FAILURES, STOP_SECONDS, Host, _placed, check_resources, options
 from .run_folder import RunFolder
 from .storage import cache_folder, is_remote
 from .sweep_file import Halving, Resources
 from .worker import Task, work
 
 POLL_SECONDS = 0.5
+RECORDS = ".tune"  # the folder in `storage`
 #: of a trial that has come to its end without a single evaluation (a failure at the start)
 WORST = {"max": -1e9, "min": 1e9}
 
 
 def run_halving(tasks: dict[str, Task], sources: dict[str, str], resources: Resources, retries: int, halving: Halving,
-                highest: bool, host: Host, storage: Path, address: Optional[str] = None) -> None:
+                highest: bool, host: Host, storage: str, address: Optional[str] = None) -> None:
     """Run tasks with Tune's asynchronous successive halving (ASHA, Li et al. 2020).
 
     At the iterations first, first * reduction, first * reduction² ... a run goes on only if it is among the best
@@ -31,11 +33,12 @@ def run_halving(tasks: dict[str, Task], sources: dict[str, str], resources: Reso
         tasks, sources, resources, retries, host, address: see `run_tasks`.
         halving: rungs and metric.
         highest: whether the highest value of the metric is best.
-        storage: folder for Tune's own records.
+        storage: path or address of a folder for Tune's own records, which all nodes see.
 
     Raises:
         see `run_tasks`.
     """
+    os.environ.update({"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"})  # the sweep has its own
     with connected(address, num_cpus=os.cpu_count()) as ray:
         from ray import tune
         from ray.tune.schedulers import ASHAScheduler
@@ -45,17 +48,20 @@ def run_halving(tasks: dict[str, Task], sources: dict[str, str], resources: Reso
         mode, wanted = "max" if highest else "min", options(resources, available)
         scheduler = ASHAScheduler(
             time_attr="iteration", metric=halving.metric, mode=mode, grace_period=halving.first,
-            reduction_factor=halving.reduction, max_t=max(halving.first, *(t.iterations for t in tasks.values())))
+            reduction_factor=halving.reduction,
+            # one more than there are: a training that is complete is not ended, its notebook goes on
+            max_t=1 + max(halving.first, *(task.iterations for task in tasks.values())))
         given = {name: _placed(task, resources, available) for name, task in tasks.items()}
         trainable = tune.with_resources(
-            tune.with_parameters(_trainable(tune), tasks=given, sources=sources, metric=halving.metric, mode=mode),
+            tune.with_parameters(_trainable(tune), tasks=given, sources=sources, retries=retries,
+                                 metric=halving.metric, mode=mode),
             tune.PlacementGroupFactory([{"CPU": wanted["num_cpus"], "GPU": wanted["num_gpus"],
                                          **({"memory": wanted["memory"]} if "memory" in wanted else {})}]))
         tuner = tune.Tuner(
             trainable, param_space={"run": tune.grid_search(list(tasks))},
             tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=False),
-            run_config=tune.RunConfig(storage_path=str(storage.resolve()), name="tune", verbose=0,
-                                      failure_config=tune.FailureConfig(max_failures=NODE_FAILURES + retries)))
+            run_config=tune.RunConfig(storage_path=storage, name=RECORDS, verbose=0,
+                                      failure_config=tune.FailureConfig(max_failures=NODE_FAILURES)))
         _fit(tuner, list(tasks), host)
 
 
@@ -80,6 +86,10 @@ def _fit(tuner: Any, names: list[str], host: Host) -> None:
             host.interrupt(name)
         thread.join()
         raise
+    finally:  # Tune does not wait for the trials that it has ended
+        end = time.monotonic() + STOP_SECONDS
+        while host.running() and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
     if failure:
         raise failure[0]
 
@@ -90,14 +100,18 @@ def _trainable(tune: Any) -> type:
     class SweepTrial(tune.Trainable):
         """Executes a run in a thread. A `step` ends with the next evaluation of its training, or with the run."""
 
-        def setup(self, config: dict[str, Any], tasks: dict[str, Task], sources: dict[str, str], metric: str, mode: str
-                  ) -> None:
+        def setup(self, config: dict[str, Any], tasks: dict[str, Task], sources: dict[str, str], retries: int,
+                  metric: str, mode: str) -> None:
             task = tasks[config["run"]]
+            self.begin, self.retries = partial(work, task, sources), retries
             place = cache_folder(task.place) if is_remote(task.place) else Path(task.place)
             self.folder, self.metric = RunFolder(place), metric
             self.history, self.seen = History(self.folder.head), 0
             self.last = {"iteration": 0, metric: WORST[mode]}
-            self.thread = threading.Thread(target=work, args=(task, sources), daemon=True)
+            self.start()
+
+        def start(self) -> None:
+            self.thread = threading.Thread(target=self.begin, daemon=True)
             self.thread.start()
 
         def step(self) -> dict[str, Any]:
@@ -108,8 +122,11 @@ def _trainable(tune: Any) -> type:
                         and row["iteration"] > self.last["iteration"]]
                 if rows:
                     self.last = {"iteration": rows[0]["iteration"], self.metric: rows[0][self.metric]}
-                    return {**self.last, "done": ended and len(rows) == 1}
-                if ended:
+                    return {**self.last, "done": False}
+                if ended and self.retries and self.folder.state["state"] == "failed":
+                    self.retries -= 1
+                    self.start()
+                elif ended:
                     return {**self.last, "done": True}
                 time.sleep(POLL_SECONDS)
 

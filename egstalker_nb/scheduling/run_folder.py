@@ -19,6 +19,7 @@ from ..core.reading import Unreadable, read_json
 from ..training.history import History
 
 State = Literal["queued", "running", "finished", "failed", "stopped", "pruned"]
+STATUS = "status"                       # folder of a sweep in an object store: state and progress of each run
 OVER = "finished", "stopped", "pruned"  # not started again by themselves
 LOST_SECONDS = 60.0                     # without progress, after which a running run counts as lost
 

@@ -2,13 +2,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import shutil
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, BinaryIO, Union
 
 from ..core.errors import InputError, first_line, require_package
 from ..core.files import make_folder, replacing
 
+BLOCK = 1 << 20  # bytes that are copied at a time
 SCHEMES = "s3://", "gs://"
 CACHE = "EGS_CACHE"  # environment variable: where copies of remote datasets and working folders of remote runs lie
 #: of files that are never copied: locks and unfinished files
@@ -63,20 +66,23 @@ class RemoteFolder:
         base = f"{self.root}/{part}".rstrip("/")
         try:
             found = self.store.get_file_info(self._selector(base, recursive=True, allow_not_found=True))
+            if part and not found:
+                found = [self.store.get_file_info(base)]
         except OSError as error:
             raise self._unreachable(error) from error
         return {entry.path[len(self.root) + 1:]: entry for entry in found if entry.is_file}
 
-    def pull(self, folder: Path, part: str = "") -> Path:
+    def pull(self, folder: Path, part: str = "") -> list[str]:
         """Copy what is missing or older in `folder`; each file arrives as a whole.
 
         Args:
             folder: on this computer.
-            part: of the remote folder; "": all of it.
+            part: of the remote folder, a folder or a file in it; "": all of it.
 
         Returns:
-            the folder.
+            the names of the files that were copied.
         """
+        copied = []
         for name, entry in self._files(part).items():
             target = folder / name
             if target.is_file() and target.stat().st_mtime >= entry.mtime_ns / 1e9:
@@ -84,9 +90,9 @@ class RemoteFolder:
             make_folder(target.parent)
             with replacing(target) as temporary:
                 with self.store.open_input_stream(entry.path) as source, open(temporary, "wb") as file:
-                    while block := source.read(1 << 20):
-                        file.write(block)
-        return folder
+                    shutil.copyfileobj(source, file, BLOCK)
+            copied.append(name)
+        return copied
 
     def push(self, folder: Path, part: str = "") -> None:
         """Copy files of `folder` that have changed since they were copied last; hidden ones stay here.
@@ -103,13 +109,21 @@ class RemoteFolder:
             known, stat = there.get(name), path.stat()
             if known is not None and known.size == stat.st_size and known.mtime_ns / 1e9 >= stat.st_mtime:
                 continue
-            self.write(name, path.read_bytes())
+            with open(path, "rb") as source:
+                self._write(name, source)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return bool(self._files(name))
 
     def write(self, name: str, data: bytes) -> None:
         """Write one file."""
+        self._write(name, io.BytesIO(data))
+
+    def _write(self, name: str, source: BinaryIO) -> None:
         try:
             with self.store.open_output_stream(f"{self.root}/{name}") as file:
-                file.write(data)
+                shutil.copyfileobj(source, file, BLOCK)
         except OSError as error:
             raise self._unreachable(error) from error
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..core.errors import InputError, require_package
-from ..core.files import exclusive_lock, make_folder, replacing, write_text
+from ..core.files import exclusive_lock, make_folder, replacing, write_json, write_text
 from ..core.progress import Progress, clock
+from ..core.reading import read_json
 from ..core.table import Table
 from .engine import run_tasks
 from .halving import run_halving
-from .run_folder import LOST_SECONDS, OVER, RunFolder
+from .run_folder import LOST_SECONDS, OVER, STATUS, RunFolder
 from .storage import RemoteFolder, cache_folder, is_remote
 from .sweep_file import PlannedRun, SweepFile, read_sweep_file
 from .worker import Task
@@ -159,7 +160,7 @@ class Sweep:
             run_tasks({name: tasks[name] for name in first}, {}, sources, file.resources, file.retries, self, address)
         rest = {name: task for name, task in tasks.items() if name not in first}
         run_halving(rest, sources, file.resources, file.retries, file.halving, file.best.highest, self,
-                    self.folder, address)
+                    self.address or str(self.folder), address)
 
     def _task(self, run: PlannedRun) -> Task:
         notebooks = self.file.notebooks_of(run)
@@ -184,6 +185,11 @@ class Sweep:
             self._written = time.monotonic()
         for watcher in self.watchers:
             watcher()
+
+    def running(self) -> bool:
+        """See `engine.Host`."""
+        self._fetch()
+        return any(self.run_folder(run).state["state"] == "running" for run in self.runs)
 
     def interrupt(self, run: str) -> None:
         """See `engine.Host`."""
@@ -230,9 +236,27 @@ class Sweep:
 
     def _fetch(self, now: bool = False) -> None:
         """Copy what is new in the object store, at most every few seconds."""
-        if self.address and (now or time.monotonic() - self._fetched > FETCH_SECONDS):
-            self._store().pull(make_folder(self.folder))
-            self._fetched = time.monotonic()
+        if not self.address or (not now and time.monotonic() - self._fetched < FETCH_SECONDS):
+            return
+        for name in self._store().pull(make_folder(self.folder), STATUS):
+            folder, status = self.run_folder(Path(name).stem), read_json(self.folder / name, state=dict, progress=dict)
+            write_json(make_folder(folder.root) / "state.json", status["state"])
+            write_json(folder.root / "progress.json", status["progress"])
+        self._fetched = time.monotonic()
+
+    def open(self, run: str | PlannedRun, head: bool = True) -> Path:
+        """The run folder of a run's training on this computer, for `load_run`; copied from an object store if need be.
+
+        Args:
+            run: see `run_folder`.
+            head: False: only metrics and scores, without checkpoints.
+        """
+        folder, planned = self.run_folder(run), self._find(run)
+        if self.address:
+            parts = ("",) if head else ("/metrics.jsonl", "/config.yaml", "/manifest.json", "/scores")
+            for part in parts:
+                self._store().pull(self.folder, f"runs/{planned.id}/head{part}")
+        return folder.head
 
     # ---- tables and results ----
 

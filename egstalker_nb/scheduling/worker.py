@@ -1,6 +1,7 @@
 """Executes one run of a sweep, on whichever computer it was scheduled."""
 from __future__ import annotations
 
+import json
 import os
 import platform
 import signal
@@ -17,7 +18,7 @@ from ..core.errors import EgsError, InputError, first_line
 from ..core.files import exclusive_lock, make_folder, write_json
 from ..training.history import History
 from .execute import NotebookError, execute, kernel_environment
-from .run_folder import OVER, RunFolder
+from .run_folder import OVER, STATUS, RunFolder
 from .storage import RemoteFolder, cache_folder, is_remote
 
 POLL_SECONDS = 1.0     # between looks at the metrics and at requests to stop
@@ -72,6 +73,8 @@ def work(task: Task, sources: dict[str, str], before: str = "finished") -> str:
     with _lock(folder.root, "run"):
         if remote:
             remote.pull(folder.root)
+            if not remote.has("stop"):
+                folder.clear_stop()
         if folder.state["state"] in OVER:
             return folder.state["state"]
         if folder.stop_requested:  # before it was its turn
@@ -98,8 +101,17 @@ def work(task: Task, sources: dict[str, str], before: str = "finished") -> str:
 
 def _over(folder: RunFolder, remote: Optional[RemoteFolder]) -> str:
     if remote:
-        remote.push(folder.root)
+        _push(folder, remote)
     return folder.state["state"]
+
+
+def _push(folder: RunFolder, remote: RemoteFolder) -> None:
+    """Copy a run to the object store; last its status, a small file beside those of all other runs of the sweep, which is
+    all that the table needs."""
+    remote.push(folder.root)
+    sweep, _, run = remote.address.rpartition("/runs/")
+    status = {"state": folder.state, "progress": folder.progress}
+    RemoteFolder(sweep).write(f"{STATUS}/{run}.json", json.dumps(status).encode())
 
 
 def _notebooks(task: Task, sources: dict[str, str], folder: RunFolder, remote: Optional[RemoteFolder],
@@ -113,6 +125,8 @@ def _notebooks(task: Task, sources: dict[str, str], folder: RunFolder, remote: O
     if "video" in task.parameters:  # a run that prepares a dataset
         values["dataset"] = str(folder.root / "dataset")
     done = list(state.get("done", []))
+    if hasattr(signal, "pthread_sigmask"):  # Ray blocks it in its processes, and kernels would inherit that
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if folder.head.is_dir():  # the kernel of a worker that died may still be finishing its last step
         with _lock(folder.head, "training"):
             pass
@@ -148,7 +162,8 @@ def _local_dataset(place: str) -> str:
         return place
     folder = make_folder(cache_folder(place))
     with _lock(folder, "copy"):
-        return str(RemoteFolder(place).pull(folder))
+        RemoteFolder(place).pull(folder)
+    return str(folder)
 
 
 def _existing(folder: str, other: str) -> Path:
@@ -196,7 +211,7 @@ class _Watch:
                 text = self.line.read_text(encoding="utf-8") if self.line.is_file() else ""
                 self.folder.write_progress(history, self.planned, text)
                 if self.remote and time.monotonic() - pushed > PUSH_SECONDS:
-                    self.remote.push(self.folder.root)
+                    _push(self.folder, self.remote)
                     self.remote.pull(self.folder.root, "stop")
                     pushed = time.monotonic()
             except (OSError, EgsError):  # a full disk or a store that cannot be reached for a moment

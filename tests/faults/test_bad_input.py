@@ -8,8 +8,9 @@ from .dataset_cases import CASES as DATASETS
 from .media_cases import CASES as MEDIA
 from .notebook_cases import CASES as NOTEBOOKS
 from .prepare_cases import CASES as PREPARE
+from .sweep_cases import CASES as SWEEPS
 
-CASES: list[Case] = [*ARRAYS, *CONFIGS, *DATASETS, *MEDIA, *NOTEBOOKS, *PREPARE]
+CASES: list[Case] = [*ARRAYS, *CONFIGS, *DATASETS, *MEDIA, *NOTEBOOKS, *PREPARE, *SWEEPS]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
