@@ -17,6 +17,8 @@ from .sweep_file import Halving, Resources
 from .worker import Task, work
 
 POLL_SECONDS = 0.5
+#: rungs have no end: where a training is complete its notebook still goes on
+NEVER = 10 ** 9
 RECORDS = ".tune"  # the folder in `storage`
 #: of a trial that has come to its end without a single evaluation (a failure at the start)
 WORST = {"max": -1e9, "min": 1e9}
@@ -48,9 +50,7 @@ def run_halving(tasks: dict[str, Task], sources: dict[str, str], resources: Reso
         mode, wanted = "max" if highest else "min", options(resources, available)
         scheduler = ASHAScheduler(
             time_attr="iteration", metric=halving.metric, mode=mode, grace_period=halving.first,
-            reduction_factor=halving.reduction,
-            # one more than there are: a training that is complete is not ended, its notebook goes on
-            max_t=1 + max(halving.first, *(task.iterations for task in tasks.values())))
+            reduction_factor=halving.reduction, max_t=NEVER)
         given = {name: _placed(task, resources, available) for name, task in tasks.items()}
         trainable = tune.with_resources(
             tune.with_parameters(_trainable(tune), tasks=given, sources=sources, retries=retries,

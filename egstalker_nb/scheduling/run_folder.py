@@ -10,6 +10,7 @@
 """
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -49,6 +50,10 @@ class RunFolder:
         make_folder(self.root)
         write_json(self.root / "state.json", new)
         return new
+
+    def status(self) -> bytes:
+        """State and progress in one file, for tables of runs in an object store."""
+        return json.dumps({"state": self.state, "progress": self.progress}).encode()
 
     @property
     def progress(self) -> dict[str, Any]:

@@ -135,6 +135,8 @@ class Sweep:
         with exclusive_lock(self.folder, "sweep"):
             self._fetch(now=True)
             write_text(self.folder / "sweep.yaml", self.file.text)
+            if self.address:
+                self._store().push(self.folder, "sweep.yaml")
             for run in self.runs:  # those of an earlier call that was interrupted
                 if self.run_folder(run).stop_requested == "queued":
                     self._clear_stop(run)
@@ -210,7 +212,7 @@ class Sweep:
         folder = self.run_folder(run)
         folder.request_stop(state)  # type: ignore[arg-type]
         if self.address:
-            self._store().push(folder.root, "stop")
+            self._store().push(self.folder, f"runs/{run.id}/stop")
 
     def resume(self, run: str | PlannedRun) -> None:
         """Let a stopped or pruned run continue from its checkpoint with the next `run` of the sweep."""
@@ -220,7 +222,8 @@ class Sweep:
         if folder.state["state"] in ("stopped", "pruned"):
             folder.set_state("queued")
             if self.address:
-                self._store().push(folder.root, "state.json")
+                self._store().push(self.folder, f"runs/{planned.id}/state.json")
+                self._store().write(f"{STATUS}/{planned.id}.json", folder.status())
 
     def _clear_stop(self, run: PlannedRun) -> None:
         self.run_folder(run).clear_stop()
@@ -239,7 +242,8 @@ class Sweep:
         if not self.address or (not now and time.monotonic() - self._fetched < FETCH_SECONDS):
             return
         for name in self._store().pull(make_folder(self.folder), STATUS):
-            folder, status = self.run_folder(Path(name).stem), read_json(self.folder / name, state=dict, progress=dict)
+            folder = RunFolder(self.folder / "runs" / Path(name).stem)
+            status = read_json(self.folder / name, state=dict, progress=dict)
             write_json(make_folder(folder.root) / "state.json", status["state"])
             write_json(folder.root / "progress.json", status["progress"])
         self._fetched = time.monotonic()

@@ -1,7 +1,6 @@
 """Executes one run of a sweep, on whichever computer it was scheduled."""
 from __future__ import annotations
 
-import json
 import os
 import platform
 import signal
@@ -11,7 +10,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, cast
 
 from .. import __version__
 from ..core.errors import EgsError, InputError, first_line
@@ -23,6 +22,7 @@ from .storage import RemoteFolder, cache_folder, is_remote
 
 POLL_SECONDS = 1.0     # between looks at the metrics and at requests to stop
 PUSH_SECONDS = 20.0    # between copies of a running run to an object store
+PUSHES = 10            # times that the end of a run is tried to be copied there, before the run counts as lost
 LOCK_SECONDS = 180.0   # to wait for what another worker, now dead or dying, still holds
 
 
@@ -100,18 +100,23 @@ def work(task: Task, sources: dict[str, str], before: str = "finished") -> str:
 
 
 def _over(folder: RunFolder, remote: Optional[RemoteFolder]) -> str:
-    if remote:
-        _push(folder, remote)
+    for left in reversed(range(PUSHES if remote else 0)):
+        try:
+            _push(folder, cast(RemoteFolder, remote))
+            break
+        except EgsError:
+            if not left:
+                raise
+            time.sleep(PUSH_SECONDS)
     return folder.state["state"]
 
 
 def _push(folder: RunFolder, remote: RemoteFolder) -> None:
-    """Copy a run to the object store; last its status, a small file beside those of all other runs of the sweep, which is
+    """Copy a run to the object store. Last comes its status, a small file beside those of all other runs of the sweep:
     all that the table needs."""
     remote.push(folder.root)
     sweep, _, run = remote.address.rpartition("/runs/")
-    status = {"state": folder.state, "progress": folder.progress}
-    RemoteFolder(sweep).write(f"{STATUS}/{run}.json", json.dumps(status).encode())
+    RemoteFolder(sweep).write(f"{STATUS}/{run}.json", folder.status())
 
 
 def _notebooks(task: Task, sources: dict[str, str], folder: RunFolder, remote: Optional[RemoteFolder],
