@@ -66,7 +66,8 @@ def train(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
     config = egs.load_config(args.config, **parse_settings(args.set))
-    print(egs.train(egs.load_dataset(args.dataset), config, args.run, until=args.until, device=args.device))
+    print(egs.train(egs.load_dataset(args.dataset), config, args.run, until=args.until, device=args.device,
+                    gpus=args.gpus))
 
 
 def prior(args: argparse.Namespace) -> None:
@@ -208,6 +209,7 @@ def _add_training_commands(command: Callable[..., argparse.ArgumentParser]) -> N
     sub = command(train, "Train a head, or resume the run in the run folder.", "dataset", "run")
     _add_config(sub)
     sub.add_argument("--until", choices=["coarse"], help="stop after this stage")
+    sub.add_argument("--gpus", type=int, default=1, help="GPUs that share each batch; batch_size: a multiple of it")
     _add_device(sub)
 
 

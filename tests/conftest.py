@@ -26,12 +26,12 @@ cv2.setNumThreads(2)
 ROOT = Path(__file__).resolve().parents[1]
 SLOW_FIXTURES = {"headless", "lesson"}  # executed notebooks, a run that densifies
 #: files that prepare, train or stream many times over
-SLOW_FILES = {"test_analysis", "test_benchmarks", "test_job", "test_live_widgets", "test_notebook_00", "test_offset",
-              "test_poses_of_a_run", "test_prepare", "test_prepare_chunks", "test_prepare_inputs", "test_presets",
-              "test_sample", "test_snapshots", "test_streaming", "test_sync", "test_training", "test_video_forms",
-              "test_widgets_clip",
-              "test_checkpoint_faults", "test_formats", "test_fuzz", "test_interruptions", "test_kills",
-              "test_notebook_faults", "test_prepare_faults", "test_properties", "test_security"}
+SLOW_FILES = {"test_analysis", "test_benchmarks", "test_data_parallel", "test_job", "test_live_widgets",
+              "test_notebook_00", "test_offset", "test_poses_of_a_run", "test_prepare", "test_prepare_chunks",
+              "test_prepare_inputs", "test_presets", "test_sample", "test_snapshots", "test_streaming", "test_sync",
+              "test_training", "test_video_forms", "test_widgets_clip", "test_checkpoint_faults", "test_formats",
+              "test_fuzz", "test_interruptions", "test_kills", "test_notebook_faults", "test_prepare_faults",
+              "test_properties", "test_security"}
 #: share a server of processes, and what undisturbed work makes
 KILLING = tuple(f"tests/faults/test_{name}.py" for name in ("kills", "interruptions", "notebook_faults"))
 NEED_NOTEBOOKS = "tests/browser/test_lab.py", "tests/test_notebooks.py"

@@ -2,9 +2,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-import time
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -12,6 +9,7 @@ from types import TracebackType
 from typing import Any, Callable, Iterator, Optional, Sequence
 
 from ..core.errors import MemoryLimitError, is_out_of_memory
+from ..core.processes import begin_worker
 from ..core.progress import Progress
 
 #: each process uses 0.3 to 0.4 GB
@@ -143,14 +141,7 @@ def _init_worker(done: Any, stopping: Any, parent: int) -> None:
 
     _done, _stopping = done, stopping
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def exit_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    begin_worker(parent)
 
 
 def _call(work: Callable[..., Any], task: tuple) -> Any:

@@ -2,6 +2,7 @@
 
 - `train`: the loop: when to step, log, evaluate, save and stop.
 - `trainer`: one step, and everything that changes while training.
+- `data_parallel`, `ranks`: one run on several GPUs, which share each batch; their processes.
 - `init_head`, `fit_mouth`, `fit_torso`: the head that training starts from.
 - `fit_prior`: the speaker prior, fitted to clips of many people (`egs.fit_prior`).
 - `losses`, `losses_cpu`, `ssim_cpu`: the loss terms; on the CPU by Numba kernels.

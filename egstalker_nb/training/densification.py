@@ -1,7 +1,7 @@
 """Densification by the criteria of gsplat's DefaultStrategy, on its public operations, with a cap and a record."""
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional
 
 import torch
 from gsplat.strategy import DefaultStrategy
@@ -69,6 +69,10 @@ class Densifier:
         self.cfg, self.mean_face = cfg, mean_face.to(device)
         self.state = {name: torch.zeros(points, device=device) for name in ("grad2d", "count", "added_at")}
 
+    def is_due(self, iteration: int) -> bool:
+        """Whether this iteration, while `active`, ends with a densification step."""
+        return iteration > self.cfg.densify_from_iter and iteration % self.cfg.densification_interval == 0
+
     def active(self, iteration: int) -> bool:
         """Whether image-plane gradients are still being collected."""
         return iteration < self.cfg.densify_until_iter
@@ -80,12 +84,30 @@ class Densifier:
         Args:
             info: of `rasterize`, after the backward pass, its `means2d` with their gradient.
         """
+        self.add(*self.measured(info))
+
+    @torch.no_grad()
+    def measured(self, info: Mapping[str, Any], batch: Optional[int] = None) -> tuple[Tensor, Tensor]:
+        """The image-plane gradients of a training step.
+
+        Args:
+            info: see `collect`.
+            batch: number of images whose mean is the loss; by default those in `info`.
+
+        Returns:
+            for `add`, of each Gaussian the sum of its gradients and the number of images that it is in, [N] each.
+        """
         grad = info["means2d"].grad.reshape(-1, len(self.state["count"]), 2)     # [B, N, 2]
         visible = (info["radii"].reshape(grad.shape) > 0).all(-1)                # [B, N]
         # per half image size, and of each image's own loss instead of the batch's mean
-        size = torch.hypot(grad[..., 0] * (info["width"] / 2), grad[..., 1] * (info["height"] / 2)) * len(grad)
-        self.state["grad2d"] += (size * visible).sum(0)
-        self.state["count"] += visible.sum(0)
+        size = torch.hypot(grad[..., 0] * (info["width"] / 2), grad[..., 1] * (info["height"] / 2))
+        return (size * (batch or len(grad)) * visible).sum(0), visible.sum(0)
+
+    @torch.no_grad()
+    def add(self, gradients: Tensor, images: Tensor) -> None:
+        """Add what `measured` returns."""
+        self.state["grad2d"] += gradients
+        self.state["count"] += images
 
     def mean_gradients(self) -> Tensor:
         """Mean image-plane gradient of each Gaussian since the last densification step, [N] per half image size; 0 for
@@ -111,7 +133,7 @@ class Densifier:
             TrainingError: all Gaussians would be pruned.
         """
         c = self.cfg
-        if iteration <= c.densify_from_iter or iteration % c.densification_interval:
+        if not self.is_due(iteration):
             return {}
         grows = to_grow(self.mean_gradients(), threshold_at(c, iteration), c.max_points)
         small = is_small(params["scales"])

@@ -15,7 +15,8 @@ NO_NUMBERS = "kind", "stage", "births", "by_region"
 MAX_POINTS = 300  # of a curve on the screen
 RECENT = 5        # rows from whose speed the time left is estimated
 #: what a training row holds beside the loss terms
-NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "coverage", "it_per_s", "gpu_mib")
+NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "coverage", "it_per_s", "gpu_mib",
+              "gpus")
 
 
 def parse_rows(data: bytes) -> list[dict[str, Any]]:

@@ -35,7 +35,8 @@ class Losses(nn.Module):
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
         self.names = (*self.weights, "loss", "psnr", "coverage")
 
-    def forward(self, rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, rgb: Tensor, alpha: Tensor, frame: Tensor, head: Tensor, lips: Tensor,
+                lip_area: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """The loss of one batch.
 
         Args:
@@ -44,15 +45,17 @@ class Losses(nn.Module):
             frame: [B, H, W, 3] ground truth, 0...1.
             head: [B, H, W, 1] soft head mask, 0...1.
             lips: [B, H, W, 1], 1 inside the lip rectangle.
+            lip_area: scalar, px of lip rectangles that the lip term is divided by; None: those of this batch. Another
+                number where the batch is a part of a larger one.
 
         Returns:
             the loss (scalar), and [len(names)] detached: weighted terms, loss, PSNR in dB, and the share of the head
             mask that the splats cover.
         """
         box = self.box or (0, 0, rgb.shape[2], rgb.shape[1])
-        l1, lip, square, mask, covered, area, lip_area, dssim = image_sums(rgb, alpha, frame, head, lips, box)
+        l1, lip, square, mask, covered, area, own_area, dssim = image_sums(rgb, alpha, frame, head, lips, box)
         means = {"l1": l1 / rgb.numel(), "dssim": dssim / rgb.numel(), "mask": mask / alpha.numel(),
-                 "lip": lip / (3 * lip_area).clamp_min(1)}
+                 "lip": lip / (3 * (own_area if lip_area is None else lip_area)).clamp_min(1)}
         values = [weight * means[name] for name, weight in self.weights.items()]
         loss = torch.stack(values).sum()
         coverage = covered / area.clamp_min(1)  # 1 where the splats hide all of the head mask

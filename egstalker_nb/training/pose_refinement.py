@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config import Config
 from ..core.progress import Progress
 from ..data.dataset import Dataset
 from ..data.frame_loader import Frames
@@ -37,8 +38,14 @@ def moved(w2c: Tensor, twist: Tensor) -> Tensor:
     return torch.cat([top, w2c[..., 3:, :].expand(*top.shape[:-2], 1, 4)], -2)
 
 
+def is_due(cfg: Config, iteration: int) -> bool:
+    """Whether poses are refined after this iteration, see `pose_steps`."""
+    return cfg.pose_steps > 0 and iteration in (cfg.coarse_iterations, 2 * cfg.coarse_iterations)
+
+
 @torch.no_grad()
-def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, deform: bool) -> np.ndarray:
+def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, deform: bool,
+                 part: slice = slice(None)) -> np.ndarray:
     """Fit the pose of every frame to its image, by Gauss-Newton steps on the photometric error of the rendered head.
 
     Only what lies above the lips counts, where a face is nearly rigid. Robust weights (inverse to the error) leave
@@ -54,9 +61,10 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, defo
         device: to render on.
         steps: Gauss-Newton steps, each renders a frame seven times.
         deform: False in the coarse stage, where the head is the same in all frames.
+        part: of the frames, in groups of `BATCH`, for work that is shared; by default all.
 
     Returns:
-        w2c [N, 4, 4] float32.
+        w2c [N, 4, 4] float32; zeros for frames that are not in `part`.
     """
     frames, K = Frames(ds, range(len(ds)), device, place="disk").for_head(head), ds.K.to(device)
     max_shift = torch.tensor(MAX_SHIFT, device=device)
@@ -68,9 +76,9 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, defo
                                   sh_degree=head.cfg.sh_degree)
         return rgb + (1 - alpha) * background[:, None]
 
-    found = torch.empty(len(ds), 4, 4)
-    chunks = [list(range(i, min(i + BATCH, len(ds)))) for i in range(0, len(ds), BATCH)]
-    with Progress(len(ds), "refine poses", "frame") as bar:
+    found = torch.zeros(len(ds), 4, 4)
+    chunks = [list(range(i, min(i + BATCH, len(ds)))) for i in range(0, len(ds), BATCH)][part]
+    with Progress(sum(map(len, chunks)), "refine poses", "frame") as bar:
         for n, ids in enumerate(chunks):
             given = frames.batch(ids)
             frames.prefetch(chunks[n + 1] if n + 1 < len(chunks) else [])

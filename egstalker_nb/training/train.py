@@ -5,26 +5,27 @@ import signal
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Literal, Optional
+from typing import Any, Iterator, Literal, Optional, Sequence
 
 import torch
 
 from ..config import Config
-from ..core.device import memory_limits, rendering_device
+from ..core.device import memory_limits
 from ..core.errors import DatasetError, InputError, Terminated
 from ..core.files import exclusive_lock, make_folder, shortened
 from ..core.progress import Progress, listener
 from ..data.dataset import Dataset
 from . import checkpoint
+from .data_parallel import trainer_on, training_devices
+from .pose_refinement import is_due
 from .run import Run, find_run, open_run
-from .trainer import Trainer
+from .trainer import LOG_INTERVAL, Trainer
 
-LOG_INTERVAL = 20       # steps between rows of metrics.jsonl; losses wait on the device until then
 MIN_TRAIN_FRAMES = 8    # of a dataset
 
 
 def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["coarse"] | int] = None,
-          device: Optional[str | torch.device] = None) -> Run:
+          device: Optional[str | torch.device] = None, gpus: int = 1) -> Run:
     """Train a talking head, or continue the run in `out`.
 
     On the CPU a continued run equals an uninterrupted one bit for bit, wherever it was killed. Ctrl-C (or SIGTERM)
@@ -37,19 +38,28 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
         out: the run folder.
         until: "coarse" stops after the coarse stage, a number after that iteration, None at the end.
         device: default CUDA, else the CPU.
+        gpus: number of GPUs that share each batch, see `data_parallel`; `batch_size` must be a multiple of it. It may
+            differ each time that a run is continued.
 
     Returns:
         the run, see `Run`.
 
     Raises:
-        ConfigError: the folder holds a run with other settings.
+        ConfigError: the folder holds a run with other settings, or the batch cannot be shared equally.
         DatasetError: the folder holds a run on another dataset, or the dataset is too short.
-        InputError: another process is training this run now, the folder holds something else, or an unknown `until`.
+        InputError: another process is training this run now, the folder holds something else, an unknown `until`,
+            or too few GPUs.
         TrainingError: the loss is not finite, or the head collapses; the last good checkpoint stays.
         StorageError: the disk is full, or the folder was moved away or cannot be written to.
         MemoryLimitError: the GPU or the computer has too little memory.
+        UnfinishedError: the process of another GPU ended.
     """
-    device = rendering_device(device)
+    return train_on(training_devices(cfg, device, gpus), ds, cfg, out, until)
+
+
+def train_on(devices: Sequence[torch.device], ds: Dataset, cfg: Config, out: str | Path,
+             until: Optional[Literal["coarse"] | int] = None) -> Run:
+    """`train` on devices that share each batch. They may all be the CPU."""
     stop = stop_iteration(cfg, until)
     if ds.num_train < MIN_TRAIN_FRAMES:
         raise DatasetError(f"at least {MIN_TRAIN_FRAMES} training frames", str(ds.num_train), "Use a longer clip.")
@@ -58,11 +68,11 @@ def train(ds: Dataset, cfg: Config, out: str | Path, until: Optional[Literal["co
     if found and (checkpoint.newest(root, checkpoint.HEAD) or 0) >= stop:
         return found
     with exclusive_lock(make_folder(root), "training"), memory_limits(*_needs(cfg, ds, root)):
-        run = open_run(ds, cfg, root, device)
+        run = open_run(ds, cfg, root, devices[0])
         done = checkpoint.newest(root, checkpoint.HEAD, checkpoint.TRAINER)
         checkpoint.set_damaged_aside(root, done or 0)
-        trainer = Trainer(ds, cfg, run, device)
-        _steps(trainer.resume(done) if done else trainer.start(), stop)
+        with trainer_on(devices, ds, cfg, run, stop) as trainer:
+            _steps(trainer.resume(done) if done else trainer.start(), stop)
     return run
 
 
@@ -88,7 +98,7 @@ def _steps(trainer: Trainer, stop: int) -> None:
             bar.update(stage=cfg.stage(now), points=len(trainer.head))
             if now % cfg.eval_interval == 0 or now == stop:
                 bar.update(0, val_psnr=trainer.evaluate())
-            if cfg.pose_steps and now in (cfg.coarse_iterations, 2 * cfg.coarse_iterations):
+            if is_due(cfg, now):
                 trainer.refine_poses()
             if keep:
                 trainer.save()

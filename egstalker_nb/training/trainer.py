@@ -12,6 +12,7 @@ from ..config import Config
 from ..core.cuda_graph import Captured
 from ..core.errors import DatasetError, first_line
 from ..core.progress import Progress
+from ..data.conditions import Conditions
 from ..data.dataset import Dataset
 from ..data.frame_loader import Frames
 from ..metrics.image_metrics import psnr
@@ -33,6 +34,7 @@ Tensors = Union[tuple[Tensor, ...], list[Tensor]]
 
 EMA_INTERVAL = 4    # steps between updates of the network's moving average
 EVAL_FRAMES = 8     # validation frames behind the PSNR curve
+LOG_INTERVAL = 20   # steps between rows of metrics.jsonl; losses wait on the device until then
 
 
 @lru_cache(4)
@@ -61,18 +63,20 @@ class Trainer:
         iteration: finished steps.
         head: what is being trained.
         ema: the exponential moving average of its deformation network.
+        part: the part of each batch that is rendered here: all of it, unless several GPUs share it (`data_parallel`).
     """
 
     head: Head
     ema: AveragedModel
     optimizers: dict[str, torch.optim.Optimizer]
+    part = slice(None)
 
     def __init__(self, ds: Dataset, cfg: Config, run: Run, device: torch.device):
         self.ds, self.cfg, self.run, self.device = ds, cfg, run, device
         self.iteration = 0
         self.losses = {stage: Losses(cfg, stage, ds.head_box) for stage in ("coarse", "fine")}
         self.densifier = Densifier(cfg, len(ds.mean_face), torch.from_numpy(ds.mean_face), device)
-        self.device_step = Captured(self._device_step, device)
+        self.device_step: Captured = Captured(self._device_step, device)
         self.kind: tuple[str, bool] = "", False            # stage of the captured step, and whether it densifies
         self.slot: Optional[tuple[Tensor, Tensor]] = None  # where it reads its frames: numbers and bytes
         self.capacity = IsectCapacity()
@@ -148,7 +152,7 @@ class Trainer:
         it = self.iteration + 1
         stage, densifying = self.cfg.stage(it), self.densifier.active(it)
         self._fill_slot(self._ids(it))
-        self.frames.prefetch(self._ids(it + 1))
+        self.frames.prefetch(self._ids(it + 1)[self.part])
         set_learning_rates(self.optimizers, self.cfg, it)
         if self.kind != (stage, densifying):
             self.kind = stage, densifying
@@ -169,42 +173,62 @@ class Trainer:
     def _device_step(self) -> Tensor:
         """Forward, backward and update on the frames in `slot`, without waiting: [terms + 1] the loss's terms, and the
         number of intersections of Gaussians and tiles (0 on the CPU)."""
+        terms, num_isects, gradients2d = self._backward()
+        self._update(gradients2d)
+        return torch.cat([terms, num_isects])
+
+    def _backward(self) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Forward and backward pass: the terms, [1] the number of intersections, and what the densifier collects."""
         stage, densifying = self.kind
         assert self.slot is not None
-        batch = self.frames.unpack(*self.slot)
-        given = self.frames.conditions(batch["ids"])
-        offsets = self.head.offsets(given) if stage == "fine" else None
-        rgb, alpha, info = self.head.splat(offsets, given.w2c, self.K, self.ds.size, batch["background"],
+        ids, packed = self.slot
+        batch = self.frames.unpack(ids[self.part], packed)
+        given = self.frames.conditions(ids)
+        offsets = self._offsets(given) if stage == "fine" else None
+        rgb, alpha, info = self.head.splat(offsets, given.w2c[self.part], self.K, self.ds.size, batch["background"],
                                            self.capacity.value if self.device_step.recording else None)
-        loss, terms = self.losses[stage](rgb, alpha, batch["frame"], batch["head"], batch["lips"])
+        loss, terms = self._loss(stage, rgb, alpha, batch)
         if densifying:
             info["means2d"].retain_grad()
         loss.backward()
-        if densifying:
-            self.densifier.collect(info)
+        gradients2d = self.densifier.measured(info, self.cfg.batch_size) if densifying else ()
+        return terms, info.get("num_isects", terms.new_zeros(())).to(terms)[None], gradients2d
+
+    def _offsets(self, given: Conditions) -> dict[str, Tensor]:
+        return self.head.offsets(given)
+
+    def _loss(self, stage: str, rgb: Tensor, alpha: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The loss, and its terms, see `Losses.forward`."""
+        return self.losses[stage](rgb, alpha, batch["frame"], batch["head"], batch["lips"])
+
+    def _update(self, gradients2d: tuple[Tensor, ...]) -> None:
+        """What follows from the gradients: they are used up."""
+        if gradients2d:
+            self.densifier.add(*gradients2d)
         for name, optimizer in self.optimizers.items():
-            if stage == "fine" or name != NETWORK:
+            if self.kind[0] == "fine" or name != NETWORK:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        num_isects = info.get("num_isects", terms.new_zeros(()))
-        return torch.cat([terms, num_isects.to(terms)[None]])
 
     def _ids(self, iteration: int) -> list[int]:
         return frame_order(iteration, self.cfg.batch_size, self.ds.num_train, self.cfg.seed)
 
     def _fill_slot(self, ids: list[int]) -> None:
-        given = self.frames.fetch(ids)
+        given = self._fetch(ids)
         if self.slot is None:
             self.slot = given
         for static, values in zip(self.slot, given):
             static.copy_(values)
+
+    def _fetch(self, ids: list[int]) -> tuple[Tensor, Tensor]:
+        return self.frames.fetch(ids)
 
     def _densify(self, iteration: int) -> None:
         before = len(self.head)
         optimizers = {name: optimizer for name, optimizer in self.optimizers.items() if name != NETWORK}
         done = self.densifier.step(self.head.gaussians, optimizers, iteration)
         if done:
-            self.metrics.write({"kind": "densify", "iteration": iteration, **done})
+            self.record({"kind": "densify", "iteration": iteration, **done})
             self.capacity.scale(len(self.head) / before)
             self.device_step.forget()
 
@@ -220,23 +244,33 @@ class Trainer:
 
     # ---- between steps ----
 
+    def record(self, row: dict[str, Any]) -> None:
+        """Append a row to the metrics, see `MetricsWriter.write`."""
+        self.metrics.write(row)
+
     def log(self, bar: Progress) -> None:
         """Write the mean of the steps since the last row, and stop the run if it has gone wrong."""
         if not self.steps:
             return
-        stage, rows, seconds = self.steps.take()
-        names, terms, num_isects = self.losses[stage].names, rows[:, :-1], int(rows[:, -1].max())
-        if self.device.type == "cuda" and not self.capacity.fits(num_isects):
-            self._grow_capacity(num_isects)  # the farthest Gaussians of some steps were left out
+        stage, terms, seconds = self._finished_steps()
+        names = self.losses[stage].names
         self.guard.check_losses(names, terms, self.iteration - len(terms) + 1)
         opacity, points = self.head.gaussians["opacities"].detach().sigmoid().mean().item(), len(self.head)
         values = dict(zip(names, terms.mean(0).tolist()))
         memory = {"gpu_mib": torch.cuda.memory_allocated(self.device) / 2**20} if self.device.type == "cuda" else {}
-        self.metrics.write({"kind": "train", "iteration": self.iteration, "stage": self.cfg.stage(self.iteration),
-                            **values, "points": points, "opacity": opacity, "it_per_s": len(terms) / seconds, **memory})
+        self.record({"kind": "train", "iteration": self.iteration, "stage": self.cfg.stage(self.iteration),
+                     **values, "points": points, "opacity": opacity, "it_per_s": len(terms) / seconds, **memory})
         bar.update(0, **{k: v for k, v in values.items() if k != "coverage"})
         self.guard.check_collapse(
             self.iteration, {"opacity": opacity, "coverage": values["coverage"], "points": points}, values)
+
+    def _finished_steps(self) -> tuple[str, Tensor, float]:
+        """Wait for the steps since the last call: their stage, [steps, terms] and the seconds they took."""
+        stage, rows, seconds = self.steps.take()
+        num_isects = int(rows[:, -1].max())
+        if self.device.type == "cuda" and not self.capacity.fits(num_isects):
+            self._grow_capacity(num_isects)  # the farthest Gaussians of some steps were left out
+        return stage, rows[:, :-1], seconds
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -245,7 +279,7 @@ class Trainer:
         for i in self.eval_ids:
             values.append(psnr(*self._rendered(head, i, self.iteration))[0])
         value = torch.stack(values).mean().item() if values else float("nan")
-        self.metrics.write({"kind": "eval", "iteration": self.iteration, "val_psnr": value})
+        self.record({"kind": "eval", "iteration": self.iteration, "val_psnr": value})
         return value
 
     def _rendered(self, head: Head, i: int, iteration: int) -> tuple[Tensor, Tensor]:
@@ -271,12 +305,14 @@ class Trainer:
     def refine_poses(self) -> None:
         """Refine the poses of all frames against their images; they are used from now on."""
         fine = self.cfg.stage(self.iteration) == "fine"
-        w2c = refine_poses(self.ema_head(), self.ds, self.device, self.cfg.pose_steps, deform=fine)
-        self.head.w2c.copy_(torch.from_numpy(w2c))
+        self.head.w2c.copy_(self._refined_poses(fine))
         torso, val = self.head.torso, slice(self.ds.num_train, None)
         torso.codes[val] = torso.codes_of(self.head.w2c[val])
         self.eval_frames.for_head(self.head)
         self.device_step.reset()
+
+    def _refined_poses(self, deform: bool) -> Tensor:
+        return torch.from_numpy(refine_poses(self.ema_head(), self.ds, self.device, self.cfg.pose_steps, deform))
 
     def ema_head(self) -> Head:
         """The head as it is rendered and saved: trained Gaussians, averaged network. It shares all tensors."""
@@ -293,14 +329,16 @@ class Trainer:
         """
         self.guard.check_parameters(self.head, self.iteration)
         state = {"iteration": self.iteration, "stage": self.cfg.stage(self.iteration), "points": len(self.head)}
-        trainer: dict[str, Any] = {
-            "network": self.head.deformation.state_dict(), "densifier": self.densifier.state_dict(),
-            "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()}, "peak": self.guard.peak,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None}
         head = {**self.ema_head().state_dict(), "added_at": self.densifier.state["added_at"]}
         # the row first: after a kill between the two, `cut` drops it, whereas a missing one could not be told
-        self.metrics.write({"kind": "checkpoint", "iteration": self.iteration, "points": len(self.head)})
+        self.record({"kind": "checkpoint", "iteration": self.iteration, "points": len(self.head)})
         self.metrics.flush()
-        checkpoint.save(self.run.root, self.iteration, head, trainer, state, dict(self.head.gaussians))
+        checkpoint.save(self.run.root, self.iteration, head, self._state(), state, dict(self.head.gaussians))
         checkpoint.remove_oldest(self.run.root, self.cfg.keep_checkpoints, (self.cfg.coarse_iterations,))
+
+    def _state(self) -> dict[str, Any]:
+        """What only training needs of a checkpoint, for `_restore`."""
+        return {"network": self.head.deformation.state_dict(), "densifier": self.densifier.state_dict(),
+                "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()}, "peak": self.guard.peak,
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None}
