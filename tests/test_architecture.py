@@ -30,7 +30,7 @@ ROOMS = {
     "analysis": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "training",
                  "rendering", "evaluation"},
     "cuda_setup": {"core", "rasterizer"},
-    "scheduling": {"core", "config", "media", "data", "training", "evaluation", "cuda_setup"},
+    "scheduling": {"core", "config", "media", "data", "training", "cuda_setup"},
     "notebook": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "preparation",
                  "training", "rendering", "evaluation", "analysis", "scheduling", "cuda_setup"},
     "cli": {"core", "speech", "preparation", "scheduling", "notebook", "cuda_setup"},

@@ -1,4 +1,5 @@
 """Protects: datasets and results of a sweep in an object store, against an S3-compatible server on this computer."""
+import threading
 import time
 import urllib.request
 
@@ -17,21 +18,26 @@ from egstalker_nb.scheduling.sweep import load_sweep
 from egstalker_nb.scheduling.worker import work
 
 
+@pytest.fixture(scope="module")
+def server():
+    """The address of a server; one for all tests, as Papermill's client keeps the first that it meets."""
+    made = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    made.start()
+    yield "http://{}:{}".format(*made.get_host_and_port())
+    made.stop()
+
+
 @pytest.fixture
-def store(tmp_path, monkeypatch):
+def store(server, tmp_path, monkeypatch):
     """A bucket `heads`; the client to look into it. Each test has its own cache, as another computer would have."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
     for name, value in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1",
-                        "AWS_ENDPOINT_URL": url, "EGS_CACHE": str(tmp_path / "cache")}.items():
+                        "AWS_ENDPOINT_URL": server, "EGS_CACHE": str(tmp_path / "cache")}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(report, "write_report", lambda sweep: None)
-    urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST"))  # of the test before
+    urllib.request.urlopen(urllib.request.Request(f"{server}/moto-api/reset", method="POST"))  # of the test before
     client = boto3.client("s3")
     client.create_bucket(Bucket="heads")
-    yield client
-    server.stop()
+    return client
 
 
 def names(store, prefix=""):
@@ -104,15 +110,13 @@ def test_another_computer_sees_the_runs_and_continues_one(store, tmp_path, monke
 
 
 def test_a_run_on_another_computer_stops_when_it_is_asked_to(store, tmp_path, monkeypatch):
-    import threading
-
     monkeypatch.setattr(worker, "PUSH_SECONDS", 0.5)
     monkeypatch.setattr(sweep, "FETCH_SECONDS", 0.2)
     RemoteFolder("s3://heads/data").write("face", b"a face")
     opened, ended = open_sweep(tmp_path, "time.sleep(60)"), []
     thread = threading.Thread(target=lambda: ended.append(start(opened)))
     thread.start()
-    while states(opened) != ["running"] or not ran(tmp_path, 1):
+    while thread.is_alive() and (states(opened) != ["running"] or not ran(tmp_path, 1)):
         time.sleep(0.1)
     opened.stop(opened.runs[0])
     thread.join(60)

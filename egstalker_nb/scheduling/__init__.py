@@ -11,5 +11,5 @@
 - `sweep`: `egs.sweep` and what it returns: runs, table, results, the best.
 - `live_table`: the table of all runs in a terminal.
 
-May import: everything below it but `analysis`; nothing of `notebook`.
+May import: core, media, data, training, cuda_setup, and the configuration.
 """
