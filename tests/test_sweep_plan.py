@@ -10,7 +10,8 @@ from sweeps import write_notebook
 from egstalker_nb import cli
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.scheduling import engine, sweep_file
-from egstalker_nb.scheduling.sweep_file import Criterion, Resources, nested, read_sweep_file
+from egstalker_nb.scheduling.planning import PREPARED_WITH, nested
+from egstalker_nb.scheduling.sweep_file import Criterion, Resources, read_sweep_file
 
 PARAMETERS = 'dataset = ""\nrun = ""\nconfig = ""\noverrides = {}\nsize = 64'
 
@@ -128,4 +129,4 @@ def test_the_preparation_of_the_kit_declares_what_a_sweep_gives_it():
     """A renamed parameter of notebook 01 would leave every sweep of videos without datasets."""
     path = sweep_file.NOTEBOOK_DIR / f"{sweep_file.PREPARATION}.ipynb"
     declared = sweep_file.declared_parameters([path])[path]
-    assert {"video", "dataset", *sweep_file.PREPARED_WITH} <= set(declared)
+    assert {"video", "dataset", *PREPARED_WITH} <= set(declared)

@@ -4,6 +4,7 @@
 - `execute`: one notebook in a kernel of this Python.
 - `runner`: the notebooks in order on one video, with progress on the terminal.
 - `sweep_file`: a sweep as YAML: notebooks, parameters, grid, list or random sample, datasets, seeds, resources.
+- `planning`: the runs that it asks for.
 - `run_folder`: the folder of one run of a sweep: its state, progress, metrics, requests to stop.
 - `worker`: executes one run, wherever it was scheduled.
 - `engine`: schedules the runs with Ray. `halving`: the same through Ray Tune, which ends hopeless runs early.
