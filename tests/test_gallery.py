@@ -257,3 +257,31 @@ def test_make_gallery_sets_up_first():
     planned = subprocess.run(["make", "-n", "gallery"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.search(r"egs gallery$", planned, re.MULTILINE)
     assert re.search(r"^gallery: \$\(STAMP\)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_a_notebook_that_failed_keeps_its_title(outputs):
+    """Papermill puts a note before everything else."""
+    path = outputs / "me" / "notebooks" / "01_data_prep.ipynb"
+    book = nbformat.read(path, as_version=4)
+    book.cells.insert(0, nbformat.v4.new_markdown_cell('<span style="color:red">An Exception was encountered</span>',
+                                                       metadata={"tags": ["papermill-error-cell-tag"]}))
+    nbformat.write(book, path)
+    index = website.export(outputs).index.read_text()
+    assert ">1 · First</a>" in index and "An Exception" not in index
+
+
+def test_a_sweep_has_its_report_and_the_notebooks_of_its_runs(outputs):
+    """Each run executed the same notebook; pages must not replace each other, and the report comes first."""
+    for run in ("clip-quick_test-seed0-1a", "clip-quick_test-seed1-2b"):
+        executed(outputs / "grid" / "runs" / run / "notebooks" / "08_train_and_score.ipynb", "8 · Train",
+                 shown({"image/png": PNG, "text/plain": f"of {run}"}))
+    executed(outputs / "grid" / "notebooks" / "09_sweep.ipynb", "9 · Sweeps", shown({"image/png": PNG}))
+    gallery = website.export(outputs)
+    folder = gallery.index.parent / "grid"
+    pages = [page.name for page in sorted(folder.glob("*.html"))]
+    assert pages == ["09_sweep.html", "clip-quick_test-seed0-1a-08_train_and_score.html",
+                     "clip-quick_test-seed1-2b-08_train_and_score.html"] and gallery.pages == 5
+    card = gallery.index.read_text().split("<h2>grid</h2>")[1].split("</section>")[0]
+    assert re.findall(r'href="grid/([^"]+)"', card) == pages and "clip-quick_test-seed1-2b · 8 · Train" in card
+    follows = Tags(folder / pages[0]).all("a")[1]["href"]
+    assert follows == pages[1] and Tags(folder / pages[1]).all("img")[0]["src"].startswith(pages[1][:-5])

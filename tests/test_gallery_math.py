@@ -24,7 +24,7 @@ def formulas(name: str) -> list[str]:
     return [formula.strip() for formula in found]
 
 
-@pytest.mark.parametrize("name", runner.NOTEBOOKS)
+@pytest.mark.parametrize("name", (*runner.NOTEBOOKS, *runner.SWEEP_NOTEBOOKS))
 def test_every_formula_of_the_notebooks_is_understood(name):
     """No backslash is left: a command that the converter does not know stays as it is written."""
     for formula in formulas(name):
@@ -54,7 +54,7 @@ def test_pages_show_formulas_and_no_source_of_them(tmp_path):
     assert "$$" not in page and "$x$" in page
 
 
-@pytest.mark.parametrize("name", runner.NOTEBOOKS)
+@pytest.mark.parametrize("name", (*runner.NOTEBOOKS, *runner.SWEEP_NOTEBOOKS))
 def test_every_formula_of_the_notebooks_is_known(name):
     """One that is not would be shown as source."""
     cells = nbformat.read(runner.NOTEBOOK_DIR / f"{name}.ipynb", as_version=4).cells

@@ -17,7 +17,10 @@ METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "na
             "language_info": {"name": "python"}}
 HEADER = (r"\*\*What it shows\.\*\*", r"\*\*Inputs\.\*\*", r"\*\*Outputs\.\*\*", r"\*\*Run time\.\*\*")
 ABSOLUTE = re.compile(r"(?<![\w.*~/])/(?:home|root|tmp|work|usr|mnt|opt|var|Users|content|kaggle)/|\b[A-Z]:\\|file://")
-each_notebook = pytest.mark.parametrize("name", runner.NOTEBOOKS)
+each_notebook = pytest.mark.parametrize("name", (*runner.NOTEBOOKS, *runner.SWEEP_NOTEBOOKS))
+#: those that people read and work through; a run of a sweep executes 08, and nobody watches
+TAUGHT = (*runner.NOTEBOOKS, runner.SWEEP_NOTEBOOKS[-1])
+each_taught = pytest.mark.parametrize("name", TAUGHT)
 
 
 def text_of(name: str) -> str:
@@ -112,12 +115,17 @@ def test_it_draws_a_figure_itself(name):
 
 
 @each_notebook
-def test_it_ends_with_a_check_and_exercises(name):
-    """Results against stated ranges, then three questions and one cell that verifies the answers."""
+def test_it_ends_with_a_check(name):
+    """Results against ranges that are stated in words before it."""
     check = section(name, "Check")
     assert check[0].source.splitlines()[2:], "what must hold, in words"
     called = [call for cell in check if cell.cell_type == "code" for call in calls(cell.source)]
     assert called.count("nb.tables.check") == 1
+
+
+@each_taught
+def test_it_ends_with_exercises(name):
+    """After the check, three questions and one cell that verifies the answers."""
     questions, *rest = section(name, "Exercises")
     assert re.findall(r"^(\d)\. \S", questions.source, re.MULTILINE) == ["1", "2", "3"]
     (cell,) = [cell for cell in rest if cell.cell_type == "code"]
@@ -159,7 +167,7 @@ def test_the_plain_call_comes_before_the_panels(name):
     assert not panels or plain and plain[0] < panels[0]
 
 
-@pytest.mark.parametrize("name", runner.NOTEBOOKS[1:])  # all of 00 is by hand
+@pytest.mark.parametrize("name", TAUGHT[1:])  # all of 00 is by hand
 def test_the_heart_of_the_method_is_computed_by_hand(name):
     """Five short cells with an equation, and what they give is compared with the package."""
     cells = section(name, "By hand")
@@ -169,7 +177,7 @@ def test_the_heart_of_the_method_is_computed_by_hand(name):
     assert re.search(r"\$\$.+?\$\$", prose, re.DOTALL)
 
 
-@each_notebook
+@each_taught
 def test_words_are_explained(name):
     """A few words of the glossary, shown by one cell under a heading of their own."""
     cells = [cell for cell in section(name, "Words") if cell.cell_type == "code"]

@@ -6,12 +6,12 @@ import time
 import duckdb
 import pandas
 import pytest
-from sweeps import METRICS, make_sweep, ran, states
 
 from egstalker_nb import cli
 from egstalker_nb.core.ray_cluster import connected
 from egstalker_nb.scheduling import report, sweep_file
 from egstalker_nb.scheduling.sweep import load_sweep
+from sweeps import METRICS, make_sweep, ran, states
 
 
 @pytest.fixture(scope="module", autouse=True)

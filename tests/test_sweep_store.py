@@ -8,7 +8,6 @@ import nbformat
 import pandas
 import pytest
 from moto.server import ThreadedMotoServer
-from sweeps import NOTE, make_sweep, ran, states, write_notebook
 
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.core.ray_cluster import connected
@@ -16,6 +15,7 @@ from egstalker_nb.scheduling import report, sweep, worker
 from egstalker_nb.scheduling.storage import RemoteFolder, cache_folder
 from egstalker_nb.scheduling.sweep import load_sweep
 from egstalker_nb.scheduling.worker import work
+from sweeps import NOTE, make_sweep, ran, states, write_notebook
 
 
 @pytest.fixture(scope="module")

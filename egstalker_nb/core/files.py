@@ -307,7 +307,7 @@ def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
         InputError: another thread or process holds the lock; the message says which, and since when.
         StorageError: the folder cannot be written to.
     """
-    path = folder / f".{what.replace(' ', '-')}.lock"
+    path = _lock_file(folder, what)
     while True:
         with writing_to(folder):
             handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
@@ -326,6 +326,22 @@ def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def lock_owner(folder: Path, what: str) -> str:
+    """Who holds the exclusive lock on the work named `what` in `folder`, as text; "" if nobody does."""
+    try:
+        handle = os.open(_lock_file(folder, what), os.O_RDWR)
+    except OSError:
+        return ""
+    try:
+        return "" if _lock(handle) else _owner(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock_file(folder: Path, what: str) -> Path:
+    return folder / f".{what.replace(' ', '-')}.lock"
 
 
 def _owner(handle: int) -> str:

@@ -1,7 +1,8 @@
 """What notebooks show and operate: `from egstalker_nb import notebook as nb`, beside `import egstalker_nb as egs`.
 
 - `plots`, `tables`, `diagrams`, `glossary`: the parts that all notebooks share.
-- `figures`, `audio_figures`, `collapse_figure`, `comparison_figures`, `growth_figures`, `snapshot_figures`: figures.
+- `figures`, `audio_figures`, `collapse_figure`, `comparison_figures`, `growth_figures`, `snapshot_figures`,
+  `sweep_figures`: figures.
 - `widgets`: interactive panels, each with a static form.
 - `exercises`: exercises with answers that are computed from the data at hand.
 - `gallery`: executed notebooks as a web site.
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from ..rendering.inspection import lip_rects as lip_rects
     from ..rendering.inspection import offsets as offsets
     from ..rendering.inspection import render_frames as render_frames
+    from ..scheduling import ranking as ranking
     from ..speech.voice_activity import loudness as loudness
     from ..training.init_head import new_head as new_head
     from . import audio_figures as audio_figures
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from . import glossary as glossary
     from . import growth_figures as growth_figures
     from . import plots as plots
+    from . import sweep_figures as sweep_figures
     from . import tables as tables
     from . import widgets as widgets
 
@@ -80,7 +83,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "Table": "..core.table", "TOKENS": "..model.deformation",
 }, modules=(
     ".audio_figures", ".collapse_figure", ".comparison_figures", ".diagrams", ".exercises", ".figures", ".glossary",
-    ".growth_figures", ".plots", ".tables", ".widgets",
+    ".growth_figures", ".plots", ".sweep_figures", ".tables", ".widgets",
     "..analysis.attribution", "..analysis.collapse", "..analysis.cost", "..analysis.growth",
     "..analysis.setting_effects", "..face.pose_math", "..media.tts", "..rendering.motion",
+    "..scheduling.ranking",
 ))

@@ -10,6 +10,8 @@
 - `engine`: schedules the runs with Ray. `halving`: the same through Ray Tune, which ends hopeless runs early.
 - `storage`: datasets and results in an object store.
 - `sweep`: `egs.sweep` and what it returns: runs, table, results, the best.
+- `ranking`: which setting is best, and whether its lead exceeds the spread over seeds.
+- `report`: the notebook that compares all runs, executed at the end.
 - `live_table`: the table of all runs in a terminal.
 
 May import: core, media, data, training, cuda_setup, and the configuration.

@@ -1,21 +1,22 @@
 """The report of a sweep: a notebook that compares its runs, executed when they have come to an end."""
 from __future__ import annotations
 
-import sys
+import io
 import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from ..core.errors import EgsError
+from ..core.errors import EgsError, first_line
 from ..core.files import make_folder
 from .execute import execute, kernel_environment
-from .runner import NOTEBOOK_DIR
+from .ranking import runs_to_show
+from .runner import NOTEBOOK_DIR, SWEEP_NOTEBOOKS
 
 if TYPE_CHECKING:
     from .sweep import Sweep
 
-REPORT = "09_sweep"
+REPORT = SWEEP_NOTEBOOKS[-1]
 
 
 def write_report(sweep: Sweep) -> Optional[Path]:
@@ -30,8 +31,12 @@ def write_report(sweep: Sweep) -> Optional[Path]:
     with tempfile.TemporaryDirectory(prefix="egs-report-") as temporary:
         with kernel_environment(Path(temporary) / "line", folder, "cpu"):
             try:
-                execute(NOTEBOOK_DIR / f"{REPORT}.ipynb", saved, {"sweep": str(sweep.folder)}, sys.stderr)
+                for run in sweep.runs:  # of a sweep in an object store: the report reads the copy on this computer
+                    sweep.open(run, head=False)
+                for name in runs_to_show(sweep):
+                    sweep.open(name)
+                execute(NOTEBOOK_DIR / f"{REPORT}.ipynb", saved, {"sweep": str(sweep.folder)}, io.StringIO())
             except EgsError as error:
-                warnings.warn(f"The report of the sweep was not finished: {error}", stacklevel=2)
+                warnings.warn(f"The report of the sweep was not finished: {first_line(error)}", stacklevel=2)
                 return None
     return saved

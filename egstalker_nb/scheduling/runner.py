@@ -30,6 +30,8 @@ NOTEBOOKS = (
     "06_custom_audio_rendering",
     "07_live_and_export",
 )
+#: of sweeps: what each run executes unless its file says otherwise, and the report
+SWEEP_NOTEBOOKS = ("08_train_and_score", "09_sweep")
 RESULT = "06_custom_audio_rendering"  # writes the video of the trained head
 NOTEBOOK_DIR = Path(__file__).resolve().parents[2] / "notebooks"
 POLL_SECONDS = 0.25

@@ -12,6 +12,7 @@ from ..core.reading import read_json
 from ..core.table import Table
 from .engine import run_tasks
 from .halving import run_halving
+from .ranking import arranged, short, varied_names
 from .run_folder import LOST_SECONDS, OVER, STATUS, RunFolder
 from .storage import RemoteFolder, cache_folder, is_remote
 from .sweep_file import PlannedRun, SweepFile, read_sweep_file
@@ -302,19 +303,11 @@ class Sweep:
         Raises:
             InputError: no such column.
         """
-        rows, varied = self.rows(), list(dict.fromkeys(name for run in self.runs for name in run.varied))
+        varied, rows = varied_names(self), self.rows()
         names = ["run", *varied, *COLUMNS]
-        name, falls = sort.lstrip("-"), sort.startswith("-")
-        if sort and name not in {*names, *(key for row in rows for key in row)}:
-            raise InputError(f"a column to sort by ({', '.join(names)})", repr(sort), "Choose one.")
-        if sort:
-            have = [row for row in rows if row.get(name) is not None]
-            have.sort(key=lambda row: _sortable(row[name]), reverse=falls)
-            rows = have + [row for row in rows if row.get(name) is None]
-        shown = [[_mark(row.get(name)) for name in names] for row in rows]
-        shown = [cells for cells in shown if only.lower() in " ".join(map(str, cells)).lower()]
-        short = [name.removeprefix("overrides.") for name in varied]
-        return Table(("run", *short, *COLUMNS.values()), shown, f"{self.name}: {self.summary(rows)}")
+        return Table(("run", *map(short, varied), *COLUMNS.values()),
+                     [[_mark(row.get(name)) for name in names] for row in arranged(rows, names, sort, only)],
+                     f"{self.name}: {self.summary(rows)}")
 
     def summary(self, rows: Optional[list[dict[str, Any]]] = None) -> str:
         """How many runs are in which state."""
@@ -323,9 +316,9 @@ class Sweep:
 
     def plan(self) -> Table:
         """What would be run, without running it."""
-        varied = list(dict.fromkeys(name for run in self.runs for name in run.varied))
+        varied = varied_names(self)
         states = [self.run_folder(run).state["state"] for run in self.runs]
-        return Table(("run", *[name.removeprefix("overrides.") for name in varied], "iterations", "now"), [
+        return Table(("run", *map(short, varied), "iterations", "now"), [
             (run.id, *[run.varied.get(name) for name in varied], run.iterations or None,
              state if state in OVER else "to run") for run, state in zip(self.runs, states)],
             f"{self.name}: {len(self.runs)} runs of {', '.join(p.stem for p in self.file.notebooks)}")
@@ -380,10 +373,6 @@ class Sweep:
         saved = write_report(self)
         if self.address and saved:
             self._store().push(self.folder, "notebooks")
-
-
-def _sortable(value: Any) -> tuple[int, Any]:
-    return (0, value) if isinstance(value, (int, float)) else (1, str(value))
 
 
 def _mark(value: Any) -> Any:

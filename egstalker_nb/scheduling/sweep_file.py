@@ -154,13 +154,14 @@ def read_sweep_file(path: str | Path) -> SweepFile:
                      yaml.safe_dump(_absolute({**given, "name": name}, path.parent.resolve()), sort_keys=False))
 
 
-def _absolute(value: Any, folder: Path) -> Any:
-    """The content of a sweep file with absolute paths in place of those that exist beside it."""
+def _absolute(value: Any, folder: Path, surely: bool = False) -> Any:
+    """The content of a sweep file with absolute paths in place of those that exist beside it; `surely`: those of
+    datasets and videos, whose names may look like any other word."""
     if isinstance(value, dict):
-        return {key: _absolute(part, folder) for key, part in value.items()}
+        return {key: _absolute(part, folder, key in ("datasets", "videos")) for key, part in value.items()}
     if isinstance(value, list):
-        return [_absolute(part, folder) for part in value]
-    is_path = isinstance(value, str) and ("/" in value or "." in value) and not is_remote(value)
+        return [_absolute(part, folder, surely) for part in value]
+    is_path = isinstance(value, str) and (surely or "/" in value or "." in value) and not is_remote(value)
     return str((folder / value).resolve()) if is_path and (folder / value).exists() else value
 
 

@@ -11,7 +11,10 @@ from urllib.parse import quote
 from ...core.errors import InputError
 from ...core.progress import clock
 from ...scheduling.parameters import read_notebook
-from ...scheduling.runner import NOTEBOOKS
+from ...scheduling.runner import NOTEBOOKS, SWEEP_NOTEBOOKS
+
+MAX_RUNS = 50  # of a sweep, whose notebooks become pages
+ERROR = "papermill-error-cell-tag"  # of the notes that Papermill adds to a notebook that failed
 
 
 @dataclass
@@ -23,6 +26,7 @@ class Page:
         notebook: as read.
         title, summary: from its first cell.
         html: path of its page, relative to the gallery.
+        run: id of the run of a sweep that executed it, or "".
         pictures: images written beside it, as links relative to the gallery.
         videos: the same for videos, each with its size in bytes.
     """
@@ -32,6 +36,7 @@ class Page:
     title: str
     summary: str
     html: str
+    run: str = ""
     pictures: list[str] = field(default_factory=list)
     videos: dict[str, int] = field(default_factory=dict)
 
@@ -43,7 +48,7 @@ class Page:
     @property
     def link(self) -> str:
         """Its name in links from other pages of the same folder."""
-        return quote(self.path.stem)
+        return quote(Path(self.html).stem)
 
     @property
     def headless(self) -> dict[str, Any]:
@@ -75,31 +80,37 @@ class Page:
 
 def found_pages(outputs: Path, out: Path) -> dict[str, list[Page]]:
     """Name of a set of results -> its pages in the order in which notebooks are read."""
+    order = (*NOTEBOOKS, *SWEEP_NOTEBOOKS)
+
     def place(path: Path) -> tuple[int, str]:
-        return NOTEBOOKS.index(path.stem) if path.stem in NOTEBOOKS else len(NOTEBOOKS), path.stem
+        return order.index(path.stem) if path.stem in order else len(order), path.stem
 
     sets = {}
-    for folder in sorted(outputs.glob("*/notebooks")):
-        paths = sorted(folder.glob("*.ipynb"), key=place)
-        pages = [page for page in (_page(path, folder.parent.name) for path in paths) if page]
-        if pages and folder.parent != out:
-            sets[folder.parent.name] = pages
+    for folder in sorted(path for path in outputs.glob("*") if path.is_dir() and path != out):
+        found = [_page(path, folder.name) for path in sorted((folder / "notebooks").glob("*.ipynb"), key=place)]
+        for run in sorted(path.parent for path in (folder / "runs").glob("*/notebooks"))[:MAX_RUNS]:
+            found += [_page(path, folder.name, run.name)
+                      for path in sorted((run / "notebooks").glob("*.ipynb"), key=place)]
+        if any(found):
+            sets[folder.name] = [page for page in found if page]
     if not sets:
         raise InputError(f"executed notebooks in '{outputs}/<name>/notebooks/'", "none",
                          "Run `make demo` first (or `make run VIDEO=clip.mp4`).")
     return sets
 
 
-def _page(path: Path, name: str) -> Optional[Page]:
-    """None for a notebook that was never run."""
+def _page(path: Path, name: str, run: str = "") -> Optional[Page]:
+    """A page of the set with this name; None for a notebook that was never run."""
     notebook = read_notebook(path)
     if not any(cell.get("outputs") for cell in notebook.cells):
         return None
-    text = next((cell.source for cell in notebook.cells if cell.cell_type == "markdown"), "")
+    text = next((cell.source for cell in notebook.cells
+                 if cell.cell_type == "markdown" and ERROR not in cell.metadata.get("tags", [])), "")
     title, _, rest = text.strip().partition("\n")
     first = rest.strip().split("\n\n")[0]
-    return Page(path, notebook, plain(title.lstrip("# ")) or path.stem,
-                sentence(re.sub(r"^\*\*[^*]+\*\*", "", first)), f"{name}/{path.stem}.html")
+    title, stem = plain(title.lstrip("# ")) or path.stem, f"{run}-{path.stem}" if run else path.stem
+    return Page(path, notebook, f"{run} · {title}" if run else title,
+                sentence(re.sub(r"^\*\*[^*]+\*\*", "", first)), f"{name}/{stem}.html", run)
 
 
 def plain(markdown: str) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 from ...core.errors import InputError, MissingPackageError, first_line
 from ...core.files import atomic_folder, make_folder, shortened, writing_to
 from ...core.progress import clock, progress
+from ...scheduling.report import REPORT
 from ...scheduling.runner import RESULT
 from .clean import clean
 from .mathml import with_mathml
@@ -322,21 +323,22 @@ def _index(sets: dict[str, list[Page]]) -> str:
 def _card(name: str, group: list[Page]) -> str:
     noted: dict[str, Any] = {}
     for page in group:
-        noted.update(page.parameters)
+        noted.update({} if page.run else page.parameters)
     facts = [f"{what}: {escape(Path(str(noted[key])).name)}" for key, what in
              (("video", "clip"), ("config", "configuration"), ("audio", "driven by")) if noted.get(key)]
     facts += [f"{escape(str(noted['size']))} px"] if noted.get("size") else []
     total = sum(page.seconds for page in group)
     facts += [f"all notebooks in {clock(total)}"] if total else []
     rows = "".join(f'<li><a href="{quote(page.html)}">{escape(page.title)}</a> <span class="ran">{escape(page.ran)}'
-                   f"</span><br>{escape(page.summary)}</li>" for page in group)
+                   f"</span>{'' if page.run else f'<br>{escape(page.summary)}'}</li>" for page in group)
     return (f'<section class="card"><div>{_cover(name, group)}</div><div><h2>{escape(name)}</h2><p>'
             f"{'; '.join(facts)}</p><ul>{rows}</ul></div></section>")
 
 
 def _cover(name: str, group: list[Page]) -> str:
-    """The largest video of notebook 06, else of the last notebook that has one; without videos, the last image."""
-    pages = sorted(reversed(group), key=lambda page: page.path.stem != RESULT)
+    """The largest video of notebook 06, else of the last notebook that has one; without videos, the last image; of a
+    sweep, that of its report."""
+    pages = sorted(reversed(group), key=lambda page: page.path.stem not in (RESULT, REPORT))
     for page in pages:
         if page.videos:
             return (f'<video controls preload="metadata" src="{max(page.videos, key=lambda v: page.videos[v])}" '

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from .recorder import Recorder as Recorder
     from .snapshot_viewer import SnapshotViewer as SnapshotViewer
     from .studio import Studio as Studio
+    from .sweep_panel import SweepPanel as SweepPanel
+    from .sweep_plots import parallel_coordinates as parallel_coordinates
+    from .sweep_plots import score_against_cost as score_against_cost
+    from .sweep_plots import sweep_curves as sweep_curves
     from .threshold import Threshold as Threshold
     from .training_panel import TrainingPanel as TrainingPanel
     from .upload import Upload as Upload
@@ -45,5 +49,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "Threshold": ".threshold",
     "RunChooser": ".comparison_panel", "SideBySide": ".comparison_panel",
     "run_curves": ".comparison_plots", "cost_plot": ".comparison_plots",
+    "SweepPanel": ".sweep_panel", "parallel_coordinates": ".sweep_plots", "sweep_curves": ".sweep_plots",
+    "score_against_cost": ".sweep_plots",
     "Studio": ".studio", "Orbit": ".orbit", "Recorder": ".recorder",
 })
