@@ -19,16 +19,11 @@ STAMP  := $(VENV)/.installed-$(shell { cat requirements.lock requirements.in pyp
   cut -d ' ' -f 1)
 
 # some systems set such variables for other ends: only `make run NAME=...` counts
-ifeq ($(origin NAME),environment)
-NAME :=
-endif
-ifeq ($(origin DEVICE),environment)
-DEVICE :=
-endif
+$(foreach name,NAME DEVICE FILE OUT ADDRESS,$(if $(filter environment,$(origin $(name))),$(eval $(name) :=)))
 
 # Names go through the environment and never into the text of a command: they arrive whole, nothing in them is executed.
 # $(value ...): make itself would expand a name with a $ in it when it exports it.
-NAMES  := PYTHON UV VIDEO AUDIO NAME CONFIG DEVICE LAB_ARGS PYTEST_ARGS
+NAMES  := PYTHON UV VIDEO AUDIO NAME CONFIG DEVICE FILE OUT ADDRESS LAB_ARGS PYTEST_ARGS
 $(foreach name,$(NAMES),$(eval override $(name) := $$(value $(name))))
 export $(NAMES)
 
@@ -37,7 +32,7 @@ WITH    = $(BIN)/python -c 'import os, shlex, sys; \
   os.execv(sys.executable, [sys.executable, *sys.argv[2:], *shlex.split(os.getenv(sys.argv[1], ""))])' $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu demo test check bench lint lab screenshots run gallery lock clean
+.PHONY: help setup gpu demo test check bench lint lab screenshots run sweep gallery lock clean
 
 help:
 	@echo 'make demo     sample clip -> trained head -> talking video, through all eight notebooks (quick_test, 256 px)'
@@ -47,6 +42,7 @@ help:
 	@echo 'make lab      JupyterLab with the notebooks       (LAB_ARGS="--no-browser --port 8889")'
 	@echo 'make screenshots  the notebooks of the demo in a browser, to outputs/screenshots (needs chromium)'
 	@echo 'make run      all notebooks on your video         VIDEO=clip.mp4 [CONFIG=production] [AUDIO=speech.wav] [NAME=me]'
+	@echo 'make sweep    many notebook runs from one file    FILE=sweep.yaml [OUT=folder] [ADDRESS=of a Ray cluster]'
 	@echo 'make gallery  all executed notebooks as a web site in outputs/gallery/, videos playing; works offline'
 	@echo 'make setup    only the environment in .venv/, and what an NVIDIA card needs (PYTHON=/path/to/python3.11 to choose)'
 	@echo 'make lint     ruff, and mypy on the package'
@@ -135,6 +131,13 @@ run: gpu
 	fi; \
 	$(BIN)/egs run "--config=$$CONFIG" $${AUDIO:+"--audio=$$AUDIO"} $${NAME:+"--name=$$NAME"} \
 	  $${DEVICE:+"--device=$$DEVICE"} -- "$$VIDEO"
+
+sweep: gpu
+	@if [ -z "$$FILE" ]; then \
+	  echo 'error: expected FILE=sweep.yaml; found none. make sweep FILE=sweep.yaml [OUT=folder] [ADDRESS=host:6379]' >&2; \
+	  exit 2; \
+	fi; \
+	$(BIN)/egs sweep $${OUT:+"--out=$$OUT"} $${ADDRESS:+"--address=$$ADDRESS"} -- "$$FILE"
 
 gallery: $(STAMP)
 	@$(BIN)/egs gallery

@@ -305,12 +305,20 @@ def _ending_in_order() -> Iterator[None]:
         yield
         return
 
+    received = False
+
     def on_signal(number: int, frame: Any) -> None:
+        nonlocal received
+        received = True
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, on_signal)
     try:
         yield
+    except KeyboardInterrupt as stop:
+        if received and not isinstance(stop, Terminated):  # Ray's compiled code raises a plain one in its place
+            raise Terminated(*stop.args) from stop
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -294,11 +294,12 @@ def test_chosen_python_is_the_only_one_tried(sandbox):
     assert not (sandbox / ".venv").exists()
 
 
-def test_run_without_video_is_explained(sandbox):
+@pytest.mark.parametrize("target, needed", [("run", "VIDEO=clip.mp4"), ("sweep", "FILE=sweep.yaml")])
+def test_what_is_needed_is_explained(sandbox, target, needed):
     """`make run` alone says what it needs instead of a traceback."""
     fake_python(sandbox, "python3.11", works=True)
-    result = make(sandbox, "run")
-    assert result.returncode != 0 and "VIDEO=clip.mp4" in result.stderr
+    result = make(sandbox, target, FILE="of another program")
+    assert result.returncode != 0 and needed in result.stderr
 
 
 #: names that a shell, make or an option parser would take for something else
@@ -334,6 +335,18 @@ def test_names_arrive_whole_and_nothing_in_them_is_executed(installed, name, whe
     parsed = cli.parser().parse_args(arguments(installed))
     assert (str(parsed.video), str(parsed.audio), parsed.config) == (name, name, name)
     assert (parsed.name, parsed.device) == ((name, name) if on_line else (None, None))
+
+
+def test_names_of_a_sweep_arrive_whole(installed):
+    """The same for `make sweep`, whose file, folder and cluster are named by people too."""
+    for name in HOSTILE:
+        result = make(installed, "sweep", f"FILE={name}", f"OUT={name}", f"ADDRESS={name}")
+        assert result.returncode == 0, result.stderr
+        parsed = cli.parser().parse_args(arguments(installed))
+        assert (str(parsed.file), parsed.out, parsed.address) == (name, name, name)
+    assert not (installed / "hacked").exists()
+    assert make(installed, "sweep", "FILE=a.yaml", OUT="of another program").returncode == 0
+    assert arguments(installed) == ["sweep", "--", "a.yaml"]
 
 
 @pytest.mark.parametrize("target, variable", [("lab", "LAB_ARGS"), ("test", "PYTEST_ARGS")])

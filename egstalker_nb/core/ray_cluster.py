@@ -2,7 +2,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+import secrets
+import signal
+import socket
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Iterator, Optional
 
@@ -10,6 +15,8 @@ from .errors import InputError, first_line, require_package
 
 #: environment variable with the address of the cluster, as Ray's own programs use it
 ADDRESS = "RAY_ADDRESS"
+#: seconds for a cluster to answer
+ANSWER_SECONDS = 10.0
 
 
 @contextmanager
@@ -39,7 +46,12 @@ def connected(address: Optional[str] = None, **init: Any) -> Iterator[ModuleType
     address = address or os.environ.get(ADDRESS)
     here = {"include_dashboard": False, **init}
     try:
-        ray.init(address, log_to_driver=False, logging_level="error", **({} if address else here))
+        if address:
+            _check_answers(address)
+        else:
+            _have_token()
+        with _same_sigterm():  # "local": not the Ray of somebody else on this computer
+            ray.init(address or "local", log_to_driver=False, logging_level="error", **({} if address else here))
     except Exception as error:  # ConnectionError, RuntimeError, ValueError ...: Ray has no common error
         where = f"a Ray cluster at '{address}'" if address else "Ray to start on this computer"
         raise InputError(where, first_line(error), "Start one with `ray start --head`, or leave the address out."
@@ -48,3 +60,31 @@ def connected(address: Optional[str] = None, **init: Any) -> Iterator[ModuleType
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise an OSError if nothing answers at an address: Ray itself would try for a quarter of an hour."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+
+
+def _have_token() -> None:
+    """A new Ray keeps its token in the home folder. Services and containers may have none that can be written to; there
+    the token lives as long as this process."""
+    with suppress(RuntimeError):  # a user without a home
+        home = Path.home()
+        if (home / ".ray" / "auth_token").is_file() or os.access(home, os.W_OK):
+            return
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+@contextmanager
+def _same_sigterm() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which Ray replaces with one that kills its workers: they must write checkpoints."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)

@@ -114,6 +114,7 @@ def kernel_environment(progress_file: Path, saved: Union[str, Path], device: Opt
         write_kernel_spec(Path(folder) / "kernels" / "python3", extra_arguments=quiet)
         package = str(Path(__file__).resolve().parents[2])
         new = {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")])),
+               "JUPYTER_RUNTIME_DIR": folder,  # services and containers may have no home to write to
                "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
                "EGS_PROGRESS_FILE": str(progress_file), "EGS_STATIC": "1", player.NOTEBOOK_FOLDER: str(saved),
                "MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # the caller's own may show no figures
