@@ -3,12 +3,12 @@ import threading
 
 import pytest
 import torch
+from made_up_sweeps import write_notebook
 
 import egstalker_nb as egs
 from egstalker_nb.core.reading import digest
 from egstalker_nb.scheduling import report
 from egstalker_nb.scheduling.sweep import load_sweep
-from sweeps import write_notebook
 
 SETTINGS = {"coarse_iterations": 6, "iterations": 24, "batch_size": 2, "pose_steps": 0, "eval_interval": 12,
             "checkpoint_interval": 4, "net_width": 32, "plane_resolution": [8], "num_heads": 4, "num_agents": 2}

@@ -6,12 +6,12 @@ import time
 import duckdb
 import pandas
 import pytest
+from made_up_sweeps import METRICS, make_sweep, ran, states
 
 from egstalker_nb import cli
 from egstalker_nb.core.ray_cluster import connected
 from egstalker_nb.scheduling import report, sweep_file
 from egstalker_nb.scheduling.sweep import load_sweep
-from sweeps import METRICS, make_sweep, ran, states
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,7 +82,7 @@ def test_a_second_call_while_one_is_at_work_is_told_so(tmp_path, capsys):
 
 def test_runs_wait_for_their_dataset_and_fail_with_it(tmp_path, monkeypatch, sample_clip):
     """The preparation is a run like any other; here a notebook stands in for it that refuses one of two videos."""
-    from sweeps import write_notebook
+    from made_up_sweeps import write_notebook
 
     books = tmp_path / "books"
     books.mkdir()

@@ -3,13 +3,13 @@ import threading
 import time
 
 import pytest
+from made_up_sweeps import make_sweep
 
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.core.files import exclusive_lock, make_folder
 from egstalker_nb.core.progress import Progress
 from egstalker_nb.notebook import widgets
 from egstalker_nb.notebook.widgets import sweep_panel
-from sweeps import make_sweep
 
 STATES = ["finished", "running", "failed", "queued", "stopped"]
 

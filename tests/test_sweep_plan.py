@@ -5,13 +5,13 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_sweeps import write_notebook
 
 from egstalker_nb import cli
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.scheduling import engine, sweep_file
 from egstalker_nb.scheduling.planning import PREPARED_WITH, nested
 from egstalker_nb.scheduling.sweep_file import Criterion, Resources, read_sweep_file
-from sweeps import write_notebook
 
 PARAMETERS = 'dataset = ""\nrun = ""\nconfig = ""\noverrides = {}\nsize = 64'
 

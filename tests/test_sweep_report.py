@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_sweeps import write_notebook
 
 import egstalker_nb as egs
 from egstalker_nb.core.errors import EgsError
@@ -23,7 +24,6 @@ from egstalker_nb.scheduling import ranking, report
 from egstalker_nb.scheduling.ranking import SeedGroup, Verdict, spread_over_seeds
 from egstalker_nb.scheduling.runner import NOTEBOOK_DIR
 from egstalker_nb.scheduling.sweep import Sweep
-from sweeps import write_notebook
 
 PARAMETERS = 'run = ""\nrate = 0.0\nname = ""\noverrides = {}'
 TRAINING = 'dataset = ""\nrun = ""\nconfig = ""\noverrides = {}'

@@ -4,12 +4,12 @@ import time
 
 import nbformat
 import pytest
+from made_up_sweeps import NOTE, make_sweep, ran, states, write_notebook
 
 from egstalker_nb.core.files import exclusive_lock
 from egstalker_nb.scheduling import worker
 from egstalker_nb.scheduling.sweep import load_sweep
 from egstalker_nb.scheduling.worker import work
-from sweeps import NOTE, make_sweep, ran, states, write_notebook
 
 SLEEP = "time.sleep(60)"
 

@@ -7,6 +7,7 @@ import boto3
 import nbformat
 import pandas
 import pytest
+from made_up_sweeps import NOTE, make_sweep, ran, states, write_notebook
 from moto.server import ThreadedMotoServer
 
 from egstalker_nb.core.errors import InputError
@@ -15,7 +16,6 @@ from egstalker_nb.scheduling import report, sweep, worker
 from egstalker_nb.scheduling.storage import RemoteFolder, cache_folder
 from egstalker_nb.scheduling.sweep import load_sweep
 from egstalker_nb.scheduling.worker import work
-from sweeps import NOTE, make_sweep, ran, states, write_notebook
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from .errors import InputError, first_line, require_package
 ADDRESS = "RAY_ADDRESS"
 #: seconds for a cluster to answer
 ANSWER_SECONDS = 10.0
+#: times that Ray is started on this computer before that counts as failed
+STARTS = 4
 
 
 @contextmanager
@@ -50,16 +52,27 @@ def connected(address: Optional[str] = None, **init: Any) -> Iterator[ModuleType
             _check_answers(address)
         else:
             _have_token()
-        with _same_sigterm():  # "local": not the Ray of somebody else on this computer
-            ray.init(address or "local", log_to_driver=False, logging_level="error", **({} if address else here))
+        with _same_sigterm():
+            _connect(ray, address, here)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError ...: Ray has no common error
         where = f"a Ray cluster at '{address}'" if address else "Ray to start on this computer"
-        raise InputError(where, first_line(error), "Start one with `ray start --head`, or leave the address out."
+        raise InputError(where, first_line(error).rstrip("."), "Start one with `ray start --head`, or leave the address out."
                          if address else "Free memory and disk space, and try again.") from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _connect(ray: Any, address: Optional[str], here: dict[str, Any]) -> None:
+    for left in reversed(range(STARTS)):
+        try:  # "local": not the Ray of somebody else on this computer
+            ray.init(address or "local", log_to_driver=False, logging_level="error", **({} if address else here))
+            return
+        except Exception as error:  # a plain one: Ray gives its own processes 30 s, too few on a busy computer
+            if address or not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
 
 
 def _check_answers(address: str) -> None:

@@ -111,12 +111,13 @@ def kernel_environment(progress_file: Path, saved: Union[str, Path], device: Opt
     with tempfile.TemporaryDirectory(prefix="egs-kernel-") as folder:
         # an idle kernel logs the interrupt that ends it as an error; errors in cells are reported elsewhere
         quiet = ["--IPKernelApp.log_level=CRITICAL"]
-        write_kernel_spec(Path(folder) / "kernels" / "python3", extra_arguments=quiet)
+        # the kernels' alone: panels in this process, if it is a notebook itself, must stay alive
+        write_kernel_spec(Path(folder) / "kernels" / "python3", {"env": {"EGS_STATIC": "1"}}, extra_arguments=quiet)
         package = str(Path(__file__).resolve().parents[2])
         new = {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")])),
                "JUPYTER_RUNTIME_DIR": folder,  # services and containers may have no home to write to
                "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-               "EGS_PROGRESS_FILE": str(progress_file), "EGS_STATIC": "1", player.NOTEBOOK_FOLDER: str(saved),
+               "EGS_PROGRESS_FILE": str(progress_file), player.NOTEBOOK_FOLDER: str(saved),
                "MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # the caller's own may show no figures
         if device == "cpu":
             new["CUDA_VISIBLE_DEVICES"] = ""

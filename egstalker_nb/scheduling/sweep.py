@@ -206,7 +206,10 @@ class Sweep:
 
     def lost(self, run: str, error: str) -> None:
         """See `engine.Host`."""
-        self.run_folder(run).set_state("failed", error=f"its worker died: {error}")
+        folder = self.run_folder(run)
+        folder.set_state("failed", error=f"its worker died: {error}")
+        if self.address:
+            self._publish(folder)
 
     # ---- one run ----
 
@@ -228,8 +231,7 @@ class Sweep:
         if folder.state["state"] in ("stopped", "pruned"):
             folder.set_state("queued")
             if self.address:
-                self._store().push(self.folder, f"runs/{planned.id}/state.json")
-                self._store().write(f"{STATUS}/{planned.id}.json", folder.status())
+                self._publish(folder)
 
     def _clear_stop(self, run: PlannedRun) -> None:
         self.run_folder(run).clear_stop()
@@ -242,6 +244,11 @@ class Sweep:
         if self._remote is None:
             self._remote = RemoteFolder(self.address)
         return self._remote
+
+    def _publish(self, folder: RunFolder) -> None:
+        """Copy the state of a run to the store."""
+        self._store().push(self.folder, f"runs/{folder.root.name}/state.json")
+        self._store().write(f"{STATUS}/{folder.root.name}.json", folder.status())
 
     def _fetch(self, now: bool = False) -> None:
         """Copy what is new in the object store, at most every few seconds."""
@@ -276,6 +283,7 @@ class Sweep:
         rows = [self._row(run) for run in self.runs]
         key = self.file.best.metric
         known = [row for row in rows if row.get(key) is not None]
+        known = [row for row in known if row["state"] == "finished"] or known  # others may still change
         if known:
             best = (max if self.file.best.highest else min)(known, key=lambda row: row[key])
             best["best"] = True
