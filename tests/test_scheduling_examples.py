@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ import pytest
 import yaml
 
 from egstalker_nb import cli
+from egstalker_nb.core.errors import InputError
+from egstalker_nb.core.ray_cluster import connected
 from egstalker_nb.scheduling import sweep_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,11 +35,10 @@ def write_script(path: Path, *lines: str) -> Path:
 
 
 def write_sweep(folder: Path, seconds: float) -> Path:
-    """A sweep of one run, whose notebook sleeps; started again after an interruption, it does not."""
+    """A sweep of one run, whose notebook sleeps."""
     cells = [nbformat.v4.new_code_cell('seconds = 0.0  # s\nout = "."  # folder', metadata={"tags": ["parameters"]}),
-             nbformat.v4.new_code_cell("import pathlib, time\nstarted = pathlib.Path(out, 'started')\n"
-                                       "again = started.exists()\nstarted.touch()\n"
-                                       "time.sleep(0 if again else seconds)")]
+             nbformat.v4.new_code_cell("import pathlib, time\npathlib.Path(out, 'started').touch()\n"
+                                       "time.sleep(seconds)")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {
         "name": "python3", "language": "python", "display_name": "Python 3"}}), folder / "hello.ipynb")
     file = folder / "sweep.yaml"
@@ -86,7 +88,7 @@ def crontab() -> tuple[dict[str, str], str, str]:
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray")
 def test_nightly_job_of_cron(tmp_path):
     """As cron runs it: /bin/sh, a bare environment, and here a home that nothing can be written to. A second call while
-    it runs starts nothing and says so; SIGTERM stops it in order, and the next night continues where it was."""
+    it runs starts nothing and says so; SIGTERM stops it in order, and leaves the run queued for the next night."""
     settings, schedule, command = crontab()
     assert "%" not in command, "cron ends a command at a %"
     assert re.fullmatch(r"(\S+ ){4}\S+", schedule) and set(settings) == {"MAILTO", "EGS", "SWEEP", "OUT", "LOG"}
@@ -119,6 +121,19 @@ def test_nightly_job_of_cron(tmp_path):
         mail, _ = first.communicate(timeout=120)
     assert first.returncode == 143 and "interrupted: the same command continues" in mail
     assert state()["state"] == "queued" and state()["attempt"] == 1
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray")
+def test_a_cluster_that_is_not_there_is_said_at_once(monkeypatch):
+    """Ray itself goes on trying for more than ten minutes, in a job that nobody watches."""
+    import ray
+
+    monkeypatch.setattr(ray, "init", lambda *args, **more: pytest.fail("Ray was asked to connect"))
+    with socket.socket() as free:  # bound, but nothing listens: a connection is refused
+        free.bind(("127.0.0.1", 0))
+        with pytest.raises(InputError, match="a Ray cluster at '127.0.0.1:"), connected(
+                f"127.0.0.1:{free.getsockname()[1]}"):
+            pass
 
 
 # ---- systemd ----
