@@ -19,7 +19,7 @@ import yaml
 from egstalker_nb import cli
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.core.ray_cluster import connected
-from egstalker_nb.scheduling import sweep_file
+from egstalker_nb.scheduling import planning, sweep_file
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples" / "scheduling"
@@ -66,7 +66,7 @@ def test_every_command_line_is_one_that_egs_takes(path):
 @pytest.mark.parametrize("name, runs", [("sweep.yaml", 4), ("smoke.yaml", 3)])
 def test_sweep_files_are_sweeps(name, runs, monkeypatch, tiny_dataset):
     """A dataset as of `make demo` stands in for the user's; all the rest is checked as it is."""
-    monkeypatch.setattr(sweep_file, "load_dataset", lambda folder: tiny_dataset)
+    monkeypatch.setattr(planning, "load_dataset", lambda folder: tiny_dataset)
     assert len(sweep_file.read_sweep_file(EXAMPLES / name).runs) == runs
 
 

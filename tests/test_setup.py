@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _spec = importlib.util.spec_from_file_location("lock_hashes", ROOT / "tools" / "lock_hashes.py")
 lock_hashes = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(lock_hashes)
-LOCKED_EXTRAS = ("notebooks", "gpu", "test", "sample", "asr")
+LOCKED_EXTRAS = ("notebooks", "cluster", "gpu", "test", "sample", "asr")
 # a GPU host brings its own torch and NumPy; `make test` always runs in an environment with this stamp
 needs_make_setup = pytest.mark.skipif(not list(Path(sys.prefix).glob(".installed-*")),
                                       reason="this environment was not made by `make setup`")

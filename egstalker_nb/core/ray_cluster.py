@@ -56,8 +56,9 @@ def connected(address: Optional[str] = None, **init: Any) -> Iterator[ModuleType
             _connect(ray, address, here)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError ...: Ray has no common error
         where = f"a Ray cluster at '{address}'" if address else "Ray to start on this computer"
-        raise InputError(where, first_line(error).rstrip("."), "Start one with `ray start --head`, or leave the address out."
-                         if address else "Free memory and disk space, and try again.") from error
+        fix = ("Start one with `ray start --head`, or leave the address out." if address else
+               "Free memory and disk space, and try again.")
+        raise InputError(where, first_line(error).rstrip("."), fix) from error
     try:
         yield ray
     finally:
