@@ -2,8 +2,9 @@
 
     python benchmarks/sweeps.py                  # overhead: a few minutes
     python benchmarks/sweeps.py --queue 1000     # and a queue of so many runs
+    python benchmarks/sweeps.py --gpus data/clip --out benchmarks/results/sweep_gpus.json    # trainings, one a card
 
-The runs are notebooks without training, so that nothing but the scheduling, the kernel and the saving is measured.
+Without --gpus the runs are notebooks without training, so that nothing but the scheduling, the kernel and the saving is measured.
 """
 from __future__ import annotations
 
@@ -29,14 +30,18 @@ from egstalker_nb.scheduling.sweep import Sweep, load_sweep
 
 SLEEP, RUNS = 10.0, 4  # seconds and number of the runs that the overhead is measured with
 MINUTE = 60.0
+GPU_RUNS, GPU_SETTINGS = 4, {"iterations": 1500, "coarse_iterations": 500, "pose_steps": 0}
+
+
+def write_notebook(path: Path, parameters: str, cell: str) -> None:
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(cell)]
+    nbformat.write(nbformat.v4.new_notebook(metadata=kernel, cells=cells), path)
 
 
 def make_sweep(folder: Path, seconds: float, count: int, cores: float) -> Sweep:
     """A sweep of `count` notebooks that sleep; `cores` of them are reserved for each."""
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [nbformat.v4.new_code_cell("number = 0", metadata={"tags": ["parameters"]}),
-             nbformat.v4.new_code_cell(f"import time\ntime.sleep({seconds})")]
-    nbformat.write(nbformat.v4.new_notebook(metadata=kernel, cells=cells), folder / "sleep.ipynb")
+    write_notebook(folder / "sleep.ipynb", "number = 0", f"import time\ntime.sleep({seconds})")
     (folder / "sleep.yaml").write_text(yaml.safe_dump({
         "notebooks": ["sleep.ipynb"], "grid": {"number": list(range(count))}, "resources": {"cpu": cores, "gpu": 0}}))
     return load_sweep(folder / "sleep.yaml", folder / "out")
@@ -104,13 +109,46 @@ def queue(folder: Path, count: int) -> dict[str, float]:
             **{name: round(value) for name, value in peak.items()}}
 
 
+TRAIN = ("import egstalker_nb as egs\n"
+         "egs.train(egs.load_dataset(dataset), egs.load_config(config, **overrides), run)")
+
+
+def side_by_side(folder: Path, dataset: Path, cards: int) -> list[dict]:
+    """Short production trainings as a sweep, with all GPUs of this computer and with one of them."""
+    write_notebook(folder / "train.ipynb", 'dataset = ""\nrun = ""\nconfig = ""\noverrides = {}', TRAIN)
+    rows = []
+    for count in (1, cards, 1):  # the first one warms up
+        name = f"on_{count}_{len(rows)}"
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({
+            "notebooks": ["train.ipynb"], "datasets": [str(dataset.resolve())], "seeds": list(range(GPU_RUNS)),
+            "base": {"config": "production", "overrides": GPU_SETTINGS}, "resources": {"cpu": 4, "gpu": 1}}))
+        sweep = load_sweep(folder / f"{name}.yaml", folder / name)
+        with connected(num_cpus=4 * cards, num_gpus=count):
+            began = time.perf_counter()
+            sweep.run()
+            seconds = time.perf_counter() - began
+        rows.append({"cards": count, "runs": GPU_RUNS, "seconds": round(seconds, 1),
+                     "seconds_each": [round(row["seconds"], 1) for row in sweep.rows()],
+                     "states": [row["state"] for row in sweep.rows()]})
+        print(json.dumps(rows[-1]), flush=True)
+    return rows[1:]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queue", type=int, default=0, help="runs in the queue")
+    parser.add_argument("--gpus", type=Path, metavar="DATASET", help="train on all GPUs, one run on each")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sweeps.json"))
     args = parser.parse_args()
     report.write_report = lambda sweep: None  # a notebook of its own, once a sweep
     result = {"facts": facts()}
+    if args.gpus:
+        import torch
+
+        with tempfile.TemporaryDirectory() as folder:
+            rows = side_by_side(Path(folder), args.gpus, torch.cuda.device_count())
+        write_json(args.out, {**result, "dataset": args.gpus.name, "settings": GPU_SETTINGS, "rows": rows})
+        return
     with tempfile.TemporaryDirectory() as folder:
         result["overhead"] = overhead(Path(folder))
     print(json.dumps(result["overhead"]), flush=True)
