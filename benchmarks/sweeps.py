@@ -4,7 +4,7 @@
     python benchmarks/sweeps.py --queue 1000     # and a queue of so many runs
     python benchmarks/sweeps.py --gpus data/clip --out benchmarks/results/sweep_gpus.json    # trainings, one a card
 
-Without --gpus the runs are notebooks without training, so that nothing but the scheduling, the kernel and the saving is measured.
+Without --gpus the runs are notebooks without training, so that nothing but scheduling, kernel and saving is measured.
 """
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def prior(args: argparse.Namespace) -> None:
 def render(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
-    print(egs.render(egs.load_run(args.run), args.audio, batch=args.batch, **_script(args)))
+    print(egs.render(egs.load_run(args.run), args.audio, batch=args.batch, workers=args.workers, **_script(args)))
 
 
 def replay(args: argparse.Namespace) -> None:
@@ -218,6 +218,9 @@ def _add_head_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--audio", type=Path, required=True, help="WAV, MP3, FLAC or a video with audio")
     _add_script(sub, "the MP4 to write; default: in the run folder")
     sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
+    sub.add_argument("--workers", type=int, default=1,
+                     help="processes that render parts of a long video at a time, on the Ray cluster of the "
+                          "environment variable RAY_ADDRESS or on this machine")
     _add_device(sub)
 
     sub = command(replay, "Render the frames of the clip that a head was trained on, with their own audio.", "run")

@@ -8,6 +8,7 @@
 - `live_audio`: chunks of a live recording, resampled to 16 kHz mono.
 - `tts`: speech synthesis with espeak-ng or flite.
 - `video_reader`, `video_writer`: clips to RGB frames and back.
+- `video_encoder`: RGB frames to H.264, in segments that are encoded side by side.
 - `video_color`, `tone_map`: colour conversion of decoded frames; HDR and wide gamut to BT.709 SDR.
 - `image_io`: JPEG and PNG files.
 - `synthetic`: marking rendered videos and images as synthetic.

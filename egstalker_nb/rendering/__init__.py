@@ -3,6 +3,7 @@
 - `render`: `render` (audio drives the head) and `replay` (the frames of its own clip), as MP4.
 - `script`: what each frame of a video shows, from audio or from the clip.
 - `renderer`: `Renderer`, which renders the frames of a script or of the clip.
+- `split`: one video rendered on several workers of a Ray cluster.
 - `motion`: head poses and blinks of a video: paths, another clip's motion, arrays.
 - `streaming`: `stream`, frames from audio as it comes in.
 - `live_motion`: the same for a stream, which has no known length.

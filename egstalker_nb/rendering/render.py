@@ -14,11 +14,13 @@ from ..core.files import check_target, short_name
 from ..core.progress import Progress
 from ..media import player
 from ..media.rates import FPS
+from ..media.video_encoder import Encoding, choose_encoder
 from ..training.run import Run
 from . import motion
 from .motion import Blink, Poses
 from .renderer import Renderer
 from .script import Script, audio_script, replay_script
+from .split import SplitRendering, segment_frames
 
 
 @dataclass
@@ -51,7 +53,8 @@ class Video:
 
 def render(run: Run, audio: str | Path, out: Optional[str | Path] = None, features: Optional[str | Path] = None,
            poses: Poses = "cycle", blink: Blink = "dataset", iteration: Optional[int] = None, start: float = 0.0,
-           duration: Optional[float] = None, batch: int = 8, device: Optional[str | torch.device] = None) -> Video:
+           duration: Optional[float] = None, batch: int = 8, device: Optional[str | torch.device] = None,
+           workers: int = 1, address: Optional[str] = None) -> Video:
     """Drive a trained head with audio and write an H.264/AAC MP4 at 25 fps.
 
     Args:
@@ -71,18 +74,27 @@ def render(run: Run, audio: str | Path, out: Optional[str | Path] = None, featur
         duration: of the video, in seconds; default: to the end of the audio.
         batch: frames rendered at a time.
         device: default CUDA, else the CPU.
+        workers: processes that render and encode parts of a long video at a time, by Ray (extra `cluster`); on the CPU
+            the video is the same to the bit for any number. With more than 1, `device` is `cpu`, `cuda` or None, and
+            each takes a GPU, or a share of one if there are fewer, or a core. They start within some 10 s.
+        address: of a Ray cluster; default: that of the environment variable `RAY_ADDRESS`, else this machine. Run
+            folder and dataset must lie under the same path on all its machines.
 
     Raises:
         InputError: unusable audio, features that do not fit the audio or the run, poses or blinks that cannot be used,
-            an unknown choice.
+            an unknown choice; a cluster that cannot be reached, or from which the run folder cannot be.
         DatasetError: no such checkpoint; `poses` is a folder without a dataset.
+        MissingPackageError: several workers without Ray.
+        UnfinishedError: workers were killed again and again.
     """
-    _check_batch(batch)
+    _check_batch(batch, workers)
     number = run.pick(iteration)
-    renderer = Renderer.from_run(run, number, device)
+    split = SplitRendering(run, number, device, workers, batch, address) if workers > 1 else None
+    renderer = Renderer.from_run(run, number, "cpu" if split else device)
     script = audio_script(renderer, audio, features, poses, blink, start, duration)
     name = f"{short_name(Path(audio).stem)}_{short_name(motion.label(poses))}_{number}"
-    return _write(renderer, script, _target(run, out, name, audio, features), batch)
+    out = _target(run, out, name, audio, features)
+    return _write_split(split, script, out) if split else _write(renderer, script, out, batch)
 
 
 def replay(run: Run, split: Literal["train", "val", "all"] = "val", out: Optional[str | Path] = None,
@@ -113,9 +125,11 @@ def replay(run: Run, split: Literal["train", "val", "all"] = "val", out: Optiona
     return _write(renderer, script, _target(run, out, name), batch, compare)
 
 
-def _check_batch(batch: int) -> None:
+def _check_batch(batch: int, workers: int = 1) -> None:
     if batch < 1:
         raise InputError("batch of at least 1", str(batch), "Choose how many frames are rendered at a time.")
+    if workers < 1:
+        raise InputError("workers of at least 1", str(workers), "Choose how many processes render at a time.")
 
 
 def _target(run: Run, out: Optional[str | Path], name: str, *sources: Optional[str | Path]) -> Path:
@@ -127,7 +141,23 @@ def _write(renderer: Renderer, script: Script, out: Path, batch: int, compare: b
     from ..media.video_writer import write_video
 
     began = time.perf_counter()
+    size = renderer.ds.size
+    encoder = choose_encoder(renderer.device.type == "cuda", size, size * (1 + compare))
     with Progress(len(script), f"render {out.name}", "frame") as bar:
-        write_video(out, renderer.frames(script, batch, bar, compare), script.wave, FPS)
+        write_video(out, renderer.frames(script, batch, bar, compare), script.wave, segment=segment_frames(batch),
+                    encoder=encoder)
+    return _video(out, script, renderer.seconds, began)
+
+
+def _write_split(split: SplitRendering, script: Script, out: Path) -> Video:
+    from ..media.video_writer import frame_rate, mux_video
+
+    began, how = time.perf_counter(), Encoding(frame_rate(FPS), segment=segment_frames(split.batch))
+    with Progress(len(script), f"render {out.name}", "frame") as bar:
+        mux_video(out, split.segments(script, how, bar), script.wave, how.rate)
+    return _video(out, script, split.seconds, began)
+
+
+def _video(out: Path, script: Script, seconds: float, began: float) -> Video:
     elapsed = time.perf_counter() - began
-    return Video(out, len(script), len(script) / max(renderer.seconds, 1e-9), len(script) / elapsed)
+    return Video(out, len(script), len(script) / max(seconds, 1e-9), len(script) / elapsed)

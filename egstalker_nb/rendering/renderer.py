@@ -147,13 +147,14 @@ class Renderer:
             return torso.codes[script.source]
         return torso.codes_of(torch.from_numpy(script.pose).to(self.device))
 
-    def frames(self, script: Script, batch: int, bar: Progress, compare: bool = False) -> Iterator[np.ndarray]:
+    def frames(self, script: Script, batch: int, bar: Optional[Progress] = None, compare: bool = False
+               ) -> Iterator[np.ndarray]:
         """Render a script frame by frame.
 
         Args:
             script: of any length.
             batch: frames rendered at a time.
-            bar: is updated after each batch.
+            bar: if given, is updated after each batch.
             compare: put the ground truth beside each frame; for scripts with `source` frames.
 
         Yields:
@@ -165,7 +166,8 @@ class Renderer:
                 if compare and part.source is not None:
                     frame = _side_by_side(frame, self.ds.frame(part.source[i]))
                 yield frame
-            bar.update(len(part))
+            if bar:
+                bar.update(len(part))
 
     def render_frames(self, script: Script) -> np.ndarray:
         """Render all frames of a short script as one batch, [F, S, S, 3] uint8."""
