@@ -31,9 +31,12 @@ SLOW_FILES = {"test_analysis", "test_benchmarks", "test_data_parallel", "test_jo
               "test_prepare_inputs", "test_presets", "test_sample", "test_snapshots", "test_streaming", "test_sync",
               "test_training", "test_video_forms", "test_widgets_clip", "test_checkpoint_faults", "test_formats",
               "test_fuzz", "test_interruptions", "test_kills", "test_notebook_faults", "test_prepare_faults",
-              "test_properties", "test_security"}
+              "test_properties", "test_security", "test_sweep_cluster", "test_sweep_engine", "test_sweep_runs",
+              "test_sweep_store", "test_sweep_report", "test_split", "test_scheduling_examples"}
 #: share a server of processes, and what undisturbed work makes
 KILLING = tuple(f"tests/faults/test_{name}.py" for name in ("kills", "interruptions", "notebook_faults"))
+#: share a Ray
+ON_RAY = "tests/test_sweep_engine.py", "tests/test_split.py"
 NEED_NOTEBOOKS = "tests/browser/test_lab.py", "tests/test_notebooks.py"
 TINY_SIZE, TINY_FRAMES, TINY_FOCAL = 64, 12, 128.0
 
@@ -62,7 +65,8 @@ def pytest_xdist_make_scheduler(config, log):
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.split("::", 1)[0]
-            return "headless" if file.startswith(NEED_NOTEBOOKS) else "kills" if file in KILLING else file
+            shared = {**dict.fromkeys(KILLING, "kills"), **dict.fromkeys(ON_RAY, "ray")}
+            return "headless" if file.startswith(NEED_NOTEBOOKS) else shared.get(file, file)
 
     config.option.loadscopereorder = False  # the file with the most tests first: they are the quickest
     return ByFile(config, log)
@@ -102,6 +106,15 @@ def headless(sample_clip, tmp_path_factory):
         dataset=made.dataset, size=made.size, duration=made.seconds, **made.short,
         overrides={"coarse_iterations": 40, "iterations": 90, "pose_steps": 1})
     return made
+
+
+@pytest.fixture(scope="session")
+def embedded_ray():
+    """Ray on this computer: it takes seconds to start."""
+    from egstalker_nb.core.ray_cluster import connected
+
+    with connected(num_cpus=2, object_store_memory=80_000_000) as ray:
+        yield ray
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import pytest
 
 import egstalker_nb as egs
 from egstalker_nb import cli
-from egstalker_nb.core import ray_cluster
 from egstalker_nb.core.errors import InputError, UnfinishedError
 from egstalker_nb.media.audio import save_wav
 from egstalker_nb.media.video_reader import probe
@@ -34,13 +33,6 @@ def speech(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """One for all tests: it takes seconds to start."""
-    with ray_cluster.connected(num_cpus=2, object_store_memory=80_000_000) as ray:
-        yield ray
-
-
 @pytest.fixture
 def short_segments(monkeypatch):
     monkeypatch.setattr(split, "SEGMENT_FRAMES", 8)
@@ -48,7 +40,7 @@ def short_segments(monkeypatch):
 
 @pytest.mark.parametrize("frames, batch, workers", [
     (1, 4, 2), (7, 4, 3), (8, 4, 2), (9, 4, 2), (75, 3, 2), (40, 5, 3), (20, 30, 2)])
-def test_the_file_does_not_depend_on_the_number_of_workers(run, speech, cluster, short_segments, tmp_path, frames,
+def test_the_file_does_not_depend_on_the_number_of_workers(run, speech, embedded_ray, short_segments, tmp_path, frames,
                                                            batch, workers):
     given = dict(batch=batch, duration=frames / 25, device="cpu")
     one = egs.render(run, speech, tmp_path / "one.mp4", **given)
@@ -67,7 +59,7 @@ def test_a_segment_is_a_whole_number_of_batches_and_a_part_of_segments():
             assert len(parts) >= min(-(-frames // 64), workers)
 
 
-def test_a_killed_worker_changes_nothing(run, speech, cluster, short_segments, tmp_path, monkeypatch):
+def test_a_killed_worker_changes_nothing(run, speech, embedded_ray, short_segments, tmp_path, monkeypatch):
     """As when the system runs out of memory, or a machine is taken back: Ray runs its part again."""
     one = egs.render(run, speech, tmp_path / "one.mp4", device="cpu")
     real, mark = split.render_part, tmp_path / "killed"
@@ -83,7 +75,7 @@ def test_a_killed_worker_changes_nothing(run, speech, cluster, short_segments, t
     assert mark.exists() and many.path.read_bytes() == one.path.read_bytes()
 
 
-def test_the_command_line_has_workers(run, speech, cluster, tmp_path):
+def test_the_command_line_has_workers(run, speech, embedded_ray, tmp_path):
     out = tmp_path / "v.mp4"
     assert cli.main(["render", str(run.root), "--audio", str(speech), "--out", str(out), "--duration", "0.2",
                      "--device", "cpu", "--workers", "2"]) == 0
@@ -92,7 +84,7 @@ def test_the_command_line_has_workers(run, speech, cluster, tmp_path):
 
 @pytest.mark.parametrize("moved, match", [("run", "found no '.*elsewhere.*storage that all machines share"),
                                           ("dataset", "found no '.*elsewhere"), ("digest", "found another '.*head")])
-def test_a_worker_that_cannot_reach_the_run_says_so(run, speech, cluster, tmp_path, monkeypatch, moved, match):
+def test_a_worker_that_cannot_reach_the_run_says_so(run, speech, embedded_ray, tmp_path, monkeypatch, moved, match):
     real = SplitRendering._job
     monkeypatch.setattr(SplitRendering, "_job",
                         lambda self, *given: replace(real(self, *given), **{moved: str(tmp_path / "elsewhere")}))
@@ -103,7 +95,7 @@ def test_a_worker_that_cannot_reach_the_run_says_so(run, speech, cluster, tmp_pa
 
 @pytest.mark.parametrize("wrong, match", [(dict(workers=0), "workers of at least 1"), (dict(device="cuda:1"), "cuda:1"),
                                           (dict(device="cuda"), "a cluster with GPUs")])
-def test_wrong_choices_are_refused(run, speech, cluster, wrong, match):
+def test_wrong_choices_are_refused(run, speech, embedded_ray, wrong, match):
     with pytest.raises(InputError, match=match):
         egs.render(run, speech, **{"workers": 2, **wrong})
 

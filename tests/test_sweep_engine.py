@@ -9,19 +9,12 @@ import pytest
 from made_up_sweeps import METRICS, make_sweep, ran, states
 
 from egstalker_nb import cli
-from egstalker_nb.core.ray_cluster import connected
 from egstalker_nb.scheduling import report, sweep_file
 from egstalker_nb.scheduling.sweep import load_sweep
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ray():
-    with connected(num_cpus=2, object_store_memory=80_000_000) as ray:
-        yield ray
-
-
 @pytest.fixture(autouse=True)
-def no_report(monkeypatch):
+def no_report(embedded_ray, monkeypatch):
     """The report has tests of its own; here its notebook would take most of the time."""
     monkeypatch.setattr(report, "write_report", lambda sweep: None)
 
