@@ -88,6 +88,26 @@ def test_a_start_that_fails_leaves_nothing_behind(fake, address, error):
     assert signal.getsignal(signal.SIGTERM) is before and "trace" not in str(raised.value)
 
 
+def test_the_token_of_a_new_cluster_is_for_its_owner_alone(fake, monkeypatch, tmp_path):
+    """Whoever has it can run code here; Ray itself lets everybody read it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with connected():
+        token = tmp_path / ".ray" / "auth_token"
+        assert token.stat().st_mode & 0o777 == 0o600 and len(token.read_text()) == 64
+    before = token.read_text()
+    token.chmod(0o644)
+    with connected():
+        assert token.stat().st_mode & 0o777 == 0o600 and token.read_text() == before
+
+
+def test_without_a_home_the_token_lives_with_the_process(fake, monkeypatch):
+    monkeypatch.setenv("HOME", "/proc/nobody")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    with connected():
+        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+
+
 def test_without_ray_the_command_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'egstalker-nb\[cluster\]'"), connected():

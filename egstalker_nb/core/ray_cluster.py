@@ -107,12 +107,16 @@ def _check_answers(address: str) -> None:
 
 
 def _have_token() -> None:
-    """A new Ray keeps its token in the home folder. Services and containers may have none that can be written to; there
-    the token lives as long as this process."""
-    with suppress(RuntimeError):  # a user without a home
-        home = Path.home()
-        if (home / ".ray" / "auth_token").is_file() or os.access(home, os.W_OK):
-            return
+    """A new Ray keeps its token in the home folder, readable to all; here only its owner can read it. Services and
+    containers may have no home that can be written to: there the token lives as long as this process."""
+    with suppress(RuntimeError, OSError):  # a user without a home, or with one that cannot be written to
+        token = Path.home() / ".ray" / "auth_token"
+        token.parent.mkdir(exist_ok=True)
+        if not token.exists():
+            with open(os.open(token, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+        token.chmod(0o600)
+        return
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
