@@ -104,3 +104,22 @@ def test_a_run_whose_dataset_was_not_prepared_fails_without_beginning(tmp_path):
     sweep = make_sweep(tmp_path, numbers=[1])
     assert work(sweep._task(sweep.runs[0]), {}, "failed") == "failed"
     assert "was not prepared" in sweep.rows()[0]["error"] and ran(tmp_path, 1) == 0
+
+
+def test_a_kernel_that_does_not_start_is_started_again(tmp_path, monkeypatch):
+    """Of a thousand kernels some meet a port that another program took meanwhile; no cell has begun by then."""
+    import papermill
+
+    real, failures = papermill.execute_notebook, ["Kernel died before replying to kernel_info"] * 2
+
+    def fails_first(*args, **more):
+        if failures:
+            raise RuntimeError(failures.pop())
+        return real(*args, **more)
+
+    monkeypatch.setattr(papermill, "execute_notebook", fails_first)
+    sweep = make_sweep(tmp_path, numbers=[1])
+    assert start(sweep) == "finished" and ran(tmp_path, 1) == 1 and not failures
+    failures.extend(["Kernel didn't respond in 60 seconds"] * 9)
+    other = make_sweep(tmp_path, numbers=[2])
+    assert start(other) == "failed" and "kernel did not start" in other.rows()[0]["error"] and len(failures) == 6

@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Optional, Protocol, Union
 
-from ..core.errors import EgsError
+from ..core.errors import EgsError, first_line
 from ..core.files import writing_to
 from ..media import player
 from .parameters import verbatim
 
+#: times that a kernel is started before that counts as failed: another program may take one of the ports chosen for it
+STARTS = 3
+NOT_STARTED = "Kernel died before replying", "Kernel didn't respond"
 #: environment variables that limit the threads of a process
 THREADS = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"
 
@@ -61,10 +64,20 @@ def execute(path: Path, saved: Union[str, Path], values: dict[str, Any], log: Lo
     encrypted = Config({"KernelManager": {"transport_encryption": "auto"}} if zmq.has("curve") else {})
     task, look = f"notebook {path.stem} to run to its end", f"The notebook up to the error: {saved}"
     try:
-        with writing_to(saved.parent if isinstance(saved, Path) else saved):
-            papermill.execute_notebook(
-                verbatim(path), verbatim(saved), parameters=values, kernel_name="python3", language="python",
-                cwd=str(folder or path.parent), progress_bar=False, stdout_file=log, stderr_file=log, config=encrypted)
+        for left in reversed(range(STARTS)):
+            try:
+                with writing_to(saved.parent if isinstance(saved, Path) else saved):
+                    papermill.execute_notebook(
+                        verbatim(path), verbatim(saved), parameters=values, kernel_name="python3", language="python",
+                        cwd=str(folder or path.parent), progress_bar=False, stdout_file=log, stderr_file=log,
+                        config=encrypted)
+                return
+            except RuntimeError as error:  # a plain one, known by its text: no cell has begun yet
+                if not any(text in str(error) for text in NOT_STARTED):
+                    raise
+                if not left:
+                    raise NotebookError(task, f"its kernel did not start: {first_line(error)}", "Try again; if that "
+                                        "does not help, free memory.") from error
     except papermill.PapermillExecutionError as error:
         cell = _cell(error.exec_count, error.source)
         failure = NotebookError(task, f"{cell} raised {error.ename}: {error.evalue}".rstrip(": .\n"), look)

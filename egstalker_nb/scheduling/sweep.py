@@ -301,6 +301,15 @@ class Sweep:
                 "node": state.get("node"), "attempt": state["attempt"], "seconds": state.get("seconds"),
                 "error": state.get("error"), "cell": state.get("cell"), "best": False}
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """Name in `rows` -> heading of the columns of the table: the varied parameters, `COLUMNS`, and the score of the
+        criterion."""
+        facts, metric = list(COLUMNS.items()), self.file.best.metric
+        if metric not in COLUMNS:
+            facts.insert(list(COLUMNS).index("val_psnr") + 1, (metric, metric))
+        return {"run": "run", **{name: short(name) for name in varied_names(self)}, **dict(facts)}
+
     def table(self, sort: str = "", only: str = "") -> Table:
         """The runs as a table.
 
@@ -311,10 +320,9 @@ class Sweep:
         Raises:
             InputError: no such column.
         """
-        varied, rows = varied_names(self), self.rows()
-        names = ["run", *varied, *COLUMNS]
-        return Table(("run", *map(short, varied), *COLUMNS.values()),
-                     [[_mark(row.get(name)) for name in names] for row in arranged(rows, names, sort, only)],
+        rows, columns = self.rows(), self.columns
+        shown = arranged(rows, list(columns), sort, only)
+        return Table(list(columns.values()), [[_mark(row.get(name)) for name in columns] for row in shown],
                      f"{self.name}: {self.summary(rows)}")
 
     def summary(self, rows: Optional[list[dict[str, Any]]] = None) -> str:

@@ -11,8 +11,8 @@ import ipywidgets
 from ...core.files import lock_owner
 from ...core.progress import live_line
 from ...core.table import Table, text
-from ...scheduling.ranking import arranged, short, varied_names
-from ...scheduling.sweep import COLUMNS, Sweep
+from ...scheduling.ranking import arranged
+from ...scheduling.sweep import Sweep
 from .base import Panel, choices, live
 from .job import Job
 
@@ -139,17 +139,15 @@ class SweepPanel(Panel):
         return self._chosen(self.sweep.rows())
 
     def _chosen(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        names = ["run", *varied_names(self.sweep), *COLUMNS]
-        found = arranged(rows, names, f"{'-' if self.falls else ''}{self.sort}" if self.sort else "", self.only,
-                         self.state)
+        sort = f"{'-' if self.falls else ''}{self.sort}" if self.sort else ""
+        found = arranged(rows, list(self.sweep.columns), sort, self.only, self.state)
         if len(found) > MAX_ROWS and not self.sort:
             found.sort(key=lambda row: row["state"] not in URGENT)
         return found
 
     def build(self) -> ipywidgets.Widget:
-        varied = varied_names(self.sweep)
-        columns = [("as planned", ""), ("run", "run"), *[(short(name), name) for name in varied],
-                   *[(heading, name) for name, heading in COLUMNS.items() if name not in ("left", "best")]]
+        columns = [("as planned", ""), *[(heading, name) for name, heading in self.sweep.columns.items()
+                                         if name not in ("left", "best")]]
         self.order = choices("sort by", columns, self.sort, "19em")
         self.high = ipywidgets.ToggleButton(value=self.falls, description="highest first", icon="sort-amount-desc")
         self.states = choices("show", [(ANY, ""), *[(state, state) for state in STATES]], self.state, "17em")
@@ -198,7 +196,7 @@ class SweepPanel(Panel):
                 self._follow()
             drawn = rows[:MAX_ROWS]
             self.facts.value = f"<b>{escape(self.sweep.name)}</b>: {escape(self._facts(every, rows))}"
-            self.table.value = table_html(drawn, varied_names(self.sweep))
+            self.table.value = table_html(drawn, self.sweep.columns)
             self._offer(["", *sorted(row["run"] for row in drawn)])
             self.halt.disabled = self.onward.disabled = not self.run
             if self.owner:
@@ -228,11 +226,9 @@ class SweepPanel(Panel):
         return "; ".join(parts) + "."
 
     def still(self) -> Table:
-        rows, varied = self.rows(), varied_names(self.sweep)
+        rows, columns = self.rows(), self.sweep.columns
         more = f", {len(rows) - MAX_ROWS} more" if len(rows) > MAX_ROWS else ""
-        names = ["run", *varied, *COLUMNS]
-        return Table(("run", *map(short, varied), *COLUMNS.values()),
-                     [[_cell(row, name) for name in names] for row in rows[:MAX_ROWS]],
+        return Table(list(columns.values()), [[_cell(row, name) for name in columns] for row in rows[:MAX_ROWS]],
                      f"{self.sweep.name}: {self.sweep.summary(rows)}{more}")
 
 
@@ -244,19 +240,18 @@ def _cell(row: dict[str, Any], name: str) -> Any:
     return "" if value is None else value
 
 
-def table_html(rows: list[dict[str, Any]], varied: list[str]) -> str:
+def table_html(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
     """Rows of `Sweep.rows` as HTML: the best one bold, under failed ones the failing cell and the error."""
-    names = ["run", *varied, *COLUMNS]
-    heads = "".join(f"<th align='left'>{escape(name)}</th>" for name in ("run", *map(short, varied), *COLUMNS.values()))
+    heads = "".join(f"<th align='left'>{escape(heading)}</th>" for heading in columns.values())
     body = []
     for row in rows:
         colour = COLOURS.get(row["state"])
         style = "font-weight:bold" if row["best"] else f"color:{colour}" if colour else ""
-        cells = "".join(f"<td style='white-space:nowrap'>{escape(text(_cell(row, name)))}</td>" for name in names)
+        cells = "".join(f"<td style='white-space:nowrap'>{escape(text(_cell(row, name)))}</td>" for name in columns)
         body.append(f"<tr style='{style}'>{cells}</tr>" if style else f"<tr>{cells}</tr>")
         if row["state"] == "failed" and row["error"]:
             said = f"{row['cell']}: {row['error']}" if row["cell"] else row["error"]
-            body.append(f"<tr><td colspan='{len(names)}' style='color:{COLOURS['failed']};padding-left:2em'>"
+            body.append(f"<tr><td colspan='{len(columns)}' style='color:{COLOURS['failed']};padding-left:2em'>"
                         f"{escape(said)}</td></tr>")
     return (f"<table cellpadding='4' style='border-collapse:collapse;line-height:1.3'><tr>{heads}</tr>{''.join(body)}"
             "</table>")
