@@ -24,7 +24,8 @@ def main() -> None:
     lines, frames = (read_rgb(args.sweep / "figures" / f"sweep_{name}.png") for name in ("parallel", "frames"))
     frames = frames[TITLE:FRAMES]
     right = cv2.resize(frames, (WIDTH, round(len(frames) * WIDTH / frames.shape[1])), interpolation=cv2.INTER_AREA)
-    left = cv2.resize(lines, (round(lines.shape[1] * len(right) / len(lines)), len(right)), interpolation=cv2.INTER_AREA)
+    width = round(lines.shape[1] * len(right) / len(lines))
+    left = cv2.resize(lines, (width, len(right)), interpolation=cv2.INTER_AREA)
     write_jpeg(args.out, np.hstack([left, right]))
 
 

@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import Any, Iterator
 
+from ..core.progress import ProgressListener, listening
 from ..core.table import text
 from .sweep import Sweep
 
@@ -31,7 +32,8 @@ def show_live(sweep: Sweep, sort: str = "", only: str = "") -> Iterator[None]:
         return
     from rich.live import Live
 
-    with Live(_rich(sweep, sort, only), auto_refresh=False, transient=True) as screen:
+    quiet = listening(ProgressListener(lambda line, share: None))  # the table says it all
+    with quiet, Live(_rich(sweep, sort, only), auto_refresh=False, transient=True) as screen:
         shown = 0.0
 
         def update() -> None:
