@@ -87,12 +87,12 @@ def ten_thousand(gpu: dict, packed: dict) -> str:
         plain = math.ceil(HEADS / count) * (training + START_S)
         four = math.ceil(HEADS / (4 * count)) * 4 * (training / gain + START_S / 4)
         rows.append([f"{count:,}", _span(plain), _span(four), f"{HEADS / count:,.0f}"])
-    hours = HEADS * (training + START_S) / 3600
+    hours, packed_hours = (HEADS * seconds / 3600 for seconds in (training + START_S, training / gain + START_S / 4))
     text = table(["GPUs", "one head on each", "four heads on each, under MPS", "heads a GPU"], rows)
     return (f"{text}\n\n{HEADS:,} heads, {training:.0f} s of training and {START_S:.0f} s around it each: "
-            f"{hours:,.0f} GPU-hours, or {hours / gain:,.0f} under MPS ({gain:.2f} times the iterations of one head); "
+            f"{hours:,.0f} GPU-hours, or {packed_hours:,.0f} under MPS ({gain:.2f} times the iterations of one head); "
             f"at an assumed ${DOLLARS_PER_HOUR} an hour ${hours * DOLLARS_PER_HOUR / HEADS:.2f} or "
-            f"${hours * DOLLARS_PER_HOUR / HEADS / gain:.2f} a head.")
+            f"${packed_hours * DOLLARS_PER_HOUR / HEADS:.2f} a head.")
 
 
 def storage() -> str:
