@@ -91,6 +91,19 @@ def test_videos_are_prepared_first_each_once(read, tmp_path, sample_clip):
     assert [path.stem for path in file.notebooks_of(runs[0])] == ["train"]
 
 
+def test_a_pattern_stands_for_all_datasets_that_fit(read, tmp_path, tiny_dataset):
+    """One head for each person must not ask for ten thousand lines."""
+    for name in ("people/anna", "people/ben"):
+        shutil.copytree(tiny_dataset.root, tmp_path / name)
+    (tmp_path / "people" / ".hidden").mkdir()
+    meta = tmp_path / "people" / "ben" / "dataset.json"
+    meta.write_text(meta.read_text().replace("made-up", "another"))
+    file = read(datasets=["people/*"])
+    assert [run.varied["dataset"] for run in file.runs] == ["anna", "ben"]
+    (tmp_path / "copy.yaml").write_text(file.text)
+    assert ids(read_sweep_file(tmp_path / "copy.yaml")) == ids(file)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.sampled_from(["a", "b"]), st.integers(), max_size=2),
        st.dictionaries(st.sampled_from(["c", "d"]), st.integers(), max_size=2))

@@ -178,13 +178,17 @@ def parse_yaml(text: str) -> Any:
         raise Unreadable(first_line(error)) from error
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, limit: int = MAX_YAML_BYTES) -> dict[str, Any]:
     """A YAML file of `name: value`.
+
+    Args:
+        path: the file.
+        limit: bytes that it may have.
 
     Raises:
         Unreadable: missing, not plain YAML (see `parse_yaml`), or not a mapping.
     """
-    text = read_text(path, MAX_YAML_BYTES)
+    text = read_text(path, limit)
     try:
         value = parse_yaml(text)
     except Unreadable as error:

@@ -1,6 +1,7 @@
 """The runs that a sweep file asks for: every combination of datasets and parameters, each with a name of its own."""
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import json
@@ -72,8 +73,7 @@ def find_datasets(given: dict[str, Any], path: Path) -> tuple[list[PlannedRun], 
     """The runs that prepare videos, and all datasets."""
     prepared, found = [], []
     base = {key: value for key, value in mapping(given, "base", path).items() if key in PREPARED_WITH}
-    for name in listed(given, "videos", path):
-        video = (path.parent / name).resolve()
+    for video in _expanded(listed(given, "videos", path), path, "videos"):
         if not video.is_file():
             raise InputError(f"a video at '{shortened(video)}'", "no such file", "Correct `videos` in the sweep file.")
         stem = re.sub(r"[^\w.-]+", "_", video.stem)
@@ -84,9 +84,20 @@ def find_datasets(given: dict[str, Any], path: Path) -> tuple[list[PlannedRun], 
         if is_remote(name):
             found.append(DataSource(name, name))
         else:
-            folder = (path.parent / name).resolve()
-            found.append(DataSource(str(folder), load_dataset(folder).hash))
+            folders = _expanded([name], path, "datasets")
+            found += [DataSource(str(folder), load_dataset(folder).hash) for folder in folders]
     return prepared, found or [DataSource()]
+
+
+def _expanded(names: list[str], path: Path, key: str) -> list[Path]:
+    """Absolute paths; names with `*` stand for all that fit, hidden ones apart."""
+    found: list[Path] = []
+    for name in names:
+        fitting = sorted(glob.glob(str(path.parent / name))) if "*" in name else [path.parent / name]
+        if not fitting:
+            raise InputError(f"something that `{key}` '{shortened(name)}' fits", "nothing", "Correct the pattern.")
+        found += [Path(place).resolve() for place in fitting]
+    return found
 
 
 def _hash(value: Any) -> str:

@@ -18,6 +18,7 @@ from .planning import PREPARE, PlannedRun, combinations, find_datasets, listed, 
 from .runner import NOTEBOOK_DIR
 from .storage import is_remote
 
+MAX_BYTES = 4 << 20           # of a sweep file: 10,000 datasets by name have 0.4 MB
 DEFAULT_NOTEBOOKS = ["08_train_and_score"]
 PREPARATION = "01_data_prep"  # the notebook that makes datasets of `videos`
 #: scores of which less is better
@@ -115,10 +116,11 @@ def read_sweep_file(path: str | Path) -> SweepFile:
 
     Args:
         path: a YAML file with these keys, all optional: `name`; `notebooks`, names of the kit's or paths; `datasets`,
-            folders or addresses (s3://, gs://); `videos`, which are prepared first; `base`, parameters of all runs;
-            `grid`, parameter -> values, every combination; `list` of parameters, one run each; `sample`, `count` random
-            draws of parameter -> list of values or {low, high, log}; `seeds`; `resources`; `retries`; `halving`;
-            `best`, the criterion. A dotted parameter is an entry of a dictionary: `overrides.batch_size`.
+            folders, patterns of them (`data/*`) or addresses (s3://, gs://); `videos`, which are prepared first;
+            `base`, parameters of all runs; `grid`, parameter -> values, every combination; `list` of parameters, one
+            run each; `sample`, `count` random draws of parameter -> list of values or {low, high, log}; `seeds`;
+            `resources`; `retries`; `halving`; `best`, the criterion. A dotted parameter is an entry of a dictionary:
+            `overrides.batch_size`.
 
     Raises:
         InputError: not such a file, unknown keys or parameters, values of another type, runs that are the same.
@@ -127,7 +129,7 @@ def read_sweep_file(path: str | Path) -> SweepFile:
     """
     path = Path(path)
     try:
-        given = read_yaml(path)
+        given = read_yaml(path, MAX_BYTES)
     except Unreadable as error:
         raise InputError("a sweep as a YAML file", str(error), "Correct it, see docs/scale.md for examples.") from error
     _check_keys(given, KEYS, path)
@@ -161,6 +163,8 @@ def _absolute(value: Any, folder: Path, surely: bool = False) -> Any:
         return {key: _absolute(part, folder, key in ("datasets", "videos")) for key, part in value.items()}
     if isinstance(value, list):
         return [_absolute(part, folder, surely) for part in value]
+    if isinstance(value, str) and "*" in value and not is_remote(value):
+        return str(folder / value)
     is_path = isinstance(value, str) and (surely or "/" in value or "." in value) and not is_remote(value)
     return str((folder / value).resolve()) if is_path and (folder / value).exists() else value
 

@@ -58,6 +58,7 @@ CASES = [
     changed("notebooks as a text", ("list of names",), notebooks="train.ipynb"),
     changed("no dataset", ("datasets", "none"), datasets="[]"),
     changed("a dataset that is not there", ("elsewhere",), datasets="[elsewhere]"),
+    changed("a pattern that fits nothing", ("people/*", "nothing"), datasets="['people/*']"),
     changed("a video that is not there", ("clip.mp4", "no such file"), videos="[clip.mp4]"),
     changed("a parameter that no notebook declares", ("'config'?",), grid="{konfig: [quick_test]}"),
     changed("a parameter of another type", ("size", "int"), grid="{size: [large]}"),
