@@ -303,5 +303,5 @@ def test_notebooks_keep_off_the_card_if_asked(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for device, expected in ("cpu", ""), (None, None):
         with execute.kernel_environment(tmp_path / "line", tmp_path, device):
-            assert runner.os.environ.get("CUDA_VISIBLE_DEVICES") == expected
-        assert "CUDA_VISIBLE_DEVICES" not in runner.os.environ
+            assert execute.os.environ.get("CUDA_VISIBLE_DEVICES") == expected
+        assert "CUDA_VISIBLE_DEVICES" not in execute.os.environ

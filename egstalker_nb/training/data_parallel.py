@@ -183,7 +183,7 @@ class Leader(Replica):
         """The others join late: they start while the head is made, and see what memory this one's frames left."""
         super()._ready()
         self.join(self.workers.join())
-        self.ranks.broadcast((self.iteration, self.head, self.ema.module.state_dict(), self._state()))
+        self.ranks.broadcast((self.iteration, self.head.state_dict(), self.ema.module.state_dict(), self._state()))
         self.workers.check()
 
     def _finished_steps(self) -> tuple[str, Tensor, float]:
@@ -200,7 +200,10 @@ class Follower(Replica):
 
     def start(self) -> Follower:
         """Take over the state of rank 0."""
-        self.iteration, head, average, state = self.ranks.broadcast()
+        self.iteration, tensors, average, state = self.ranks.broadcast()
+        head = self.run.head_of(tensors)
+        for part in (head.gaussians, head.deformation):
+            part.requires_grad_(True)
         self._take(head)
         self.ema.module.load_state_dict(average)
         self._restore(state)

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import io
+import json
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..core import errors
 from ..core.errors import EgsError, InputError, TrainingError, UnfinishedError, first_line
 from ..core.processes import begin_worker
 
@@ -64,13 +65,18 @@ class Ranks:
         return values
 
     def broadcast(self, value: Any = None) -> Any:
-        """What rank 0 gives, on all ranks, its tensors on the CPU."""
+        """What rank 0 gives, on all ranks: numbers, text and tensors (on the CPU then), in dictionaries and tuples."""
         buffer = io.BytesIO()
         if self.rank == 0:
             torch.save(value, buffer)
-        box = [buffer.getvalue()]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return torch.load(io.BytesIO(box[0]), map_location="cpu", weights_only=False)  # from our own process
+        length = torch.tensor([buffer.tell()], device=self.device)
+        dist.broadcast(length, src=0)
+        whole = torch.empty(int(length), dtype=torch.uint8, device=self.device)
+        if self.rank == 0:
+            whole.copy_(torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8))
+        dist.broadcast(whole, src=0)
+        data = io.BytesIO(whole.cpu().numpy().tobytes())
+        return torch.load(data, map_location="cpu", weights_only=True)
 
     def check_same(self, tensors: Sequence[Tensor]) -> None:
         """Make sure that float32 tensors have the same bits on all ranks.
@@ -160,10 +166,10 @@ class Workers:
             return
         said = _error(self._lost)
         if self._store.check([said]):
-            error = pickle.loads(bytes.fromhex(self._store.get(said).decode()))
-            if isinstance(error, EgsError):
-                raise error
-            how = f"that of {self.devices[self._lost]} failed ({error})"
+            kind, *said_by_it = json.loads(self._store.get(said))
+            if kind:
+                raise getattr(errors, kind)(*said_by_it)
+            how = f"that of {self.devices[self._lost]} failed ({said_by_it[0]})"
         else:
             code = self.processes[self._lost - 1].exitcode or 0
             how = f"that of {self.devices[self._lost]} ended ({signal.Signals(-code).name if code < 0 else code})"
@@ -220,11 +226,12 @@ def _run(work: Callable[..., None], args: tuple, rank: int, devices: Sequence[to
         store.set(_ready(rank), "")
         work(Ranks(rank, devices, store), *args)
     except Exception as error:
-        known = isinstance(error, EgsError)
         with suppress(Exception):  # rank 0 may be gone, and this an echo of that
-            told = error if known else f"{type(error).__name__}: {first_line(error)}"
-            store.set(_error(rank), pickle.dumps(told).hex())
-            if not known:
+            if isinstance(error, EgsError):
+                told = [type(error).__name__, error.expected, error.found, error.fix]
+            else:
+                told = ["", f"{type(error).__name__}: {first_line(error)}"]
                 traceback.print_exc()
+            store.set(_error(rank), json.dumps(told))
         os._exit(1)
     os._exit(0)

@@ -121,7 +121,17 @@ class Run:
             InputError: the device cannot render.
         """
         device = rendering_device(device)
-        tensors = checkpoint.load(self.root, self.pick(iteration), checkpoint.HEAD)
+        return self.head_of(checkpoint.load(self.root, self.pick(iteration), checkpoint.HEAD)).to(device).eval()
+
+    def head_of(self, tensors: dict[str, torch.Tensor]) -> Head:
+        """The head of this run's configuration with these tensors, on the CPU; no parameter asks for a gradient.
+
+        Args:
+            tensors: those of a checkpoint's head, or its `state_dict`.
+
+        Raises:
+            DatasetError: they do not fit.
+        """
         try:
             points, frames, size = (len(tensors[name]) for name in ("gaussians.means", "mouth.coefficients",
                                                                          "torso.plate"))
@@ -134,7 +144,7 @@ class Run:
             what = f"no tensor {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
             raise DatasetError(f"a checkpoint of this version that fits {CONFIG}", first_line(what),
                                "Train again: another version made it, or its config was edited.") from error
-        return head.to(device).eval().requires_grad_(False)
+        return head.requires_grad_(False)
 
     def added_at(self, iteration: Optional[int] = None) -> torch.Tensor:
         """The iteration at which each Gaussian of a checkpoint was added, [N] float32; 0 for one of the landmarks."""

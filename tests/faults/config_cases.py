@@ -84,7 +84,7 @@ CASES: list[Case] = [
     Case("config_key_that_is_a_list", file("? [1, 2]\n: 3"), ("a key must be a name",)),
     Case("config_text_of_two_lines", file("prior: |\n  a\n  b"), ("prior must be text of one line",), 2),
     Case("config_contradiction", file("net_width: 96"), ("net_width is 96", "must agree"), 2),
-    Case("config_too_large", file("# " + "x" * (2 << 20) + "\niterations: 5"), ("2 MiB", "more than such a file")),
+    Case("config_too_large", file("# " + "x" * (2 << 20) + "\niterations: 5"), ("2,097 kB", "more than such a file")),
     Case("config_is_a_folder", _folder, ("'c.yaml' is not a file",)),
     Case("config_is_a_pipe", _pipe, ("'c.yaml' is not a file",)),
     Case("config_is_a_link_loop", _link_loop, ("c.yaml",)),

@@ -9,7 +9,7 @@ from test_training import small, tensors
 
 import egstalker_nb as egs
 from egstalker_nb.core.errors import ConfigError, DatasetError, InputError, MemoryLimitError, TrainingError
-from egstalker_nb.training import metrics_log
+from egstalker_nb.training import history
 from egstalker_nb.training.trainer import Trainer
 
 SHORT = dict(iterations=30, coarse_iterations=10, checkpoint_interval=20, eval_interval=20, pose_steps=0)
@@ -120,7 +120,7 @@ def test_a_torn_metrics_file_does_not_stop_a_run(uninterrupted, tiny_dataset, tm
     with open(root / "metrics.jsonl", "ab") as file:
         file.write(b"\0" * 512 + b'\n{"kind": "tr\n[1, 2]\n{"kind": "train"}\n' + b"\xff\n")
     assert egs.load_run(root).metrics() == uninterrupted.metrics()
-    assert metrics_log.History(root).rows == uninterrupted.metrics()
+    assert history.History(root).rows == uninterrupted.metrics()
     run = egs.train(tiny_dataset, short(), root, device="cpu")
     assert_same(uninterrupted, run)
 
