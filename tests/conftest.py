@@ -35,8 +35,6 @@ SLOW_FILES = {"test_analysis", "test_benchmarks", "test_data_parallel", "test_jo
               "test_sweep_store", "test_sweep_report", "test_split", "test_scheduling_examples"}
 #: share a server of processes, and what undisturbed work makes
 KILLING = tuple(f"tests/faults/test_{name}.py" for name in ("kills", "interruptions", "notebook_faults"))
-#: share a Ray
-ON_RAY = "tests/test_sweep_engine.py", "tests/test_split.py"
 NEED_NOTEBOOKS = "tests/browser/test_lab.py", "tests/test_notebooks.py"
 TINY_SIZE, TINY_FRAMES, TINY_FOCAL = 64, 12, 128.0
 
@@ -65,8 +63,7 @@ def pytest_xdist_make_scheduler(config, log):
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.split("::", 1)[0]
-            shared = {**dict.fromkeys(KILLING, "kills"), **dict.fromkeys(ON_RAY, "ray")}
-            return "headless" if file.startswith(NEED_NOTEBOOKS) else shared.get(file, file)
+            return "headless" if file.startswith(NEED_NOTEBOOKS) else "kills" if file in KILLING else file
 
     config.option.loadscopereorder = False  # the file with the most tests first: they are the quickest
     return ByFile(config, log)
@@ -108,9 +105,10 @@ def headless(sample_clip, tmp_path_factory):
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def embedded_ray():
-    """Ray on this computer: it takes seconds to start."""
+    """Ray on this computer: it takes seconds to start. It ends with the module, as others start it with other
+    environment variables."""
     from egstalker_nb.core.ray_cluster import connected
 
     with connected(num_cpus=2, object_store_memory=80_000_000) as ray:
