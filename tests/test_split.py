@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import egstalker_nb as egs
 from egstalker_nb import cli
@@ -47,6 +48,14 @@ def test_the_file_does_not_depend_on_the_number_of_workers(run, speech, embedded
     many = egs.render(run, speech, tmp_path / "many.mp4", workers=workers, **given)
     assert many.path.read_bytes() == one.path.read_bytes()
     assert many.frames == probe(many.path).num_frames == frames and many.render_fps > 0
+
+
+def test_rendering_a_part_leaves_the_process_as_it_was():
+    """Sums of many numbers depend on the number of threads: what is computed next must not."""
+    before = torch.get_num_threads()
+    with pytest.raises(InputError):
+        split.render_part(split.RenderJob("nowhere", "nowhere", 1, "", "cpu", 1, None), None)
+    assert torch.get_num_threads() == before > 1
 
 
 def test_a_segment_is_a_whole_number_of_batches_and_a_part_of_segments():

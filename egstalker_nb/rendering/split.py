@@ -78,13 +78,16 @@ def render_part(job: RenderJob, script: Script) -> Part:
     Raises:
         InputError: the run folder or its dataset is not there, or not the same.
     """
-    on_cpu = job.device == "cpu"
+    on_cpu, threads = job.device == "cpu", torch.get_num_threads()
     if on_cpu:
         torch.set_num_threads(1)  # one core for each worker
-    renderer = _renderer(job.run, job.dataset, job.iteration, job.digest, job.device)
-    before = renderer.seconds
-    segments = list(encode_segments(renderer.frames(script, job.batch), job.how, threads=1 if on_cpu else None))
-    return Part(segments, renderer.seconds - before)
+    try:
+        renderer = _renderer(job.run, job.dataset, job.iteration, job.digest, job.device)
+        before = renderer.seconds
+        segments = list(encode_segments(renderer.frames(script, job.batch), job.how, threads=1 if on_cpu else None))
+        return Part(segments, renderer.seconds - before)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @lru_cache(maxsize=1)
