@@ -4,8 +4,9 @@ from __future__ import annotations
 import re
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 SIZES = {1280: (1280, 900), 1920: (1920, 1080)}
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
@@ -103,10 +104,11 @@ class Book:
         self.wait(lambda: not self.page.evaluate("() => eyes.busy()"), "an idle kernel", pause=200)
 
     def wait(self, condition: Callable[[], Any], what: str = "a condition", pause: float = 50,
-             nudge: bool = False) -> Any:
+             nudge: bool = False, again: Optional[Callable[[], Any]] = None) -> Any:
         """Until `condition()` is true, asked every `pause` ms; the page lives on meanwhile. Returns its value.
 
-        With `nudge`, a kernel that seems to sleep is woken, as a reader would who moves a slider once more.
+        With `nudge`, a kernel that seems to sleep is woken, as a reader would who moves a slider once more. `again` is
+        then done as well: a click that can be repeated.
 
         Raises:
             AssertionError: in vain, with what page and server say.
@@ -116,10 +118,13 @@ class Book:
             value = condition()
             if value:
                 return value
-            if nudge and time.monotonic() - nudged > DEAF:
+            if (nudge or again) and time.monotonic() - nudged > DEAF:
                 # ipykernel at times sleeps on a message that has arrived; any other one wakes it
                 nudged = time.monotonic()
                 self.page.evaluate("() => eyes.nudge()")
+                if again:
+                    with suppress(Exception):  # the button is gone or disabled: the first click has arrived meanwhile
+                        again()
                 warnings.warn(f"waited {DEAF} s for {what}: the kernel was asked something to wake it", stacklevel=2)
             if time.monotonic() > end:
                 raise AssertionError(f"waited {PATIENCE} s for {what} in vain\n{self.state()}")
