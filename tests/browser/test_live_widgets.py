@@ -161,7 +161,7 @@ def test_training_is_stopped_and_resumed_by_clicks(lab, sample_dataset, tmp_path
         assert any("KeyboardInterrupt" in error for error in book.errors()), "the waiting cell goes on"
         before, done = book.look(book.area(resume)), book.button("Done")
         resume.click()
-        book.wait(done.is_visible, "the training to end")
+        book.wait(done.is_visible, "the training to end", again=lambda: resume.click(timeout=1000))
         book.wait(lambda: book.look(book.area(done)) != before, "the chart to change", nudge=True)
         assert [row["iteration"] for row in metrics(run)][-1] == 200
         assert book.complaints == []
