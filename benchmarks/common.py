@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import statistics
 import time
@@ -17,6 +16,7 @@ import torch
 import egstalker_nb as egs
 from egstalker_nb.config import FIELDS
 from egstalker_nb.core.device import device_name, rendering_device
+from egstalker_nb.core.processes import cores
 from egstalker_nb.data.dataset import Dataset
 from egstalker_nb.model.gaussians import make_gaussians
 from egstalker_nb.rendering.motion import cycle
@@ -32,11 +32,6 @@ def facts(revision: Optional[str] = None) -> dict:
     """Date, device, cores, versions and git revision, to be stored with every measurement."""
     return {"date": date.today().isoformat(), "device": device_name(DEVICE), "cores": cores(),
             "machine": platform.machine(), "versions": versions(), "git": revision or git_revision()}
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def given_runs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[egs.Run]]:

@@ -64,7 +64,7 @@ def test_the_file_does_not_depend_on_cores_and_memory(tmp_path, monkeypatch, crf
     wave = np.random.default_rng(0).normal(0, 0.1, 40 * 640).astype(np.float32)
     files = []
     for cores, limit in ((1, 2 ** 30), (2, 0), (5, 2 ** 30), (5, 4_000_000)):
-        monkeypatch.setattr(video_encoder, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(video_encoder, "cores", lambda cores=cores: cores)
         monkeypatch.setattr(video_encoder, "_MAX_BYTES", limit)
         files.append(write_video(tmp_path / "a.mp4", moving(40, (256, 160)), wave, crf=crf, segment=15).read_bytes())
     assert len(set(files)) == 1

@@ -1,4 +1,4 @@
-"""Worker processes that do not outlive the process that started them."""
+"""Worker processes that do not outlive the process that started them, and the cores that they share."""
 from __future__ import annotations
 
 import os
@@ -7,6 +7,11 @@ import threading
 import time
 
 _POLL_SECONDS = 0.2
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def begin_worker(parent: int) -> None:

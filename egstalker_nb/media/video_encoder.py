@@ -7,7 +7,6 @@ cores, nor on how many segments, processes or machines work at a time.
 from __future__ import annotations
 
 import collections
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Generator, Iterable, NamedTuple, Optional
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.processes import cores
 from .container import EXACT_COLOURS, require_av
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def encode_segments(frames: Iterable[np.ndarray], how: Encoding, threads: Option
     Raises:
         InputError: a changing size, a wrong dtype or shape.
     """
-    threads = _NVENC_SESSIONS if how.encoder == NVENC else threads or _cores()
+    threads = _NVENC_SESSIONS if how.encoder == NVENC else threads or cores()
     shape: Optional[tuple[int, ...]] = None
     ahead: collections.deque[Future[Segment]] = collections.deque()
     feed: SimpleQueue[Optional[np.ndarray]] = SimpleQueue()
@@ -115,11 +115,6 @@ def encode_segments(frames: Iterable[np.ndarray], how: Encoding, threads: Option
             feed.put(None)  # if `frames` failed: the pool waits for its threads
             for future in ahead:
                 future.cancel()
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _checked_frame(image: np.ndarray, shape: Optional[tuple[int, ...]]) -> tuple[int, ...]:

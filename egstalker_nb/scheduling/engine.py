@@ -78,10 +78,11 @@ def run_tasks(tasks: dict[str, Task], after: dict[str, str], sources: dict[str, 
         check_resources(resources, available, address)
         remote = ray.remote(max_retries=NODE_FAILURES, **options(resources, available))(work)
         texts = ray.put(sources)
+        placed = {name: placed_task(task, resources, available) for name, task in tasks.items()}
         begun: dict[str, Any] = {}
         for name in sorted(tasks, key=lambda name: after.get(name, "") in tasks):  # those that others wait for first
             begun[name] = remote.options(name=name).remote(
-                _placed(tasks[name], resources, available), texts, begun.get(after.get(name, ""), "finished"))
+                placed[name], texts, begun.get(after.get(name, ""), "finished"))
         waiting = {ref: name for name, ref in begun.items()}
         tried: Counter[str] = Counter()
         try:
@@ -91,15 +92,14 @@ def run_tasks(tasks: dict[str, Task], after: dict[str, str], sources: dict[str, 
                     name = waiting.pop(ref)
                     tried[name] += 1
                     if _ended(ray, ref, name, host) == "failed" and tried[name] <= retries:
-                        task = _placed(tasks[name], resources, available)
-                        waiting[remote.options(name=name).remote(task, texts)] = name
+                        waiting[remote.options(name=name).remote(placed[name], texts)] = name
                 host.watch()
         except KeyboardInterrupt:
             _stop_all(ray, waiting, host)
             raise
 
 
-def _placed(task: Task, resources: Resources, available: dict[str, float]) -> Task:
+def placed_task(task: Task, resources: Resources, available: dict[str, float]) -> Task:
     """The task with what its resources mean for its kernels."""
     device = None if share_of_gpu(resources, available) else "cpu"
     return replace(task, threads=max(1, int(resources.cpu)), device=device)

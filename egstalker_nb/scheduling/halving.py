@@ -5,14 +5,13 @@ import os
 import threading
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any, Optional
 
 from ..core.ray_cluster import connected
 from ..training.history import History
-from .engine import NODE_FAILURES, STOP_SECONDS, Host, _placed, check_resources, options
+from .engine import NODE_FAILURES, STOP_SECONDS, Host, check_resources, options, placed_task
 from .run_folder import RunFolder
-from .storage import cache_folder, is_remote
+from .storage import local_folder
 from .sweep_file import Halving, Resources
 from .worker import Task, work
 
@@ -51,7 +50,7 @@ def run_halving(tasks: dict[str, Task], sources: dict[str, str], resources: Reso
         scheduler = ASHAScheduler(
             time_attr="iteration", metric=halving.metric, mode=mode, grace_period=halving.first,
             reduction_factor=halving.reduction, max_t=NEVER)
-        given = {name: _placed(task, resources, available) for name, task in tasks.items()}
+        given = {name: placed_task(task, resources, available) for name, task in tasks.items()}
         trainable = tune.with_resources(
             tune.with_parameters(_trainable(tune), tasks=given, sources=sources, retries=retries,
                                  metric=halving.metric, mode=mode),
@@ -104,9 +103,8 @@ def _trainable(tune: Any) -> type:
                   metric: str, mode: str) -> None:
             task = tasks[config["run"]]
             self.begin, self.retries = partial(work, task, sources), retries
-            place = cache_folder(task.place) if is_remote(task.place) else Path(task.place)
-            self.folder, self.metric = RunFolder(place), metric
-            self.history, self.seen = History(self.folder.head), 0
+            self.folder, self.metric = RunFolder(local_folder(task.place)), metric
+            self.history = History(self.folder.head)
             self.last = {"iteration": 0, metric: WORST[mode]}
             self.start()
 

@@ -13,7 +13,7 @@ from typing import Any, Iterator
 import numpy as np
 
 from ..config import load_config
-from ..core.errors import EgsError, InputError
+from ..core.errors import InputError
 from ..core.files import shortened
 from ..core.reading import digest, shown
 from ..data.dataset import load_dataset
@@ -21,7 +21,7 @@ from ..training.run import FREE_SETTINGS
 from .parameters import check_parameters
 from .storage import is_remote
 
-PREPARE = "prepare-"          # prefix of the runs that do
+PREPARE = "prepare-"          # prefix of the runs that make datasets of `videos`
 PREPARED_WITH = "size", "encoder", "features"
 FILLED_IN = "run", "out"      # parameters that the sweep itself gives to each run
 MAX_RUNS = 100_000
@@ -112,17 +112,18 @@ def combinations(given: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"values of '{key}' in the grid as a list", shown(values), "Write [one, two].")
-    listed = given.get("list") or [{}]
-    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-        raise InputError(f"'list' as a list of parameters in '{shortened(path)}'", shown(listed), "See docs/scale.md.")
+    entries = given.get("list") or [{}]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"'list' as a list of parameters in '{shortened(path)}'", shown(entries), "See docs/scale.md.")
     seeds = given.get("seeds") or [None]
     if not isinstance(seeds, list) or not all(seed is None or type(seed) is int for seed in seeds):
         raise InputError("'seeds' as a list of whole numbers", shown(seeds), "For instance: seeds: [0, 1, 2]")
     drawn = _drawn(mapping(given, "sample", path), path)
-    total = len(listed) * len(drawn) * len(seeds) * int(np.prod([len(values) for values in grid.values()], dtype=float))
+    combined = int(np.prod([len(values) for values in grid.values()], dtype=float))
+    total = len(entries) * len(drawn) * len(seeds) * combined
     if total > MAX_RUNS:
         raise InputError(f"at most {MAX_RUNS:,} runs", f"{total:,} in '{shortened(path)}'", "Make the grid smaller.")
-    for entry, draw, *values in itertools.product(listed, drawn, *grid.values()):
+    for entry, draw, *values in itertools.product(entries, drawn, *grid.values()):
         for seed in seeds:
             chosen = {**base, **entry, **draw, **dict(zip(grid, values))}
             yield chosen if seed is None else {**chosen, "overrides.seed": seed}
@@ -215,8 +216,6 @@ def _with_config(parameters: dict[str, Any], path: Path) -> tuple[dict[str, Any]
         name = str(beside.resolve())
     try:
         config = load_config(name, **overrides)
-    except EgsError:
-        raise
     except TypeError as error:
         raise InputError("overrides as 'setting: value'", shown(overrides), "Check their names.") from error
     settings = {key: value for key, value in config.to_dict().items() if key not in FREE_SETTINGS}

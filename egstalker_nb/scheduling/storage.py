@@ -30,6 +30,11 @@ def cache_folder(address: str) -> Path:
     return Path(base) / f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
 
 
+def local_folder(place: str) -> Path:
+    """Where work on a place is done on this computer: a path itself, of an address its copy."""
+    return cache_folder(place.rstrip("/")) if is_remote(place) else Path(place)
+
+
 class RemoteFolder:
     """A folder in an object store. Credentials and endpoints are those of the usual environment variables
     (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ..., GOOGLE_APPLICATION_CREDENTIALS).

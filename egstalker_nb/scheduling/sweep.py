@@ -14,7 +14,7 @@ from .engine import run_tasks
 from .halving import run_halving
 from .ranking import arranged, short, varied_names
 from .run_folder import LOST_SECONDS, OVER, STATUS, RunFolder
-from .storage import RemoteFolder, cache_folder, is_remote
+from .storage import RemoteFolder, is_remote, local_folder
 from .sweep_file import PlannedRun, SweepFile, read_sweep_file
 from .worker import Task
 
@@ -84,7 +84,7 @@ class Sweep:
         self.file = file
         place = str(out) if out is not None else str(Path("outputs") / file.name)
         self.address = place.rstrip("/") if is_remote(place) else ""
-        self.folder = cache_folder(self.address) if self.address else Path(place).resolve()
+        self.folder = local_folder(place).resolve()
         self._remote: Optional[RemoteFolder] = None
         self._fetched = self._written = self._next_look = 0.0
         self.watchers: list[Callable[[], None]] = []

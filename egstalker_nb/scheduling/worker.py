@@ -18,7 +18,7 @@ from ..core.files import exclusive_lock, make_folder, write_json
 from ..training.history import History
 from .execute import NotebookError, execute, kernel_environment
 from .run_folder import OVER, STATUS, RunFolder
-from .storage import RemoteFolder, cache_folder, is_remote
+from .storage import RemoteFolder, is_remote, local_folder
 
 POLL_SECONDS = 1.0     # between looks at the metrics and at requests to stop
 PUSH_SECONDS = 20.0    # between copies of a running run to an object store
@@ -69,7 +69,7 @@ def work(task: Task, sources: dict[str, str], before: str = "finished") -> str:
         the state that the run is in now, see `run_folder.State`.
     """
     remote = RemoteFolder(task.place) if is_remote(task.place) else None
-    folder = RunFolder(make_folder(cache_folder(task.place) if remote else Path(task.place)))
+    folder = RunFolder(make_folder(local_folder(task.place)))
     with _lock(folder.root, "run"):
         if remote:
             remote.pull(folder.root)
@@ -165,7 +165,7 @@ def _local_dataset(place: str) -> str:
     """The folder of a dataset; one in an object store is copied to this computer, once."""
     if not is_remote(place):
         return place
-    folder = make_folder(cache_folder(place))
+    folder = make_folder(local_folder(place))
     with _lock(folder, "copy"):
         RemoteFolder(place).pull(folder)
     return str(folder)
