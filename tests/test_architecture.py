@@ -26,6 +26,7 @@ ROOMS = {
     "preparation": {"core", "media", "face", "speech", "metrics", "data"},
     "training": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model"},
     "rendering": {"core", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "training"},
+    "upstream": {"core", "config", "media", "face", "speech", "data", "rasterizer", "model", "preparation", "training"},
     "evaluation": {"core", "media", "face", "speech", "metrics", "data", "training", "rendering"},
     "analysis": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "training",
                  "rendering", "evaluation"},
@@ -33,7 +34,8 @@ ROOMS = {
     "scheduling": {"core", "config", "media", "data", "training", "cuda_setup"},
     "notebook": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "preparation",
                  "training", "rendering", "evaluation", "analysis", "scheduling", "cuda_setup"},
-    "cli": {"core", "speech", "preparation", "scheduling", "notebook", "cuda_setup"},
+    "cli": {"core", "speech", "preparation", "upstream", "rendering", "evaluation", "scheduling", "notebook",
+            "cuda_setup"},
     "__main__": {"cli"},
 }
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__").replace("/", "."): path
@@ -52,7 +54,7 @@ def imports(module: str, at_once: bool = False) -> set[str]:
     tree = ast.parse(path.read_text())
     for node in tree.body if at_once else ast.walk(tree):
         assert not (isinstance(node, ast.Import) and any(a.name.startswith("egstalker_nb") for a in node.names)
-                    and module != "cli"), module
+                    and room(module) != "cli"), module
         if isinstance(node, ast.ImportFrom) and node.level:
             base = [*parts[:len(parts) - node.level + 1], *(node.module or "").split(".")]
             base = [part for part in base if part]

@@ -3,7 +3,7 @@ import pytest
 import yaml
 
 import egstalker_nb as egs
-from egstalker_nb.cli import parse_settings
+from egstalker_nb.cli.options import parse_settings
 from egstalker_nb.core.errors import ConfigError
 
 TABLE = {  # coarse, densify from, until, batch, threshold, iterations: the table that users are promised

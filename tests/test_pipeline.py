@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from egstalker_nb import cli
+from egstalker_nb.cli.options import parse_settings
 from egstalker_nb.core.errors import ConfigError, InputError
 from egstalker_nb.scheduling import execute, runner
 
@@ -213,11 +214,11 @@ def test_command_line_lets_other_errors_through(monkeypatch, tmp_path):
 def test_command_line_settings():
     """Numbers, lists and words arrive as such; nothing is evaluated."""
     given = ["iterations=200", "lr=1.0e-3", "flag=true", "name=quick", "grid=[64, 128]", "code=__import__('os')"]
-    assert cli.parse_settings(given) == {"iterations": 200, "lr": 1.0e-3, "flag": True, "name": "quick",
+    assert parse_settings(given) == {"iterations": 200, "lr": 1.0e-3, "flag": True, "name": "quick",
                                          "grid": [64, 128], "code": "__import__('os')"}
     for wrong in ("iterations", "=3", "a=[1"):
         with pytest.raises(ConfigError):
-            cli.parse_settings([wrong])
+            parse_settings([wrong])
 
 
 @pytest.mark.parametrize("command", ["prepare", "train", "render", "evaluate", "trim", "run"])

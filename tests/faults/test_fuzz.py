@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 import egstalker_nb as egs
-from egstalker_nb.cli import parse_settings
+from egstalker_nb.cli.options import parse_settings
 from egstalker_nb.core.device import PROC, _fields
 from egstalker_nb.core.errors import ConfigError, EgsError
 from egstalker_nb.core.reading import read_npy, read_npz

@@ -1,0 +1,73 @@
+"""`render`, `replay`, `export`, `evaluate`, `trim`: what is done with a trained head."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .options import SPLITS, AddCommand, add_device, add_part, add_script, script
+
+
+def render(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    print(egs.render(egs.load_run(args.run), args.audio, batch=args.batch, workers=args.workers, **script(args)))
+
+
+def replay(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    print(egs.replay(egs.load_run(args.run), args.split, args.out, args.compare, args.iteration, args.start,
+                     args.duration, args.batch, args.device))
+
+
+def export(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    run, given = egs.load_run(args.run), script(args)
+    print(egs.export_ply(run, args.audio, **given) if args.format == "ply" else
+          egs.export_frames(run, args.audio, format=args.format, **given))
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    print(egs.evaluate(egs.load_run(args.run), split=args.split, device=args.device))
+
+
+def trim(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    print(*egs.trim(args.wav, args.features, args.start, args.duration, args.out), sep="\n")
+
+
+def add_commands(command: AddCommand) -> None:
+    sub = command(render, "Drive a trained head with audio and write a video.", "run")
+    sub.add_argument("--audio", type=Path, required=True, help="WAV, MP3, FLAC or a video with audio")
+    add_script(sub, "the MP4 to write; default: in the run folder")
+    sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
+    sub.add_argument("--workers", type=int, default=1,
+                     help="processes that render parts of a long video at a time, on the Ray cluster of the "
+                          "environment variable RAY_ADDRESS or on this machine")
+    add_device(sub)
+
+    sub = command(replay, "Render the frames of the clip that a head was trained on, with their own audio.", "run")
+    sub.add_argument("--split", choices=SPLITS, default="val", help="which frames")
+    sub.add_argument("--compare", action="store_true", help="side by side with the ground truth")
+    add_part(sub, "the MP4 to write; default: in the run folder")
+    sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
+    add_device(sub)
+
+    sub = command(export, "Drive a trained head and write images or deformed Gaussians, one file per frame.", "run",
+                  "audio")
+    sub.add_argument("--format", choices=["png", "jpeg", "ply"], default="png", help="file format")
+    add_script(sub, "the folder to write; default: in the run folder")
+    add_device(sub)
+
+    sub = command(evaluate, "Score a trained head against its clip.", "run")
+    sub.add_argument("--split", choices=SPLITS, default="val", help="frames to score")
+    add_device(sub)
+
+    sub = command(trim, "Trim a WAV and its audio features together.", "wav", "features")
+    sub.add_argument("--start", type=float, default=0.0, help="seconds")
+    sub.add_argument("--duration", type=float, required=True, help="seconds")
+    sub.add_argument("--out", type=Path, required=True, help="path of the trimmed files, without extension")

@@ -1,0 +1,60 @@
+"""`prepare`, `train`, `prior`: from a video to a head."""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..speech.encoders import BUILT_IN, DEFAULT_ENCODER
+from .options import AddCommand, add_clip, add_config, add_device, parse_settings
+
+
+def prepare(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    from ..preparation.account import account_text
+
+    dataset = egs.prepare(args.video, args.out, size=args.size, features=args.features, encoder=args.encoder,
+                          face=args.face, scenes=args.scenes, track=args.track)
+    for warning in dataset.report["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if "account" in dataset.report:  # datasets of earlier versions have none
+        print(account_text(dataset.report["account"]))
+    print(dataset)
+
+
+def train(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    config = egs.load_config(args.config, **parse_settings(args.set))
+    print(egs.train(egs.load_dataset(args.dataset), config, args.run, until=args.until, device=args.device,
+                    gpus=args.gpus))
+
+
+def prior(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    found = egs.fit_prior([egs.load_dataset(folder) for folder in args.datasets], args.out, args.seed)
+    r = ", ".join(f"{x:.2f}" for x in found.facts["cross_validated_r"])
+    print(f"{args.out}: {found.facts['speakers']} speakers, {found.facts['seconds']} s; correlation of each component "
+          f"on speakers left out: {r}\nUse it with: egs train DATASET RUN --set prior={args.out}")
+
+
+def add_commands(command: AddCommand) -> None:
+    sub = command(prepare, "Turn a video into a dataset folder.", "video", "out")
+    sub.add_argument("--size", type=int, default=512, help="side of the square frames, px")
+    sub.add_argument("--features", type=Path, help="precomputed audio features .npy of the video's own audio")
+    sub.add_argument("--encoder", default=DEFAULT_ENCODER,
+                     help=f"audio feature extractor: {', '.join(BUILT_IN)}, or a CTC model's folder or hub id")
+    add_clip(sub)
+
+    sub = command(train, "Train a head, or resume the run in the run folder.", "dataset", "run")
+    add_config(sub)
+    sub.add_argument("--until", choices=["coarse"], help="stop after this stage")
+    sub.add_argument("--gpus", type=int, default=1, help="GPUs that share each batch; batch_size: a multiple of it")
+    add_device(sub)
+
+    sub = command(prior, "Fit a speaker prior, which predicts the mouth from audio, to clips of many people.")
+    sub.add_argument("datasets", type=Path, nargs="+", help="prepared datasets, one for each speaker")
+    sub.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    sub.add_argument("--seed", type=int, default=0)
