@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _spec = importlib.util.spec_from_file_location("lock_hashes", ROOT / "tools" / "lock_hashes.py")
 lock_hashes = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(lock_hashes)
-LOCKED_EXTRAS = ("notebooks", "cluster", "gpu", "test", "sample", "asr")
+PYTHONS = ("3.10", "3.11", "3.12")
 # a GPU host brings its own torch and NumPy; `make test` always runs in an environment with this stamp
 needs_make_setup = pytest.mark.skipif(not list(Path(sys.prefix).glob(".installed-*")),
                                       reason="this environment was not made by `make setup`")
@@ -35,16 +35,23 @@ def project() -> dict:
 
 
 def direct() -> list[Requirement]:
-    """What the project itself asks for, with the extras that the lock holds."""
+    """What the project itself asks for, with all extras."""
     table = project()
-    lists = [table["dependencies"], *(table["optional-dependencies"][extra] for extra in LOCKED_EXTRAS)]
+    lists = [table["dependencies"], *table["optional-dependencies"].values()]
     return [Requirement(line) for lines in lists for line in lines]
 
 
-def lock() -> dict[str, Requirement]:
+def here(requirement: Requirement, python: str | None = None) -> bool:
+    """Whether a requirement counts on this computer, with this Python or the one named."""
+    named = {"python_version": python, "python_full_version": f"{python}.0"} if python else {}
+    return requirement.marker is None or requirement.marker.evaluate({"extra": "", **named})
+
+
+def lock(python: str | None = None) -> dict[str, Requirement]:
     """Every package that `make setup` installs: those of the lock, and torch, whose version is in requirements.in."""
     torch = re.findall(r"^torch==[\d.]+", (ROOT / "requirements.in").read_text(), re.MULTILINE)
     found = [Requirement(line) for line in [*torch, *lock_hashes.pins((ROOT / "requirements.lock").read_text())]]
+    found = [requirement for requirement in found if here(requirement, python)]
     names = [canonicalize_name(r.name) for r in found]
     assert len(names) == len(set(names)), "a package stands in the lock twice"
     return dict(zip(names, found))
@@ -64,13 +71,15 @@ def test_every_locked_version_is_exact_and_holds_the_promised_ones():
     assert versions["numpy"].startswith("1.")
 
 
-def test_lock_satisfies_pyproject():
+@pytest.mark.parametrize("python", PYTHONS)
+def test_lock_satisfies_pyproject(python):
     """A direct dependency missing from the lock would be missing after `make setup`, which installs without deps."""
-    locked = lock()
+    locked = lock(python)
     for requirement in direct():
-        pin = locked[canonicalize_name(requirement.name)]
-        assert requirement.specifier.contains(version(pin)), f"{requirement} but locked {pin}"
-        assert pin.marker is None, f"{pin} is not installed everywhere"
+        if here(requirement, python):
+            pin = locked[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(version(pin)), f"{requirement} but locked {pin}"
+            assert "python" in str(pin.marker or "python"), f"{pin} is not installed everywhere"
 
 
 def test_every_locked_package_has_hashes():
@@ -121,12 +130,12 @@ def test_installed_packages_ask_for_nothing_that_the_lock_lacks():
     mediapipe's own list is known to be too long.
     """
     locked, problems = lock(), []
-    for name, pin in locked.items():
-        if name in ("mediapipe", "torch") or (pin.marker and not pin.marker.evaluate()):
+    for name in locked:
+        if name in ("mediapipe", "torch"):
             continue
         for line in importlib.metadata.requires(name) or []:
             need = Requirement(line)
-            if need.marker and not need.marker.evaluate({"extra": ""}):
+            if not here(need):
                 continue
             have = locked.get(canonicalize_name(need.name))
             if have is None or not need.specifier.contains(version(have), prereleases=True):
@@ -139,10 +148,9 @@ def test_environment_is_the_locked_one():
     """Tests say something about the locked versions only if these are the ones that run."""
     different = []
     for name, pin in lock().items():
-        if pin.marker is None or pin.marker.evaluate():
-            installed = importlib.metadata.version(name).split("+")[0]  # torch's build name does not count
-            if installed != version(pin):
-                different.append(f"{name} {installed}, locked {version(pin)}")
+        installed = importlib.metadata.version(name).split("+")[0]  # torch's build name does not count
+        if installed != version(pin):
+            different.append(f"{name} {installed}, locked {version(pin)}")
     assert not different, "\n".join(different)
 
 
