@@ -1,4 +1,4 @@
 """What people bring from EGSTalker and its relatives (AD-NeRF, ER-NeRF, GaussianTalker), and what goes back to them.
 
-May import: core, the configuration, media, face, speech, data, rasterizer, model, preparation, training (the run folder).
+May import: core, the configuration, media, face, speech, data, rasterizer, model, preparation, training.
 """
