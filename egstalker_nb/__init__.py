@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .training.fit_prior import fit_prior as fit_prior
     from .training.run import Run as Run
     from .training.run import load_run as load_run
+    from .training.trackers import track as track
     from .training.train import train as train
 
 __version__ = "0.1.0"
@@ -48,7 +49,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "fit_prior": ".training.fit_prior", "train": ".training.train", "load_run": ".training.run", "Run": ".training.run",
     "render": ".rendering.render", "replay": ".rendering.render", "Renderer": ".rendering.renderer",
     "stream": ".rendering.streaming", "evaluate": ".evaluation.evaluate", "sync_score": ".evaluation.lip_sync",
-    "trim": ".media.audio", "sweep": ".scheduling.sweep", "load_sweep": ".scheduling.sweep",
+    "track": ".training.trackers", "trim": ".media.audio",
+    "sweep": ".scheduling.sweep", "load_sweep": ".scheduling.sweep",
     "export_frames": ".rendering.export", "export_ply": ".rendering.export", "load_encoder": ".speech.encoders",
     "rasterize": ".rasterizer", "compare": ".analysis.comparison", "EgsError": ".core.errors",
 })

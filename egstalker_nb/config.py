@@ -20,6 +20,7 @@ NEVER = 1_000_000_000  # an iteration that no run reaches
 MAX_LISTED = 10        # problems of one configuration that a message lists
 MAX_PLANES = 8         # entries of `plane_resolution`
 MAX_TEXT = 1000        # characters of a setting that is text
+TRACKERS = "tensorboard", "wandb", "mlflow"
 
 
 def setting(default: Any, low: float, high: float, help: str) -> Any:
@@ -140,6 +141,9 @@ class Config(Schedule, Densification, Optimisation, LossWeights, Network):
     """Everything that decides a training run. Names are upstream's; make one with `load_config`."""
 
     preset: str = field(default="custom", metadata={"help": "The preset or file that it was loaded from."})
+    tracking: str = field(default="", metadata={
+        "words": TRACKERS, "help": "Where metrics and snapshots are shown as well: tensorboard, wandb, mlflow, or "
+                                   "several of them with commas; empty: nowhere."})
 
     def to_dict(self) -> dict[str, Any]:
         plain = dataclasses.asdict(self)
@@ -252,7 +256,11 @@ def _check(key: Any, value: Any) -> list[str]:
                                 f"{shown(value)}"]
     if isinstance(default, str):
         good = isinstance(value, str) and len(value) <= MAX_TEXT and value.isprintable()
-        return [] if good else [f"{key} must be text of one line, not {shown(value)}"]
+        if not good:
+            return [f"{key} must be text of one line, not {shown(value)}"]
+        known = bounds.get("words", ())
+        wrong = [word for word in words(value) if word not in known] if known else []
+        return [f"{key} must be one or several of {', '.join(known)}, with commas, not {shown(value)}"] if wrong else []
     number = type(value) is int or (isinstance(default, float) and type(value) is float and value == value)
     if not number:
         kind = "a number" if isinstance(default, float) else "a whole number"
@@ -260,6 +268,11 @@ def _check(key: Any, value: Any) -> list[str]:
     if not bounds["low"] <= value <= bounds["high"]:
         return [f"{key} must lie in {bounds['low']:g} ... {bounds['high']:g}, not {shown(value)}"]
     return []
+
+
+def words(value: str) -> list[str]:
+    """The words of a setting like `"tensorboard, wandb"`, each once."""
+    return list(dict.fromkeys(word for word in (part.strip() for part in value.split(",")) if word))
 
 
 def _notation_hint(value: Any) -> str:

@@ -21,7 +21,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional, Sequence
 
 from .core.cuda_extension import (
     AGAIN,
@@ -37,6 +37,7 @@ from .core.cuda_extension import (
 from .core.errors import EgsError, InputError
 from .core.files import exclusive_lock, make_folder, writing_to
 from .core.progress import Progress
+from .core.reading import shown
 
 # the wheels of CUDA 12 contain ptxas but no nvcc; from 13 on they are the whole compiler. Version: that of torch
 COMPILER_WHEELS = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-cccl")
@@ -125,18 +126,56 @@ def setup_gpu() -> Optional[str]:
     capabilities = {card.capability for card in cards}
     if capabilities <= built_for():  # torch does not support the others
         return ready
+    start = time.perf_counter()
+    difference = _install(cuda, capabilities | built_for(), names, check_rendering)
+    return (f"{ready}, after {time.perf_counter() - start:.0f} s; a test image rendered on the GPU and on the "
+            f"CPU differs by {difference:.0e} at most")
+
+
+def build_for(names: Sequence[str]) -> str:
+    """Build the extension for GPUs that need not be here, in a container image for instance. No test image is rendered.
+
+    Args:
+        names: compute capabilities as NVIDIA lists them, such as `8.6`.
+
+    Returns:
+        one line on the result.
+
+    Raises:
+        InputError: not a capability, torch has no CUDA or does not support one of them, or a prerequisite is missing.
+    """
+    wrong = [name for name in names if not re.fullmatch(r"\d{1,2}\.\d", name)]
+    if wrong:
+        raise InputError("compute capabilities such as 8.6", shown(wrong[0]), "NVIDIA lists them for each GPU.")
+    capabilities = {(int(major), int(minor)) for major, minor in (name.split(".") for name in names)}
+    import torch
+
+    if torch.version.cuda is None:
+        raise InputError("a CUDA build of torch", f"torch {torch.__version__}, a build without CUDA",
+                         f"Install a CUDA build of the same version (pip's own on Linux), {AGAIN}.")
+    too_old = {c for c in capabilities if c < _supported_by_torch()[0]}
+    if too_old:
+        raise InputError(f"capability {listed({_supported_by_torch()[0]})} or more, which torch {torch.__version__} "
+                         "supports", listed(too_old), "Leave it out, or install torch for an older version of CUDA.")
+    major, minor = (int(x) for x in torch.version.cuda.split(".")[:2])
+    if not capabilities <= built_for():
+        _install((major, minor), capabilities | built_for(), f"capability {listed(capabilities)}")
+    return f"gsplat's CUDA extension is ready for capability {listed(built_for())}; it was not tried on a GPU here"
+
+
+def _install(cuda: tuple[int, int], capabilities: set[Capability], names: str,
+             check: Optional[Callable[[Path], float]] = None) -> float:
+    """Build the extension for these capabilities, check it, and put it in its place; returns what `check` measured."""
     check_tools()
-    start, capabilities = time.perf_counter(), capabilities | built_for()
     make_folder(FOLDER)
     with writing_to(FOLDER), exclusive_lock(FOLDER, "GPU set-up"), tempfile.TemporaryDirectory(dir=FOLDER) as work:
         toolkit = installed_toolkit(cuda) or _compiler_from_wheels(cuda, Path(work))
         print(f"Building gsplat's CUDA extension for {names} (once; one to several minutes)", flush=True)
         built = _build(toolkit, _architectures(capabilities), Path(work))
-        difference = check_rendering(built)
+        measured = check(built) if check else 0.0
         os.replace(built, extension_file())
         extension_file().with_suffix(".json").write_text(json.dumps(sorted(capabilities)))
-    return (f"{ready}, after {time.perf_counter() - start:.0f} s; a test image rendered on the GPU and on the "
-            f"CPU differs by {difference:.0e} at most")
+    return measured
 
 
 def check_torch(driver: Driver) -> tuple[tuple[int, int], list[Card]]:

@@ -99,6 +99,18 @@ def test_a_card_newer_or_older_than_torch(builds, capsys, monkeypatch):
     assert builds == ["12.0+PTX"]
 
 
+def test_it_is_built_for_cards_that_are_not_here(builds, capsys, monkeypatch):
+    """As a container image is: no driver, no test image; the card that it meets later finds it ready."""
+    monkeypatch.setattr(cuda_setup, "find_driver", lambda: None)
+    monkeypatch.setattr(cuda_setup, "check_rendering", None)
+    assert cli.main(["setup-gpu", "--build-for", "9.0", "8.6"]) == cli.main(["setup-gpu", "--build-for", "8.6"]) == 0
+    assert builds == ["8.6;9.0+PTX"]
+    monkeypatch.setattr(cuda_setup, "find_driver", lambda: DRIVER)
+    assert said(capsys)[0][-1] == "Some Card: gsplat's CUDA extension is ready" and len(builds) == 1
+    assert cli.main(["setup-gpu", "--build-for", "5.2"]) == 2 and "7.5 or more" in capsys.readouterr().err
+    assert cli.main(["setup-gpu", "--build-for", "RTX 4090"]) == 2 and "such as 8.6" in capsys.readouterr().err
+
+
 def test_another_torch_is_built_for_anew(builds, capsys, monkeypatch):
     """An extension of another torch crashes or is not found; it must never be taken for this one's."""
     said(capsys)

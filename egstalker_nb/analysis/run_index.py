@@ -11,7 +11,8 @@ from ..evaluation.evaluate import saved_scores
 from ..training.run import CONFIG, MANIFEST, Run, load_run
 
 #: folders of runs and datasets that never contain a run
-SKIPPED = {"checkpoints", "snapshots", "renders", "figures", "scores", "frames", "masks", "notebooks"}
+SKIPPED = {"checkpoints", "snapshots", "renders", "figures", "scores", "frames", "masks", "notebooks",
+           "tensorboard", "wandb"}
 COLLAPSED = "collapse_"  # prefix of the runs of `collapse.py`
 
 

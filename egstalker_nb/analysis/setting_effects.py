@@ -52,6 +52,7 @@ EFFECTS = {
     "eval_interval": "Density of the validation curve; no effect on quality.",
     "checkpoint_interval": "Work lost by an interruption; no effect on quality.",
     "keep_checkpoints": "Space on the disk; no effect on quality.",
+    "tracking": "Where curves are shown as well; no effect on quality.",
 }
 
 #: setting -> the lesson it belongs to: the four most common causes of poor quality
@@ -60,7 +61,7 @@ LESSONS = {
     "densify_grad_threshold_coarse": "3 threshold", "densify_grad_threshold_fine": "3 threshold",
     "batch_size": "4 batch",
 }
-NO_EFFECT = ("eval_interval", "checkpoint_interval", "keep_checkpoints")  # on quality
+NO_EFFECT = ("eval_interval", "checkpoint_interval", "keep_checkpoints", "tracking")  # on quality
 
 
 class Differences(Table):

@@ -1,9 +1,9 @@
 """Command line: one subcommand for each public function. `python -m egstalker_nb` is the same as `egs`.
 
 - `options`: options that several commands share.
-- `train_commands`: prepare, train, prior.
+- `train_commands`: prepare, train, track, prior.
 - `head_commands`: render, replay, export, evaluate, trim.
-- `notebook_commands`: run, sweep, gallery, setup-gpu.
+- `notebook_commands`: notebooks, run, sweep, gallery, setup-gpu.
 
 May import: core, speech, preparation, upstream, rendering, evaluation, scheduling, notebook, cuda_setup.
 """

@@ -1,11 +1,19 @@
-"""`run`, `sweep`, `gallery`, `setup-gpu`: the notebooks headless, and what they need."""
+"""`notebooks`, `run`, `sweep`, `gallery`, `setup-gpu`: the notebooks headless, and what they need."""
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
 from ..core.errors import SweepError
+from ..core.kit_files import copy_kit
 from .options import AddCommand, add_clip, add_config, add_device, parse_settings
+
+
+def notebooks(args: argparse.Namespace) -> None:
+    written, kept = copy_kit(args.folder)
+    print(f"{len(written)} files written to '{args.folder}'"
+          + (f"; yours were kept: {', '.join(path.name for path in kept)}" if kept else "")
+          + f". Open them: jupyter lab {args.folder / 'notebooks'}")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -49,12 +57,17 @@ def gallery(args: argparse.Namespace) -> None:
 
 
 def setup_gpu(args: argparse.Namespace) -> None:
-    from ..cuda_setup import setup_gpu
+    from ..cuda_setup import build_for, setup_gpu
 
-    print(setup_gpu() or "no NVIDIA GPU with a driver: training and rendering use the CPU")
+    made = build_for(args.build_for) if args.build_for else setup_gpu()
+    print(made or "no NVIDIA GPU with a driver: training and rendering use the CPU")
 
 
 def add_commands(command: AddCommand) -> None:
+    sub = command(notebooks, "Copy the notebooks and the sample into a folder, to open and edit them there.")
+    sub.add_argument("folder", type=Path, nargs="?", default=Path("egstalker"),
+                     help="files in it are never overwritten")
+
     sub = command(run, "Run all notebooks headless on a video.", "video")
     add_config(sub)
     sub.add_argument("--audio", type=Path, help="audio that drives the head; default: the clip's own")
@@ -82,4 +95,6 @@ def add_commands(command: AddCommand) -> None:
     sub.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder with NAME/notebooks for each run")
     sub.add_argument("--out", type=Path, help="the folder to write; default: OUTPUTS/gallery")
 
-    command(setup_gpu, "Build gsplat's CUDA extension, once, and check it; no CUDA toolkit is needed.")
+    sub = command(setup_gpu, "Build gsplat's CUDA extension, once, and check it; no CUDA toolkit is needed.")
+    sub.add_argument("--build-for", nargs="+", default=[], metavar="CAPABILITY",
+                     help="for GPUs that are not here, by compute capability (8.6), as for a container image")

@@ -1,4 +1,4 @@
-"""`prepare`, `train`, `prior`: from a video to a head."""
+"""`prepare`, `train`, `track`, `prior`: from a video to a head."""
 from __future__ import annotations
 
 import argparse
@@ -31,6 +31,13 @@ def train(args: argparse.Namespace) -> None:
                     gpus=args.gpus))
 
 
+def track(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    for run in args.runs:
+        print(egs.track(egs.load_run(run), args.to))
+
+
 def prior(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
@@ -53,6 +60,11 @@ def add_commands(command: AddCommand) -> None:
     sub.add_argument("--until", choices=["coarse"], help="stop after this stage")
     sub.add_argument("--gpus", type=int, default=1, help="GPUs that share each batch; batch_size: a multiple of it")
     add_device(sub)
+
+    sub = command(track, "Show trained runs in a tracker; training does so itself with --set tracking=...")
+    sub.add_argument("runs", type=Path, nargs="+", help="run folders")
+    sub.add_argument("--to", default="tensorboard", metavar="TRACKER",
+                     help="tensorboard, which writes into the run folder; wandb or mlflow, set up as usual")
 
     sub = command(prior, "Fit a speaker prior, which predicts the mouth from audio, to clips of many people.")
     sub.add_argument("datasets", type=Path, nargs="+", help="prepared datasets, one for each speaker")

@@ -3,6 +3,7 @@
 - `errors`: the exceptions a user can cause.
 - `files`: files and folders written as a whole, checked targets, exclusive locks; knows a full disk.
 - `reading`: files that may be damaged or hostile: JSON, YAML, arrays, tensors, within limits.
+- `kit_files`: the notebooks and the sample, wherever the package is installed.
 - `processes`: worker processes that end with their parent, and the cores that they share.
 - `progress`: one progress line for terminals, notebooks and headless runs.
 - `table`: tables shown as HTML in a notebook and as text in a terminal.

@@ -25,6 +25,7 @@ import numpy as np
 from .errors import InputError, StorageError, first_line
 
 TEMPORARY = ".egs-"
+WINDOWS = os.name == "nt"  # it neither locks, flushes nor renames folders as needed here
 
 #: errno -> what is expected of '{place}', what was found, what to do
 _CAUSES = {
@@ -215,6 +216,7 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
 @contextmanager
 def _temporary(folder: Path, suffix: str = "", is_folder: bool = False) -> Iterator[Path]:
     """A locked temporary file or folder in `folder`; what is left of it is removed at the end."""
+    _check_system()
     remove_leftovers(folder)
     with writing_to(folder):
         path, handle = _locked(folder, suffix, is_folder)
@@ -271,6 +273,12 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def _check_system() -> None:
+    """Raises: InputError: on Windows, before a file is half-written."""
+    if WINDOWS:
+        raise InputError("Linux, macOS or WSL2", "Windows", "Install WSL2 and work there, see docs/platforms.md.")
+
+
 # ---- locks ----
 
 def _lock(handle: int, certain: bool = False) -> bool:
@@ -307,6 +315,7 @@ def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
         InputError: another thread or process holds the lock; the message says which, and since when.
         StorageError: the folder cannot be written to.
     """
+    _check_system()
     path = _lock_file(folder, what)
     while True:
         with writing_to(folder):

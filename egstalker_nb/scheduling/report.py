@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Optional
 
 from ..core.errors import EgsError, first_line
 from ..core.files import make_folder
+from ..core.kit_files import NOTEBOOK_DIR
 from .execute import execute, kernel_environment
 from .ranking import runs_to_show
-from .runner import NOTEBOOK_DIR, SWEEP_NOTEBOOKS
+from .runner import SWEEP_NOTEBOOKS
 
 if TYPE_CHECKING:
     from .sweep import Sweep

@@ -12,6 +12,7 @@ from typing import Any, Optional, Sequence
 from ..config import load_config
 from ..core.errors import InputError, first_line
 from ..core.files import make_folder, shortened, writing_to
+from ..core.kit_files import NOTEBOOK_DIR
 from ..core.progress import clock
 from ..core.reading import shown
 from ..cuda_setup import find_driver
@@ -33,7 +34,6 @@ NOTEBOOKS = (
 #: of sweeps: what each run executes unless its file says otherwise, and the report
 SWEEP_NOTEBOOKS = ("08_train_and_score", "09_sweep")
 RESULT = "06_custom_audio_rendering"  # writes the video of the trained head
-NOTEBOOK_DIR = Path(__file__).resolve().parents[2] / "notebooks"
 POLL_SECONDS = 0.25
 LOG_SECONDS = 10.0  # between progress lines where the output is not a terminal
 MIB = 2.0**20

@@ -12,10 +12,10 @@ import yaml
 
 from ..core.errors import InputError
 from ..core.files import shortened
+from ..core.kit_files import NOTEBOOK_DIR
 from ..core.reading import Unreadable, read_yaml, shown
 from .parameters import declared_parameters
 from .planning import PREPARE, PlannedRun, combinations, find_datasets, listed, plan_run, with_varied
-from .runner import NOTEBOOK_DIR
 from .storage import is_remote
 
 MAX_BYTES = 4 << 20           # of a sweep file: 10,000 datasets by name have 0.4 MB

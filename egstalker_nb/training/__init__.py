@@ -9,6 +9,7 @@
 - `optimizers`, `densification`, `pose_refinement`: what a step changes.
 - `health`: the guard that stops a run which has gone wrong.
 - `run`, `checkpoint`, `snapshots`, `metrics_log`: the run folder. `history`: its metrics, read while they are written.
+- `trackers`: the same metrics in TensorBoard, Weights & Biases or MLflow (`egs.track`).
 
 May import: core, media, face, speech, metrics, data, rasterizer, model, and the configuration.
 """

@@ -28,7 +28,7 @@ FORMAT = 1
 #: folders that notebooks make in a run folder before training does
 BEFORE_TRAINING = "figures", "renders"
 #: settings that may differ when a run is continued, as they do not affect its result
-FREE_SETTINGS = "preset", "checkpoint_interval", "keep_checkpoints"
+FREE_SETTINGS = "preset", "checkpoint_interval", "keep_checkpoints", "tracking"
 
 
 class Run:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Literal, Optional, Sequence
 
@@ -71,7 +71,7 @@ def train_on(devices: Sequence[torch.device], ds: Dataset, cfg: Config, out: str
         run = open_run(ds, cfg, root, devices[0])
         done = checkpoint.newest(root, checkpoint.HEAD, checkpoint.TRAINER)
         checkpoint.set_damaged_aside(root, done or 0)
-        with trainer_on(devices, ds, cfg, run, stop) as trainer:
+        with trainer_on(devices, ds, cfg, run, stop) as trainer, closing(trainer.metrics):
             _steps(trainer.resume(done) if done else trainer.start(), stop)
     return run
 

@@ -100,4 +100,5 @@ CASES: list[Case] = [
     Case("set_alias_bomb", pairs("seed=" + BOMB), ("aliases",)),
     Case("set_too_long", pairs("prior=" + "x" * 100_000), ("100000 characters",)),
     Case("set_wrong_type", pairs("iterations=many"), ("iterations must be a whole number, not 'many'",), 2),
+    Case("set_unknown_tracker", pairs("tracking=tensorbord"), ("tensorboard, wandb, mlflow", "'tensorbord'"), 2),
 ]
