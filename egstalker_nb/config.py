@@ -146,6 +146,7 @@ class Config(Schedule, Densification, Optimisation, LossWeights, Network):
                                    "several of them with commas; empty: nowhere."})
 
     def to_dict(self) -> dict[str, Any]:
+        """Every setting by its name, as plain values that YAML and JSON have."""
         plain = dataclasses.asdict(self)
         plain["plane_resolution"] = list(self.plane_resolution)
         return plain

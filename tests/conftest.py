@@ -11,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 import copy  # noqa: E402
 import json  # noqa: E402
+import re  # noqa: E402
 import wave  # noqa: E402
 from pathlib import Path  # noqa: E402
 from types import SimpleNamespace  # noqa: E402
@@ -36,7 +37,7 @@ SLOW_FILES = {"test_analysis", "test_benchmarks", "test_data_parallel", "test_jo
               "test_wheel"}
 #: share a server of processes, and what undisturbed work makes
 KILLING = tuple(f"tests/faults/test_{name}.py" for name in ("kills", "interruptions", "notebook_faults"))
-NEED_NOTEBOOKS = "tests/browser/test_lab.py", "tests/test_notebooks.py"
+MAKES_NOTEBOOKS, SHOWS_NOTEBOOKS = "tests/test_notebooks.py", "tests/browser/test_lab.py"
 TINY_SIZE, TINY_FRAMES, TINY_FOCAL = 64, 12, 128.0
 
 
@@ -45,10 +46,11 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark what needs Chromium, and what needs a fixture that takes long to make. With several processes the notebooks,
-    nearly half of everything, come first and then the slow files, so that none is left for one process at the end."""
+    """Mark what needs Chromium, and what needs a fixture that takes long to make. With several processes the headless
+    notebooks come first and then the slow files, so that none is left for one process at the end; the notebooks in the
+    browser after half of these, when the headless ones have ended."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (not item.nodeid.startswith(NEED_NOTEBOOKS), item.path.stem not in SLOW_FILES))
+        items.sort(key=_turn)
     for item in items:
         if item.path.parent.name == "browser":
             item.add_marker(pytest.mark.browser)
@@ -56,15 +58,27 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.slow)
 
 
+def _turn(item) -> int:
+    """When a file is tested, if there are several processes."""
+    if item.nodeid.startswith(MAKES_NOTEBOOKS):
+        return 0
+    if item.nodeid.startswith(SHOWS_NOTEBOOKS):
+        return 2
+    if item.path.stem in SLOW_FILES:
+        return 1 if item.path.parent.name == "faults" else 3
+    return 4
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Of two test processes each takes whole files; those that need the executed notebooks stay in one of them."""
+    """Each test process takes whole files, and of the notebooks in the browser those with even or odd numbers."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.split("::", 1)[0]
-            return "headless" if file.startswith(NEED_NOTEBOOKS) else "kills" if file in KILLING else file
+            number = re.search(r"\[(\d+)_", nodeid) if file == SHOWS_NOTEBOOKS else None
+            return f"{file} {int(number[1]) % 2}" if number else "kills" if file in KILLING else file
 
     config.option.loadscopereorder = False  # the file with the most tests first: they are the quickest
     return ByFile(config, log)
@@ -88,22 +102,35 @@ def sample_dataset(sample_clip, tmp_path_factory):
 def headless(sample_clip, tmp_path_factory):
     """All notebooks, executed once on the sample's first 4.8 s, with few iterations and with refined poses, as in
     `production`: the `clip`, `size`, `seconds`, other parameters as `short`, the folders `out` and `dataset`, and the
-    `video`. Read only."""
+    `video`. Read only. The first test process that needs them makes them, the others wait for it."""
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "headless"
+    made = SimpleNamespace(size=128, seconds=2.0, short={"edge": 48, "steps": 60, "lesson_iterations": 100},
+                           clip=folder / "clip.mp4", out=folder / "out", dataset=folder / "dataset")
+    with FileLock(folder.with_suffix(".lock")):
+        ended = folder / "ended"
+        if not ended.exists():
+            folder.mkdir(exist_ok=True)
+            ended.write_text(str(_execute_notebooks(made, sample_clip)))
+        made.video = Path(ended.read_text())
+    return made
+
+
+def _execute_notebooks(made: SimpleNamespace, sample_clip: Path) -> Path:
+    """The video that they end with."""
     from egstalker_nb.media.audio import load_audio
     from egstalker_nb.media.video_reader import read_frames
     from egstalker_nb.media.video_writer import write_video
     from egstalker_nb.scheduling import runner
 
-    folder, frames = tmp_path_factory.mktemp("headless"), 120
-    made = SimpleNamespace(size=128, seconds=2.0, short={"edge": 48, "steps": 60, "lesson_iterations": 100},
-                           out=folder / "out", dataset=folder / "dataset")
-    made.clip = write_video(folder / "clip.mp4", read_frames(sample_clip, stop=frames),
-                            load_audio(sample_clip)[:frames * 640])
-    made.video = runner.run_notebooks(
+    frames = 120
+    write_video(made.clip, read_frames(sample_clip, stop=frames), load_audio(sample_clip)[:frames * 640])
+    return runner.run_notebooks(
         made.clip, "quick_test", audio=sample_clip.with_name("speech.wav"), name="sample", out=made.out,
         dataset=made.dataset, size=made.size, duration=made.seconds, **made.short,
         overrides={"coarse_iterations": 40, "iterations": 90, "pose_steps": 1})
-    return made
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import egstalker_nb as egs
-from egstalker_nb.core.errors import ConfigError, DatasetError, InputError, TrainingError
+from egstalker_nb.core.errors import ConfigError, DatasetError, InputError, Terminated, TrainingError
 from egstalker_nb.core.progress import Progress
 from egstalker_nb.training import checkpoint
 from egstalker_nb.training.densification import Densifier, to_grow
@@ -121,18 +121,27 @@ def test_resume_after_sigkill_is_exact(uninterrupted, tiny_dataset, tmp_path):
     assert iterations == sorted(set(iterations)), "rows after the checkpoint must not be there twice"
 
 
-@pytest.mark.slow
+def stop_before(monkeypatch, iteration, what):
+    """Do something just before a training step, once."""
+    real, done = Trainer.train_iteration, []
+
+    def train_iteration(trainer):
+        if trainer.iteration + 1 == iteration and not done:
+            done.append(iteration)
+            what()
+        real(trainer)
+
+    monkeypatch.setattr(Trainer, "train_iteration", train_iteration)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_writes_a_checkpoint(uninterrupted, tiny_dataset, tmp_path, number):
-    process = start_training(tiny_dataset, small(), tmp_path / "run")
-    wait_for_iteration(tmp_path / "run", 40, process)
-    process.send_signal(number)
-    message = process.communicate()[1].decode()
-    run = egs.load_run(tmp_path / "run")
-    last = run.iterations[-1]
-    kind = {signal.SIGINT: "KeyboardInterrupt", signal.SIGTERM: "Terminated"}[number]
-    assert kind in message and f"stopped at iteration {last}" in message
-    assert 40 <= last < 90
+def test_an_interruption_writes_a_checkpoint(uninterrupted, tiny_dataset, tmp_path, monkeypatch, number):
+    """The step at work is finished. `tests/faults/test_interruptions.py` stops the command, as a process of its own."""
+    stop_before(monkeypatch, 43, lambda: signal.raise_signal(number))
+    with pytest.raises(KeyboardInterrupt, match="stopped at iteration 43") as error:
+        egs.train(tiny_dataset, small(), tmp_path / "run", device="cpu")
+    assert isinstance(error.value, Terminated) is (number == signal.SIGTERM)
+    assert egs.load_run(tmp_path / "run").iterations[-1] == 43
     assert_same(egs.train(tiny_dataset, small(), tmp_path / "run", device="cpu"), uninterrupted)
 
 
@@ -189,12 +198,13 @@ def test_a_collapse_of_the_deformed_head_stops_the_run(tiny_dataset, tmp_path):
         trainer.log(Progress(1, "x"))
 
 
-@pytest.mark.slow
-def test_a_kill_before_the_first_checkpoint_leaves_no_rows_behind(tiny_dataset, tmp_path):
-    process = start_training(tiny_dataset, small(checkpoint_interval=1000), tmp_path / "killed")
-    wait_for_iteration(tmp_path / "killed", 20, process)
-    process.kill()
-    process.wait()
+def test_a_kill_before_the_first_checkpoint_leaves_no_rows_behind(tiny_dataset, tmp_path, monkeypatch):
+    """An error that nobody expects leaves the same files as a kill."""
+    stop_before(monkeypatch, 45, lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        egs.train(tiny_dataset, small(checkpoint_interval=1000), tmp_path / "killed", device="cpu")
+    killed = egs.load_run(tmp_path / "killed")
+    assert killed.metrics("train")[-1]["iteration"] == 40 and max(killed.iterations, default=0) < 40
     with open(tmp_path / "killed" / "metrics.jsonl", "a") as file:
         file.write('{"kind": "densify", "births": {"lips": 1}')  # a row torn by the kill
     run = egs.train(tiny_dataset, small(checkpoint_interval=1000), tmp_path / "killed", device="cpu")
