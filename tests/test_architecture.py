@@ -30,12 +30,13 @@ ROOMS = {
     "evaluation": {"core", "media", "face", "speech", "metrics", "data", "training", "rendering"},
     "analysis": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "training",
                  "rendering", "evaluation"},
+    "viewer": {"core", "media", "face", "model", "training", "rendering"},
     "cuda_setup": {"core", "rasterizer"},
     "scheduling": {"core", "config", "media", "data", "training", "cuda_setup"},
     "notebook": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "preparation",
                  "training", "rendering", "evaluation", "analysis", "scheduling", "cuda_setup"},
     "cli": {"core", "speech", "preparation", "upstream", "rendering", "evaluation", "scheduling", "notebook",
-            "cuda_setup"},
+            "viewer", "cuda_setup"},
     "__main__": {"cli"},
 }
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__").replace("/", "."): path

@@ -3,9 +3,10 @@
 - `options`: options that several commands share.
 - `train_commands`: prepare, train, track, prior.
 - `head_commands`: render, replay, export, evaluate, trim.
+- `view_commands`: view.
 - `notebook_commands`: notebooks, run, sweep, gallery, setup-gpu.
 
-May import: core, speech, preparation, upstream, rendering, evaluation, scheduling, notebook, cuda_setup.
+May import: core, speech, preparation, upstream, rendering, evaluation, scheduling, notebook, viewer, cuda_setup.
 """
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 from ..core.errors import EgsError, Terminated
-from . import head_commands, notebook_commands, train_commands
+from . import head_commands, notebook_commands, train_commands, view_commands
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(name, type=Path)
         return sub
 
-    for commands_of in (train_commands, head_commands, notebook_commands):
+    for commands_of in (train_commands, head_commands, view_commands, notebook_commands):
         commands_of.add_commands(command)
     return top
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from ..core.errors import ConfigError
 from ..core.reading import Unreadable, parse_yaml, shown
@@ -63,7 +63,7 @@ def add_clip(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--track", type=int, help="number of the audio track, from 1; default: the one flagged as default")
 
 
-def add_script(sub: argparse.ArgumentParser, out: str) -> None:
+def add_script(sub: argparse.ArgumentParser, out: Optional[str]) -> None:
     sub.add_argument("--features", type=Path, help="precomputed audio features .npy [num_frames, 16, 29] of the audio")
     sub.add_argument("--poses", default="cycle", help="cycle, static, orbit, the folder of a dataset whose head "
                                                       "motion to use, or world-to-camera matrices .npy [F, 4, 4]")
@@ -72,8 +72,10 @@ def add_script(sub: argparse.ArgumentParser, out: str) -> None:
     add_part(sub, out)
 
 
-def add_part(sub: argparse.ArgumentParser, out: str) -> None:
-    sub.add_argument("--out", type=Path, help=out)
+def add_part(sub: argparse.ArgumentParser, out: Optional[str]) -> None:
+    """`out`: help on what is written; None: nothing is."""
+    if out is not None:
+        sub.add_argument("--out", type=Path, help=out)
     sub.add_argument("--iteration", type=int, help="checkpoint; default: the newest")
     sub.add_argument("--start", type=float, default=0.0, help="seconds into the audio")
     sub.add_argument("--duration", type=float, help="seconds; default: to the end of the audio")
@@ -82,4 +84,4 @@ def add_part(sub: argparse.ArgumentParser, out: str) -> None:
 def script(args: argparse.Namespace) -> dict[str, Any]:
     """Values of the options of `add_script` and `add_device`, as arguments of `egs.render` and of the exports."""
     names = ("out", "features", "poses", "blink", "iteration", "start", "duration", "device")
-    return {name: getattr(args, name) for name in names}
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}

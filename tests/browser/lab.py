@@ -17,7 +17,7 @@ import urllib.request
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import psutil
 from book import PATIENCE, SIZES, THEMES, Book
@@ -87,10 +87,12 @@ class Lab:
 
     Args:
         folder: the notebooks' folder.
+        base: base URL, as a hub gives each of its users one.
+        browser_args: further arguments of the browser.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, base: str = "/", browser_args: Sequence[str] = ()):
+        self.folder, self._base, self._browser_args = Path(folder), base, browser_args
         self.token = secrets.token_hex(16)
         self._stack = ExitStack()
 
@@ -98,8 +100,8 @@ class Lab:
         with ExitStack() as stack:  # what was started is ended where the rest fails
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="egs-lab-", ignore_cleanup_errors=True)))
             self.log = home / "log.txt"
-            self.url = stack.enter_context(_server(self.folder, home, self.token))
-            self.browser = stack.enter_context(_chromium())
+            self.url = stack.enter_context(_server(self.folder, home, self.token, self._base))
+            self.browser = stack.enter_context(chromium(self._browser_args))
             self._stack = stack.pop_all()
         return self
 
@@ -161,7 +163,7 @@ class Lab:
 
 
 @contextmanager
-def _server(folder: Path, home: Path, token: str) -> Iterator[str]:
+def _server(folder: Path, home: Path, token: str, base: str) -> Iterator[str]:
     from ipykernel.kernelspec import write_kernel_spec
 
     places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
@@ -182,7 +184,8 @@ def _server(folder: Path, home: Path, token: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]  # if somebody takes it now, the server tries the next ones
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}",
-               "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", f"--IdentityProvider.token={token}",
+               "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", f"--ServerApp.base_url={base}",
+               f"--IdentityProvider.token={token}",
                "--ServerApp.terminals_enabled=False", "--LabApp.extension_manager=readonly",
                "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
@@ -233,11 +236,13 @@ def _end(process: subprocess.Popen) -> None:
 
 
 @contextmanager
-def _chromium() -> Iterator[Any]:
+def chromium(arguments: Sequence[str] = ()) -> Iterator[Any]:
+    """A browser of Playwright's, with further arguments."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=BROWSER_ARGS, timeout=PATIENCE * 1000,
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=[*BROWSER_ARGS, *arguments],
+                                             timeout=PATIENCE * 1000,
                                              ignore_default_args=["--hide-scrollbars"])  # readers have them
         try:
             yield browser

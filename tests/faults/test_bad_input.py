@@ -9,8 +9,9 @@ from .media_cases import CASES as MEDIA
 from .notebook_cases import CASES as NOTEBOOKS
 from .prepare_cases import CASES as PREPARE
 from .sweep_cases import CASES as SWEEPS
+from .viewer_cases import CASES as VIEWER
 
-CASES: list[Case] = [*ARRAYS, *CONFIGS, *DATASETS, *MEDIA, *NOTEBOOKS, *PREPARE, *SWEEPS]
+CASES: list[Case] = [*ARRAYS, *CONFIGS, *DATASETS, *MEDIA, *NOTEBOOKS, *PREPARE, *SWEEPS, *VIEWER]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
