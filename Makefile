@@ -156,5 +156,5 @@ lock:
 	@rm requirements.lock.new
 
 clean:
-	rm -rf $(VENV) $(UVHOME) build *.egg-info .pytest_cache .ruff_cache .mypy_cache outputs/demo data/demo
+	rm -rf $(VENV) $(UVHOME) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache outputs/demo data/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .data.dataset import load_dataset as load_dataset
     from .evaluation.evaluate import evaluate as evaluate
     from .evaluation.lip_sync import sync_score as sync_score
+    from .evaluation.score_videos import score as score
     from .media.audio import trim as trim
     from .preparation.pipeline import prepare as prepare
     from .rasterizer import rasterize as rasterize
@@ -50,7 +51,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "fit_prior": ".training.fit_prior", "train": ".training.train", "load_run": ".training.run", "Run": ".training.run",
     "render": ".rendering.render", "replay": ".rendering.render", "Renderer": ".rendering.renderer",
     "stream": ".rendering.streaming", "evaluate": ".evaluation.evaluate", "sync_score": ".evaluation.lip_sync",
-    "track": ".training.trackers", "trim": ".media.audio",
+    "score": ".evaluation.score_videos", "track": ".training.trackers", "trim": ".media.audio",
     "sweep": ".scheduling.sweep", "load_sweep": ".scheduling.sweep",
     "export_frames": ".rendering.export", "export_ply": ".rendering.export", "load_encoder": ".speech.encoders",
     "rasterize": ".rasterizer", "compare": ".analysis.comparison", "EgsError": ".core.errors",

@@ -106,6 +106,9 @@ class LossWeights:
     lambda_mask: float = setting(
         0.1, 0.0, 100.0, "Weight of the mean absolute difference of splat opacity and head mask, which keeps Gaussians "
                          "off the torso and the background.")
+    lambda_perceptual: float = setting(
+        0.0, 0.0, 100.0, "Weight of the difference of VGG16's features. Upstream: 0.01; needs vgg16-397923af.pth in "
+                         "PyTorch's hub cache, see docs/metrics.md.")
 
 
 @dataclass

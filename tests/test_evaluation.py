@@ -3,11 +3,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import egstalker_nb as egs
 import egstalker_nb.evaluation.evaluate as evaluation
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.core.progress import Progress, progress
+from egstalker_nb.metrics.perceptual import Perceptual
 
 CFG = dict(iterations=60, coarse_iterations=20, batch_size=2, plane_resolution=[8, 16])
 
@@ -26,6 +28,18 @@ def test_scores_are_a_table_and_json(run):
         assert name in str(scores) and name in scores._repr_html_()
     assert 10 < scores["psnr_head"] <= scores["psnr_composite"] < 60, "the background is easier than the head"
     assert scores["psnr_frame"] < scores["psnr_composite"], "without the torso the picture is worse"
+
+
+def test_lpips_is_scored_where_its_weights_are_and_else_said_to_be_missing(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    scores = egs.evaluate(run, "val", device="cpu")
+    assert "lpips_composite" not in scores and "alexnet-owt-7be5be79.pth" in str(scores)
+    checkpoints = tmp_path / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(Perceptual("alexnet").state_dict(), checkpoints / "alexnet-owt-7be5be79.pth")
+    early, late = (egs.evaluate(run, "val", iteration=i, device="cpu")["lpips_composite"] for i in (20, 60))
+    assert 0 < late < early
 
 
 def test_a_better_head_scores_higher(run):

@@ -33,7 +33,9 @@ def _seen(renderer: Renderer, ids: Sequence[int]) -> tuple[Tensor, Tensor, dict[
 
 
 def _losses(renderer: Renderer) -> Losses:
-    return Losses(renderer.head.cfg, "fine" if renderer.deform else "coarse", renderer.ds.head_box)
+    losses = Losses(renderer.head.cfg, "fine" if renderer.deform else "coarse", renderer.ds.head_box)
+    losses.weights.pop("perceptual", None)  # features of a network have no place in a single pixel
+    return losses
 
 
 @torch.no_grad()

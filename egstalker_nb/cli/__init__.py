@@ -2,7 +2,7 @@
 
 - `options`: options that several commands share.
 - `train_commands`: prepare, train, track, prior.
-- `head_commands`: render, replay, export, evaluate, trim.
+- `head_commands`: render, replay, export, evaluate, score, trim.
 - `view_commands`: view.
 - `notebook_commands`: notebooks, run, sweep, gallery, setup-gpu.
 

@@ -1,4 +1,4 @@
-"""`render`, `replay`, `export`, `evaluate`, `trim`: what is done with a trained head."""
+"""`render`, `replay`, `export`, `evaluate`, `score`, `trim`: what is done with a trained head."""
 from __future__ import annotations
 
 import argparse
@@ -34,6 +34,12 @@ def evaluate(args: argparse.Namespace) -> None:
     print(egs.evaluate(egs.load_run(args.run), split=args.split, device=args.device))
 
 
+def score(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    print(egs.score(args.video, args.reference, args.weights, args.au, args.device))
+
+
 def trim(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
@@ -65,6 +71,14 @@ def add_commands(command: AddCommand) -> None:
 
     sub = command(evaluate, "Score a trained head against its clip.", "run")
     sub.add_argument("--split", choices=SPLITS, default="val", help="frames to score")
+    add_device(sub)
+
+    sub = command(score, "Score any video against the real one, with the metrics that papers report.", "video",
+                  "reference")
+    sub.add_argument("--weights", type=Path, help="folder of the weights of LPIPS, CSIM and SyncNet; default: "
+                                                  "PyTorch's hub cache")
+    sub.add_argument("--au", type=Path, nargs=2, metavar=("VIDEO_CSV", "REFERENCE_CSV"),
+                     help="OpenFace's CSVs of both, for its action-unit errors")
     add_device(sub)
 
     sub = command(trim, "Trim a WAV and its audio features together.", "wav", "features")

@@ -302,8 +302,13 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise Unreadable(f"'{shortened(path)}' is damaged, or no safetensors file ({first_line(error)})") from error
 
 
-def read_torch(path: Path) -> dict[str, Any]:
+def read_torch(path: Path, legacy: bool = False) -> dict[str, Any]:
     """A dictionary of tensors and numbers that `torch.save` wrote, on the CPU; nothing else is unpickled.
+
+    Args:
+        path: the file.
+        legacy: accept PyTorch's format from before version 1.6 as well, as published weights have; memory is then
+            reserved as the file asks.
 
     Raises:
         Unreadable: missing, damaged, or with anything else in it.
@@ -312,9 +317,10 @@ def read_torch(path: Path) -> dict[str, Any]:
 
     size = _size(path)
     try:
-        with zipfile.ZipFile(path) as archive:  # torch's older formats reserve memory before they look
-            if sum(entry.file_size for entry in archive.infolist()) > size:
-                raise ValueError("compressed")
+        if not legacy or zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # torch's older formats reserve memory before they look
+                if sum(entry.file_size for entry in archive.infolist()) > size:
+                    raise ValueError("compressed")
         with open(path, "rb") as file:
             value = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle and zip readers raise many kinds; torch's advice for them is not ours

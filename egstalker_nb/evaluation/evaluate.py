@@ -13,7 +13,8 @@ from ..core.progress import Progress
 from ..core.reading import Unreadable, read_json
 from ..core.table import Table
 from ..data.frame_loader import Frames
-from ..metrics import image_metrics, landmark_metrics
+from ..metrics import action_units, image_metrics, landmark_metrics
+from ..metrics.perceptual import Perceptual, load_perceptual, perceptual_missing
 from ..rendering.renderer import Renderer
 from ..training.run import Run
 
@@ -26,8 +27,11 @@ SCORES = {
     "psnr_head": ("dB", "composite against the ground truth, weighted by the head mask"),
     "ssim_head": ("", "the same, structural similarity"),
     "seam": ("", "error in a band around the border of the head mask over that inside; below 1.2: no visible seam"),
+    "lpips_composite": ("", "composite against the ground truth, LPIPS (AlexNet); 0: equal"),
     "lmd_mouth": ("px", "distance of the mouth landmarks tracked on the rendering from those of the clip"),
     "lmd_face": ("px", "the same for all 478 landmarks"),
+    "aue_upper": ("%", "error of brows and eyes by MediaPipe's geometry, not OpenFace: not comparable with papers"),
+    "aue_lower": ("%", "the same for mouth, chin and nose"),
     "aperture_r": ("", "correlation of the mouth opening on the rendering with that of the clip"),
     "aperture_best_r": ("", "the highest correlation within 10 frames of lag"),
     "aperture_lag": ("frames", "the lag at that correlation; positive: the rendering is late"),
@@ -76,7 +80,8 @@ def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration:
         device: cpu or cuda; by default cuda where available.
 
     Returns:
-        the scores; without mediapipe, those of landmarks are missing.
+        the scores; without mediapipe, those of landmarks are missing, and without its weights LPIPS, which `note` says.
+        `egs.score` has further metrics, and the real video's own values.
 
     Raises:
         InputError: batch or max_frames below 1.
@@ -93,16 +98,20 @@ def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration:
     renderer = Renderer.from_run(run, number, device)
     per_frame: dict[str, list[float]] = {}
     tracker, note = _tracker()
+    missing = perceptual_missing("alexnet")
+    lpips = load_perceptual("alexnet", device=renderer.device) if missing is None else None
+    note = " ".join(filter(None, [note, missing and f"LPIPS: {missing}"]))
     tracked: list[Optional[np.ndarray]] = []
     with Progress(len(ids), f"evaluate {split}", "frame") as bar:
-        for images in _scored_images(renderer, ids, batch, per_frame):
+        for images in _scored_images(renderer, ids, batch, per_frame, lpips):
             if tracker is not None:
                 tracked += [tracker(image) for image in images]
             bar.update(len(images))
     scores = Scores(run=run.root.name, split=split, iteration=number, frames=len(ids), note=note,
                     **{k: float(np.mean(v)) for k, v in per_frame.items()})
     if tracker is not None:
-        scores.update(_landmark_scores(tracked, ds.landmarks[ids], ds.aperture[ids]))
+        found = _landmark_scores(tracked, ds.landmarks[ids], ds.aperture[ids])
+        scores.update(found, note=" ".join(filter(None, [found.get("note"), note])))
     folder = make_folder(run.root / "scores")
     part = "" if len(ids) == len(whole) else f"_first{len(ids)}"
     write_json(folder / f"{split}_{number}{part}.json", _finite(scores))
@@ -114,8 +123,8 @@ def _finite(scores: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in scores.items()}
 
 
-def _scored_images(renderer: Renderer, ids: list[int], batch: int, per_frame: dict[str, list[float]]
-                   ) -> Iterator[np.ndarray]:
+def _scored_images(renderer: Renderer, ids: list[int], batch: int, per_frame: dict[str, list[float]],
+                   lpips: Optional[Perceptual] = None) -> Iterator[np.ndarray]:
     """Render frames `ids` in batches and append their image scores to `per_frame`.
 
     Yields:
@@ -138,6 +147,9 @@ def _scored_images(renderer: Renderer, ids: list[int], batch: int, per_frame: di
                 per_frame.setdefault(f"psnr_{name}", []).append(float(image_metrics.psnr(image, truth, weight)))
                 per_frame.setdefault(f"ssim_{name}", []).append(float(image_metrics.ssim(image, truth, weight)))
         per_frame.setdefault("seam", []).extend(image_metrics.seam(composite, given["frame"], given["head"]).tolist())
+        if lpips is not None:
+            with torch.inference_mode():
+                per_frame.setdefault("lpips_composite", []).extend(lpips(composite, given["frame"]).tolist())
         yield (composite * 255).round().byte().cpu().numpy()
 
 
@@ -166,6 +178,7 @@ def _landmark_scores(tracked: list[Optional[np.ndarray]], truth: np.ndarray, ape
     rendered, truth = np.stack([t for t in tracked if t is not None]), truth[found]
     scores["lmd_mouth"] = float(landmark_metrics.landmark_distance(rendered, truth, "mouth"))
     scores["lmd_face"] = float(landmark_metrics.landmark_distance(rendered, truth, "face"))
+    scores["aue_upper"], scores["aue_lower"] = action_units.geometric_error(rendered, truth)
     opening = np.interp(np.arange(len(found)), np.flatnonzero(found), landmark_metrics.aperture(rendered))
     r, best, lag = landmark_metrics.correlation_and_lag(opening, aperture)
     return {**scores, "aperture_r": float(r), "aperture_best_r": float(best),

@@ -13,25 +13,28 @@ from ..metrics.image_metrics import decibels, ssim_map
 class Losses(nn.Module):
     """The weighted loss terms of a stage, stacked in the order of `names`; the loss is their sum.
 
-    Terms of weight 0 are left out. A module without parameters. To add a term: compute it in `forward`, give it a name
-    and a weight, and add its weight to `LossWeights`; it is then logged, drawn and explained like the others.
+    Terms of weight 0 are left out. A module without trainable parameters. To add a term: compute it in `forward`, give
+    it a name and a weight, and add its weight to `LossWeights`; it is then logged, drawn and explained like the others.
 
     Args:
         cfg: the weights.
         stage: `coarse` or `fine`; the lip term belongs to the fine stage.
         box: x0, y0, x1, y1 px around the head. Outside it render and frame are both background, so SSIM is taken as 1
             there and only computed inside: most of a step's time on a CPU. None: the whole image.
+        perceptual: see `load_vgg_loss`; only needed by `forward`, where `lambda_perceptual` is above 0.
 
     Attributes:
         weights: name of a term -> weight.
         names: of what `forward` returns: the terms, `loss`, `psnr` and `coverage`.
     """
 
-    def __init__(self, cfg: Config, stage: str, box: Optional[tuple[int, int, int, int]] = None):
+    def __init__(self, cfg: Config, stage: str, box: Optional[tuple[int, int, int, int]] = None,
+                 perceptual: Optional[nn.Module] = None):
         super().__init__()
-        self.box = box
+        self.box, self.perceptual = box, perceptual
         weights = {"l1": cfg.lambda_l1, "dssim": cfg.lambda_dssim, "mask": cfg.lambda_mask,
-                   "lip": cfg.lambda_lip if stage == "fine" else 0.0}
+                   "lip": cfg.lambda_lip if stage == "fine" else 0.0,
+                   "perceptual": cfg.lambda_perceptual}
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
         self.names = (*self.weights, "loss", "psnr", "coverage")
 
@@ -56,6 +59,8 @@ class Losses(nn.Module):
         l1, lip, square, mask, covered, area, own_area, dssim = image_sums(rgb, alpha, frame, head, lips, box)
         means = {"l1": l1 / rgb.numel(), "dssim": dssim / rgb.numel(), "mask": mask / alpha.numel(),
                  "lip": lip / (3 * (own_area if lip_area is None else lip_area)).clamp_min(1)}
+        if self.perceptual is not None and "perceptual" in self.weights:
+            means["perceptual"] = self.perceptual(rgb, frame)
         values = [weight * means[name] for name, weight in self.weights.items()]
         loss = torch.stack(values).sum()
         coverage = covered / area.clamp_min(1)  # 1 where the splats hide all of the head mask

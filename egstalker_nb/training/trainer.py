@@ -16,6 +16,7 @@ from ..data.conditions import Conditions
 from ..data.dataset import Dataset
 from ..data.frame_loader import Frames
 from ..metrics.image_metrics import psnr
+from ..metrics.perceptual import load_vgg_loss
 from ..model.deformation import Deformation
 from ..model.head import Head
 from ..rasterizer.capacity import IsectCapacity
@@ -74,7 +75,8 @@ class Trainer:
     def __init__(self, ds: Dataset, cfg: Config, run: Run, device: torch.device):
         self.ds, self.cfg, self.run, self.device = ds, cfg, run, device
         self.iteration = 0
-        self.losses = {stage: Losses(cfg, stage, ds.head_box) for stage in ("coarse", "fine")}
+        perceptual = load_vgg_loss(device) if cfg.lambda_perceptual > 0 else None
+        self.losses = {stage: Losses(cfg, stage, ds.head_box, perceptual) for stage in ("coarse", "fine")}
         self.densifier = Densifier(cfg, len(ds.mean_face), torch.from_numpy(ds.mean_face), device)
         self.device_step: Captured = Captured(self._device_step, device)
         self.kind: tuple[str, bool] = "", False            # stage of the captured step, and whether it densifies

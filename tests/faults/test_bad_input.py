@@ -8,10 +8,11 @@ from .dataset_cases import CASES as DATASETS
 from .media_cases import CASES as MEDIA
 from .notebook_cases import CASES as NOTEBOOKS
 from .prepare_cases import CASES as PREPARE
+from .score_cases import CASES as SCORES
 from .sweep_cases import CASES as SWEEPS
 from .viewer_cases import CASES as VIEWER
 
-CASES: list[Case] = [*ARRAYS, *CONFIGS, *DATASETS, *MEDIA, *NOTEBOOKS, *PREPARE, *SWEEPS, *VIEWER]
+CASES: list[Case] = [*ARRAYS, *CONFIGS, *DATASETS, *MEDIA, *NOTEBOOKS, *PREPARE, *SCORES, *SWEEPS, *VIEWER]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
