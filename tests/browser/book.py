@@ -4,14 +4,13 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 SIZES = {1280: (1280, 900), 1920: (1920, 1080)}
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 TALLEST = 16000  # px of one picture; Chromium's largest texture is 16384
-PATIENCE = 600  # s of any wait: only a failure takes so long, and a busy machine is many times slower
+PATIENCE = 60  # s of any wait: only a failure takes so long, and a busy machine is many times slower
 # s that a page waits for its kernel before it is helped: the server says idle (or has none), or starts it
 DEAF, SLOW = 20, 120
 ASK = 2  # s between questions to the server
@@ -103,29 +102,17 @@ class Book:
         """Until no cell runs or waits to run."""
         self.wait(lambda: not self.page.evaluate("() => eyes.busy()"), "an idle kernel", pause=200)
 
-    def wait(self, condition: Callable[[], Any], what: str = "a condition", pause: float = 50,
-             nudge: bool = False, again: Optional[Callable[[], Any]] = None) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str = "a condition", pause: float = 50) -> Any:
         """Until `condition()` is true, asked every `pause` ms; the page lives on meanwhile. Returns its value.
-
-        With `nudge`, a kernel that seems to sleep is woken, as a reader would who moves a slider once more. `again` is
-        then done as well: a click that can be repeated.
 
         Raises:
             AssertionError: in vain, with what page and server say.
         """
-        end, nudged = time.monotonic() + PATIENCE, time.monotonic()
+        end = time.monotonic() + PATIENCE
         while True:
             value = condition()
             if value:
                 return value
-            if (nudge or again) and time.monotonic() - nudged > DEAF:
-                # ipykernel at times sleeps on a message that has arrived; any other one wakes it
-                nudged = time.monotonic()
-                self.page.evaluate("() => eyes.nudge()")
-                if again:
-                    with suppress(Exception):  # the button is gone or disabled: the first click has arrived meanwhile
-                        again()
-                warnings.warn(f"waited {DEAF} s for {what}: the kernel was asked something to wake it", stacklevel=2)
             if time.monotonic() > end:
                 raise AssertionError(f"waited {PATIENCE} s for {what} in vain\n{self.state()}")
             self.page.wait_for_timeout(pause)

@@ -4,7 +4,6 @@ window.eyes = {
   session: () => window.jupyterapp.shell.currentWidget?.sessionContext?.session,
   kernel: () => eyes.session()?.kernel?.status,
   // ask the kernel for something, which wakes it
-  nudge() { eyes.session()?.kernel?.requestKernelInfo().catch(() => null); },
   cells: () => eyes.notebook().model.sharedModel.cells.map((c) => ({
     kind: c.cell_type, source: c.source, count: c.execution_count ?? null,
     outputs: c.cell_type === "code" ? c.outputs : [] })),

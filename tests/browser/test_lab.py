@@ -60,5 +60,5 @@ def test_notebook_in_a_browser(lab, values, name, request):
         area = book.area(slider)
         before = book.look(area)
         book.move(slider, "ArrowLeft" if SLIDERS[name] in ("snapshot", "iteration") else "ArrowRight")  # from its end
-        book.wait(lambda: book.look(area) != before, "the picture to change", nudge=True)
+        book.wait(lambda: book.look(area) != before, "the picture to change")
         assert book.errors() + book.complaints == []

@@ -111,11 +111,11 @@ def test_parts_of_panels_work_live(lab):
         stop, resume = book.button("Stop"), book.button("Resume")
         book.wait(lambda: stop.count() and stop.is_enabled(), "the work to start")
         stop.click()
-        book.wait(resume.is_visible, "the work to stop", again=lambda: stop.click(timeout=1000))
+        book.wait(resume.is_visible, "the work to stop")
         book.wait_idle()
         assert any("KeyboardInterrupt" in error for error in book.errors())
         resume.click()
-        book.wait(book.button("Done").is_visible, "the work to end", again=lambda: resume.click(timeout=1000))
+        book.wait(book.button("Done").is_visible, "the work to end")
         book.run_all()
         assert book.errors() == [] and book.complaints == [] and book.faults() == []
 
@@ -156,13 +156,13 @@ def test_training_is_stopped_and_resumed_by_clicks(lab, sample_dataset, tmp_path
         stop, resume = book.button("Stop"), book.button("Resume")
         book.wait(lambda: stop.count() and stop.is_enabled() and metrics(run), "the training to start")
         stop.click()
-        book.wait(resume.is_visible, "the training to stop", again=lambda: stop.click(timeout=1000))
+        book.wait(resume.is_visible, "the training to stop")
         book.wait_idle()
         assert any("KeyboardInterrupt" in error for error in book.errors()), "the waiting cell goes on"
         before, done = book.look(book.area(resume)), book.button("Done")
         resume.click()
-        book.wait(done.is_visible, "the training to end", again=lambda: resume.click(timeout=1000))
-        book.wait(lambda: book.look(book.area(done)) != before, "the chart to change", nudge=True)
+        book.wait(done.is_visible, "the training to end")
+        book.wait(lambda: book.look(book.area(done)) != before, "the chart to change")
         assert [row["iteration"] for row in metrics(run)][-1] == 200
         assert book.complaints == []
 

@@ -37,6 +37,22 @@ class HasHtml(Protocol):
         ...
 
 
+def _let_the_browser_choose(widget: ipywidgets.Widget) -> None:
+    """Messages of a widget go to the thread of the kernel that the browser names, which is free while a cell runs.
+
+    ipykernel 7.4 sends them to the thread that wrote to the widget last instead: that of the running cell, where a Stop
+    button waits for the work that it should stop. Others have no such method.
+    """
+    def opened(change: Any) -> None:
+        if hasattr(change.new, "_reply_subshell_for"):
+            change.new._reply_subshell_for = None
+
+    widget.observe(opened, "comm")
+
+
+ipywidgets.Widget.on_widget_constructed(_let_the_browser_choose)
+
+
 def live() -> bool:
     """Whether widgets can be operated: in a notebook, unless the environment variable `EGS_STATIC` is set."""
     return in_notebook() and not os.environ.get(STATIC)
