@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .training.run import load_run as load_run
     from .training.trackers import track as track
     from .training.train import train as train
+    from .upstream.arguments_file import read_arguments as read_arguments
     from .viewer.splat_view import view as view
 
 __version__ = "0.1.0"
@@ -55,5 +56,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "sweep": ".scheduling.sweep", "load_sweep": ".scheduling.sweep",
     "export_frames": ".rendering.export", "export_ply": ".rendering.export", "load_encoder": ".speech.encoders",
     "rasterize": ".rasterizer", "compare": ".analysis.comparison", "EgsError": ".core.errors",
-    "view": ".viewer.splat_view",
+    "view": ".viewer.splat_view", "read_arguments": ".upstream.arguments_file",
 })

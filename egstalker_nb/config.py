@@ -208,17 +208,19 @@ def load_config(name: str | Path, **overrides: Any) -> Config:
     values = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
     stem = Path(name).stem
     values.setdefault("preset", stem if stem.isprintable() else "custom")
-    problems = [p for key, value in values.items() for p in _check(key, value)]
-    if not problems:
-        config = Config(**{k: _convert(k, v) for k, v in values.items()})
-        problems = contradictions(config)
+    problems = problems_of(values)
     if problems:
         more = [f"... and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
         listed = "".join(f"\n  - {p}" for p in problems[:MAX_LISTED] + more)
         raise ConfigError(f"a consistent configuration from '{shortened(name)}'",
                           f"{len(problems)} problem(s):{listed}",
                           "For good quality use 'production', for a pipeline test 'quick_test'.")
-    return config
+    return _config(values)
+
+
+def problems_of(values: dict[str, Any]) -> list[str]:
+    """What is wrong with settings, each alone or together, in plain sentences; empty if nothing is."""
+    return [p for key, value in values.items() for p in _check(key, value)] or contradictions(_config(values))
 
 
 def loadable() -> dict[str, Config]:
@@ -286,6 +288,10 @@ def _notation_hint(value: Any) -> str:
     except ValueError:
         return ""
     return f" (in YAML write {number:.9f}".rstrip("0").rstrip(".") + ")" if 1e-9 < abs(number) < 1e9 else ""
+
+
+def _config(values: dict[str, Any]) -> Config:
+    return Config(**{key: _convert(key, value) for key, value in values.items()})
 
 
 def _convert(key: str, value: Any) -> Any:

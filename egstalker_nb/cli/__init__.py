@@ -1,7 +1,7 @@
 """Command line: one subcommand for each public function. `python -m egstalker_nb` is the same as `egs`.
 
 - `options`: options that several commands share.
-- `train_commands`: prepare, train, track, prior.
+- `train_commands`: prepare, config, train, track, prior.
 - `head_commands`: render, replay, export, evaluate, score, trim.
 - `view_commands`: view.
 - `notebook_commands`: notebooks, run, sweep, gallery, setup-gpu.

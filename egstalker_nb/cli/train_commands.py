@@ -1,10 +1,11 @@
-"""`prepare`, `train`, `track`, `prior`: from a video to a head."""
+"""`prepare`, `config`, `train`, `track`, `prior`: from a video to a head."""
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
 
+from ..core.files import check_target
 from ..speech.encoders import BUILT_IN, DEFAULT_ENCODER
 from .options import AddCommand, add_clip, add_config, add_device, parse_settings
 
@@ -21,6 +22,19 @@ def prepare(args: argparse.Namespace) -> None:
     if "account" in dataset.report:  # datasets of earlier versions have none
         print(account_text(dataset.report["account"]))
     print(dataset)
+
+
+def config(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    found = egs.read_arguments(args.file)
+    print(found.table(), flush=True)
+    settings = found.config()
+    for problem in found.problems():
+        print(f"warning: {problem}", file=sys.stderr)
+    if args.out is not None:
+        settings.save(check_target(args.out, ".yaml", args.file))
+        print(f"{args.out}: use it with egs train DATASET RUN --config {args.out}")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -54,6 +68,9 @@ def add_commands(command: AddCommand) -> None:
     sub.add_argument("--encoder", default=DEFAULT_ENCODER,
                      help=f"audio feature extractor: {', '.join(BUILT_IN)}, or a CTC model's folder or hub id")
     add_clip(sub)
+
+    sub = command(config, "Explain an upstream arguments file, setting by setting; save what is taken over.", "file")
+    sub.add_argument("--out", type=Path, help="the .yaml file to write: a configuration for `egs train --config`")
 
     sub = command(train, "Train a head, or resume the run in the run folder.", "dataset", "run")
     add_config(sub)

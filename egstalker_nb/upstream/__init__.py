@@ -1,4 +1,7 @@
 """What people bring from EGSTalker and its relatives (AD-NeRF, ER-NeRF, GaussianTalker), and what goes back to them.
 
+- `arguments_file`: `arguments/*.py` files, read as literals (`egs.read_arguments`).
+- `setting_verdicts`: what becomes of each of their settings here, and why.
+
 May import: core, the configuration, media, face, speech, data, rasterizer, model, preparation, training.
 """

@@ -30,6 +30,15 @@ def pairs(*given: str) -> Callable[[Path], list[Any]]:
     return lambda folder: ["train", "data", "run", "--config", "quick_test", "--set", *given]
 
 
+def upstream(content: str | bytes, *options: str) -> Callable[[Path], list[Any]]:
+    """... an upstream arguments file with this content."""
+    def command(folder: Path) -> list[Any]:
+        (folder / "args.py").write_bytes(content.encode() if isinstance(content, str) else content)
+        return ["config", "args.py", *options]
+
+    return command
+
+
 def _folder(folder: Path) -> list[Any]:
     (folder / "c.yaml").mkdir()
     return ["train", "data", "run", "--config", "c.yaml"]
@@ -101,4 +110,19 @@ CASES: list[Case] = [
     Case("set_too_long", pairs("prior=" + "x" * 100_000), ("100000 characters",)),
     Case("set_wrong_type", pairs("iterations=many"), ("iterations must be a whole number, not 'many'",), 2),
     Case("set_unknown_tracker", pairs("tracking=tensorbord"), ("tensorboard, wandb, mlflow", "'tensorbord'"), 2),
+    Case("upstream_import", upstream("import os\nA = dict(x=1)"), ("args.py, line 1: an import", "after --configs")),
+    Case("upstream_defaults", upstream("class ModelParams(ParamGroup):\n  sh_degree = 3"), ("a class", "'production'")),
+    Case("upstream_call", upstream("A = dict(\n x=__import__('os').mkdir('planted'))"), ("args.py, line 2: a call",)),
+    Case("upstream_not_python", upstream("A = dict(\n x=1"), ("args.py, line 1: not Python", "dict(name=1")),
+    Case("upstream_nul", upstream("A = dict(x=1)\0"), ("args.py",)),
+    Case("upstream_binary", upstream(bytes(range(256))), ("args.py", "not UTF-8")),
+    Case("upstream_empty", upstream("# nothing\n"), ("args.py: no settings",)),
+    Case("upstream_too_large", upstream("# " + "x" * (2 << 20)), ("args.py", "more than such a file")),
+    Case("upstream_nested_deeply", upstream("A = dict(x=" + "(" * 5000), ("args.py",)),
+    Case("upstream_twice", upstream("A = dict(x=1)\nB = dict(x=2)"), ("args.py, line 2: 'x' again, after line 1",)),
+    Case("upstream_number", upstream("A = dict(iterations=1e400)"), ("args.py, line 1: a number out of range",)),
+    Case("upstream_out_of_range", upstream("A = dict(batch_size=1000)"), ("'args.py'", "batch_size must lie"), 2),
+    Case("upstream_contradiction", upstream("A = dict(d_model=512)"), ("net_width is 512", "must agree"), 2),
+    Case("upstream_missing", lambda folder: ["config", "some/where.py"], ("there is no file 'some/where.py'",)),
+    Case("upstream_out", upstream("A = dict(iterations=9000)", "--out", "args.py"), (".yaml", "'args.py'")),
 ]
