@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .training.trackers import track as track
     from .training.train import train as train
     from .upstream.arguments_file import read_arguments as read_arguments
+    from .upstream.checkpoint_reader import read_checkpoint as read_checkpoint
+    from .upstream.checkpoint_reader import upstream_cameras as upstream_cameras
     from .viewer.splat_view import view as view
 
 __version__ = "0.1.0"
@@ -57,4 +59,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "export_frames": ".rendering.export", "export_ply": ".rendering.export", "load_encoder": ".speech.encoders",
     "rasterize": ".rasterizer", "compare": ".analysis.comparison", "EgsError": ".core.errors",
     "view": ".viewer.splat_view", "read_arguments": ".upstream.arguments_file",
+    "read_checkpoint": ".upstream.checkpoint_reader", "upstream_cameras": ".upstream.checkpoint_reader",
 })

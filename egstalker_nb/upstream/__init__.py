@@ -2,6 +2,7 @@
 
 - `arguments_file`: `arguments/*.py` files, read as literals (`egs.read_arguments`).
 - `setting_verdicts`: what becomes of each of their settings here, and why.
+- `checkpoint_reader`, `upstream_motion`: `point_cloud.ply` and `deformation.pth`, and the network in the latter.
 
 May import: core, the configuration, media, face, speech, data, rasterizer, model, preparation, training.
 """

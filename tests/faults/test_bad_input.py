@@ -3,6 +3,7 @@ import pytest
 
 from .array_cases import CASES as ARRAYS
 from .bad_input import Case, check
+from .checkpoint_cases import CASES as CHECKPOINTS
 from .config_cases import CASES as CONFIGS
 from .dataset_cases import CASES as DATASETS
 from .media_cases import CASES as MEDIA
@@ -12,7 +13,8 @@ from .score_cases import CASES as SCORES
 from .sweep_cases import CASES as SWEEPS
 from .viewer_cases import CASES as VIEWER
 
-CASES: list[Case] = [*ARRAYS, *CONFIGS, *DATASETS, *MEDIA, *NOTEBOOKS, *PREPARE, *SCORES, *SWEEPS, *VIEWER]
+CASES: list[Case] = [*ARRAYS, *CHECKPOINTS, *CONFIGS, *DATASETS, *MEDIA, *NOTEBOOKS, *PREPARE, *SCORES, *SWEEPS,
+                     *VIEWER]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
