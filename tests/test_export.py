@@ -1,20 +1,24 @@
 """Protects: exported frames and Gaussians are complete, match the video, and are never half written."""
 import json
 
+import av
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import egstalker_nb as egs
 from egstalker_nb import cli
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.core.progress import ProgressListener, listening
 from egstalker_nb.media.audio import load_audio, save_wav
+from egstalker_nb.media.image_io import write_png
 from egstalker_nb.media.synthetic import SOURCE_TYPE
 from egstalker_nb.model import ply
 from egstalker_nb.rasterizer import rasterize
 from egstalker_nb.rendering import export
+from egstalker_nb.rendering.backdrop import Backdrop, load_backdrop
 from egstalker_nb.rendering.renderer import Renderer
 from egstalker_nb.rendering.script import audio_script
 
@@ -115,3 +119,85 @@ def test_command_line(spoken_run, speech, tmp_path, capsys):
     given = ["export", str(spoken_run.root), str(speech), "--format", "ply", "--duration", "0.08", "--out", str(out)]
     assert cli.main(given) == 0
     assert "2 frames" in capsys.readouterr().out and len(list(out.glob("*.ply"))) == 2
+
+
+@pytest.fixture()
+def see_through(spoken_run):
+    """A renderer whose torso has all opacities, also low ones, where a fringe would show most."""
+    renderer = Renderer.from_run(spoken_run)
+    picture = renderer.head.torso.picture
+    picture.copy_(torch.randint(0, 256, picture.shape, generator=torch.Generator().manual_seed(1)))
+    picture[3] = torch.linspace(0, 200, picture.shape[2])
+    return renderer
+
+
+@pytest.mark.parametrize("colour", ["white", "#000", "#00ff00", "rgb(255, 0, 128)", "#1f7ac3"])
+def test_transparent_over_a_colour_is_the_rendering_over_it(see_through, speech, colour):
+    """Alpha is straight and belongs to head and torso: no dark or bright fringe over any colour."""
+    script, size = audio_script(see_through, speech), see_through.ds.size
+    over = load_backdrop(colour, size)
+    want = see_through.render_frames(script, over).astype(float)
+    rgba = see_through.render_frames(script, Backdrop(None)).astype(float)
+    alpha = rgba[..., 3:] / 255
+    assert rgba.shape == (FRAMES, size, size, 4) and alpha.min() < 0.1 and alpha.max() > 0.9
+    assert abs(rgba[..., :3] * alpha + over.image * (1 - alpha) - want).max() <= 1.6  # three roundings
+
+
+def test_the_plate_as_picture_gives_the_video(see_through, speech, tmp_path):
+    """A picture takes the place of the plate and of nothing else."""
+    write_png(tmp_path / "plate.png", see_through.head.torso.plate.numpy())
+    script, plate = audio_script(see_through, speech), load_backdrop(tmp_path / "plate.png", see_through.ds.size)
+    over, want = see_through.render_frames(script, plate).astype(int), see_through.render_frames(script).astype(int)
+    assert abs(over - want).max() <= 1
+
+
+def test_nothing_shows_through_the_torso(see_through, speech):
+    """Training determines the torso's opacity only where the plate differs: inside its outline it is filled."""
+    opacity = see_through.render_frames(audio_script(see_through, speech), Backdrop(None))[..., 3]
+    assert see_through.head.torso.picture[3].max() == 200 and opacity[:, :, -3:].min() > 250
+
+
+@pytest.mark.parametrize("height, width", [(31, 97), (97, 31), (1, 1), (300, 201)])
+def test_a_picture_covers_the_frame(tmp_path, height, width):
+    """Cropped around its centre, never stretched: a centred stripe stays in the centre."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[height // 2, width // 2] = 255
+    write_png(tmp_path / "picture.png", image)
+    covered = load_backdrop(str(tmp_path / "picture.png"), 64).image
+    ys, xs = np.nonzero(covered[..., 0])
+    assert covered.shape == (64, 64, 3) and abs(ys.mean() - 31.5) < 2 and abs(xs.mean() - 31.5) < 2
+
+
+def test_transparent_pngs(spoken_run, speech, tmp_path):
+    """Read by a program that is not ours, they have the alpha, and are still marked as synthetic."""
+    done = egs.export_frames(spoken_run, speech, tmp_path / "rgba", background="transparent", duration=0.08)
+    renderer = Renderer.from_run(spoken_run)
+    want = renderer.render_frames(audio_script(renderer, speech, duration=0.08), Backdrop(None))
+    assert np.array_equal(np.stack([np.asarray(Image.open(path)) for path in done.files]), want)
+    assert all(SOURCE_TYPE.encode() in path.read_bytes() for path in done.files)
+
+
+def test_backgrounds_that_cannot_be(spoken_run, speech, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    for background, message in {"greenish": "background as clip", "#00ff0080": "background as clip", 7: "background as",
+                                str(tmp_path / "none.png"): "no file", tmp_path / "broken.png": "cannot be decoded",
+                                "transparent": "export_frames"}.items():
+        with pytest.raises(InputError, match=message):
+            egs.render(spoken_run, speech, tmp_path / "a.mp4", background=background)
+    with pytest.raises(InputError, match="format='png'"):
+        egs.export_frames(spoken_run, speech, tmp_path / "a", format="jpeg", background="transparent")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.png"]
+
+
+def test_a_video_over_a_colour(spoken_run, speech, tmp_path, capsys):
+    """The command line reaches the video: a clear corner of it has the colour asked for."""
+    out = tmp_path / "green.mp4"
+    given = ["render", str(spoken_run.root), "--audio", str(speech), "--background", "#00c800", "--out", str(out)]
+    assert cli.main(given) == 0
+    with av.open(str(out)) as container:  # not OpenCV, which takes BT.709 for BT.601
+        frame = next(container.decode(video=0)).reformat(format="rgb24", src_colorspace="ITU709").to_ndarray()
+    renderer = Renderer.from_run(egs.load_run(spoken_run.root))
+    clear = renderer.render_frames(audio_script(renderer, speech, duration=0.04), Backdrop(None))[0, ..., 3] == 0
+    assert clear.any() and abs(np.median(frame[clear], 0) - (0, 200, 0)).max() < 12
+    assert cli.main(["export", str(spoken_run.root), str(speech), "--format", "ply", "--background", "white"]) != 0
+    assert "A PLY has no background" in capsys.readouterr().err

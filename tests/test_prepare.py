@@ -207,8 +207,11 @@ def test_another_size_on_a_finished_folder_is_refused_and_nothing_lost(short_cli
 def test_own_features_are_taken_as_they_are(short_clip, small_chunks, tmp_path):
     given = np.random.default_rng(0).normal(size=(45, 16, 29)).astype(np.float32)
     np.save(tmp_path / "own.npy", given)
-    ds = egs.prepare(short_clip, tmp_path / "ds", size=64, features=tmp_path / "own.npy")
+    ds = egs.prepare(short_clip, tmp_path / "ds", size="native", features=tmp_path / "own.npy")
     np.testing.assert_array_equal(ds.features, given)
+    assert 0 <= ds.meta["crop"][2] - ds.size < 16, "neither enlarged nor reduced"
+    assert ds.frame(0).shape == (ds.size, ds.size, 3) and ds.meta["settings"]["size"] == "native"
+    assert ds.report["source"]["path"] == str(short_clip), "where a head can be put back"
     assert ds.encoder == {"name": "external"}
 
 
@@ -262,6 +265,8 @@ def test_bad_settings_are_refused_before_anything_is_written(sample_clip, tmp_pa
     for size in (0, 63, 100, 1040, 512.0, True, "512"):
         with pytest.raises(InputError, match="multiple of 16"):
             egs.prepare(sample_clip, tmp_path / "ds", size=size)
+    with pytest.raises(InputError, match="size in px for a focal length"):
+        egs.prepare(sample_clip, tmp_path / "ds", size="native", focal=800.0)
     for focal in (1.0, -128.0, float("nan"), float("inf"), "128", True, 1e308):
         with pytest.raises(InputError, match="focal"):
             egs.prepare(sample_clip, tmp_path / "ds", size=64, focal=focal)

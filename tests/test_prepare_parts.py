@@ -315,6 +315,11 @@ def test_audio_levels_tell_speech_from_silence():
     assert quality.audio_levels(np.zeros(16000, np.float32))["silence_share"] == 1
 
 
+@pytest.mark.parametrize("side, size", [(40, 64), (64, 64), (79, 64), (500, 496), (720, 720), (1079, 1024)])
+def test_the_native_size_is_the_crops_own_where_prepare_takes_it(side, size):
+    assert crop.native_size((0, 0, side)) == size
+
+
 # ---- warnings
 
 GOOD = {
@@ -322,7 +327,8 @@ GOOD = {
     "frames_with_face": 500, "reprojection_px": {"rms": 1.0, "mean": 0.9, "p95": 1.4}, "pose_jitter_deg": 0.3,
     "head_motion": {"yaw_deg": [-10, 12], "pitch_deg": [-5, 5], "roll_deg": [-4, 4], "x": [0, 0], "y": [0, 0],
                     "depth": [12, 12]},
-    "face_height_px": 280.0, "face_height_source_px": 300.0, "face_outside_share": 0.0, "uncovered_background": 0.4,
+    "face_height_px": 280.0, "frame_px": 560, "crop_px": 600,
+    "face_height_source_px": 300.0, "face_outside_share": 0.0, "uncovered_background": 0.4,
     "person_share": 0.5, "mouth_movement": {"mean": 0.04, "range": 0.08}, "blinks": 5,
     "sound": {"level_dbfs": -20.0, "silence_share": 0.2, "moved_s": 0.0, "notes": []}, "face": "largest",
     "other_faces_share": 0.0, "cuts": [], "black_frames": 0,
@@ -340,6 +346,7 @@ def test_a_good_clip_has_no_warnings():
     (("frames_with_face",), 400, "No face was found in 20%"),
     (("face_height_source_px",), 60.0, "60 px"),
     (("face_height_source_px",), 120.0, "enlarged 2.3"),
+    (("frame_px",), 768, "crop has 600 px"),
     (("face_outside_share",), 0.3, "cut by the border"),
     (("other_faces_share",), 0.5, "More than one face"),
     (("head_motion", "yaw_deg"), [30, 50], "from the side"),

@@ -152,3 +152,20 @@ def test_the_camera_and_the_pose_that_the_network_gets_stay_apart(run):
     for some, wanted in zip((given, turned, given), (*apart, apart[0])):
         assert torch.equal(renderer.batch(some)[0], wanted)
     assert not torch.equal(*apart)
+
+
+def test_subtitles_of_the_part_that_is_rendered(run, speech, tmp_path):
+    given = dict(start=0.4, duration=0.6, device="cpu")
+    beside = speech.with_suffix(".srt")
+    text = "1\n00:00:00,500 --> 00:00:02,000\nHello\n\n2\n00:00:00,000 --> 00:00:00,300\nBefore it\n"
+    beside.write_text(text)
+    video = egs.render(run, speech, tmp_path / "v.mp4", **given)
+    assert video.subtitles == tmp_path / "v.srt" and "v.srt" in str(video)
+    assert video.subtitles.read_text() == "1\n00:00:00,100 --> 00:00:00,600\nHello\n"
+    with pytest.raises(InputError, match="speech.srt"):
+        egs.render(run, speech, tmp_path / "speech.mp4", **given)
+    assert beside.read_text() == text and not (tmp_path / "speech.mp4").exists()
+    beside.write_text(text.replace("2,000", "?"))
+    with pytest.warns(UserWarning, match="line 2"):
+        assert egs.render(run, speech, tmp_path / "w.mp4", **given).subtitles is None
+    assert (tmp_path / "w.mp4").exists() and not (tmp_path / "w.srt").exists()

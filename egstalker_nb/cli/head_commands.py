@@ -4,13 +4,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..core.errors import InputError
 from .options import SPLITS, AddCommand, add_device, add_part, add_script, script
 
 
 def render(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
-    print(egs.render(egs.load_run(args.run), args.audio, batch=args.batch, workers=args.workers, **script(args)))
+    print(egs.render(egs.load_run(args.run), args.audio, batch=args.batch, workers=args.workers,
+                     background=args.background, aspect=args.aspect, source=args.source, **script(args)))
 
 
 def replay(args: argparse.Namespace) -> None:
@@ -24,8 +26,10 @@ def export(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
     run, given = egs.load_run(args.run), script(args)
+    if args.format == "ply" and args.background != "clip":
+        raise InputError("--background with --format png or jpeg", "--format ply", "A PLY has no background.")
     print(egs.export_ply(run, args.audio, **given) if args.format == "ply" else
-          egs.export_frames(run, args.audio, format=args.format, **given))
+          egs.export_frames(run, args.audio, format=args.format, background=args.background, **given))
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -50,6 +54,11 @@ def add_commands(command: AddCommand) -> None:
     sub = command(render, "Drive a trained head with audio and write a video.", "run")
     sub.add_argument("--audio", type=Path, required=True, help="WAV, MP3, FLAC or a video with audio")
     add_script(sub, "the MP4 to write; default: in the run folder")
+    sub.add_argument("--background", default="clip",
+                     help="clip, a colour (white, #00ff00), a picture's path, or source: the full frames of the video "
+                          "that the clip was prepared from")
+    sub.add_argument("--source", type=Path, help="that video, if it was moved")
+    sub.add_argument("--aspect", help="WIDTH:HEIGHT of the video, such as 9:16, around the head")
     sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
     sub.add_argument("--workers", type=int, default=1,
                      help="processes that render parts of a long video at a time, on the Ray cluster of the "
@@ -67,6 +76,8 @@ def add_commands(command: AddCommand) -> None:
                   "audio")
     sub.add_argument("--format", choices=["png", "jpeg", "ply"], default="png", help="file format")
     add_script(sub, "the folder to write; default: in the run folder")
+    sub.add_argument("--background", default="clip",
+                     help="clip, transparent (PNG only), a colour (white, #00ff00), or a picture's path")
     add_device(sub)
 
     sub = command(evaluate, "Score a trained head against its clip.", "run")

@@ -45,6 +45,11 @@ def rate_or_name(text: str) -> float | str:
         return text
 
 
+def size_or_native(text: str) -> int | str:
+    """`"512"` -> 512; `"native"` stays a string."""
+    return text if text == "native" else int(text)
+
+
 def add_config(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--config", default="production", help="preset or YAML file")
     sub.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",

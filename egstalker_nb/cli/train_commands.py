@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..core.files import check_target
 from ..speech.encoders import BUILT_IN, DEFAULT_ENCODER
-from .options import AddCommand, add_clip, add_config, add_device, parse_settings
+from .options import AddCommand, add_clip, add_config, add_device, parse_settings, size_or_native
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -21,6 +21,7 @@ def prepare(args: argparse.Namespace) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     if "account" in dataset.report:  # datasets of earlier versions have none
         print(account_text(dataset.report["account"]))
+    print(f"the head's crop has {dataset.meta['crop'][2]} px in the video")
     print(dataset)
 
 
@@ -63,7 +64,8 @@ def prior(args: argparse.Namespace) -> None:
 
 def add_commands(command: AddCommand) -> None:
     sub = command(prepare, "Turn a video into a dataset folder.", "video", "out")
-    sub.add_argument("--size", type=int, default=512, help="side of the square frames, px")
+    sub.add_argument("--size", type=size_or_native, default=512, metavar="PX",
+                     help="side of the square frames, px, or native: that of the head's crop in the video")
     sub.add_argument("--features", type=Path, help="precomputed audio features .npy of the video's own audio")
     sub.add_argument("--encoder", default=DEFAULT_ENCODER,
                      help=f"audio feature extractor: {', '.join(BUILT_IN)}, or a CTC model's folder or hub id")

@@ -177,7 +177,8 @@ class Dataset:
 
     @cached_property
     def report(self) -> dict:
-        """The quality report that `prepare` wrote. Nothing else depends on it.
+        """The quality report that `prepare` wrote, which also says where in its source the clip is. Training does not
+        depend on it.
 
         Raises:
             DatasetError: missing or damaged.

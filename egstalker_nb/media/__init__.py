@@ -10,6 +10,7 @@
 - `video_reader`, `video_writer`: clips to RGB frames and back.
 - `video_encoder`: RGB frames to H.264, in segments that are encoded side by side.
 - `video_color`, `tone_map`: colour conversion of decoded frames; HDR and wide gamut to BT.709 SDR.
+- `subtitles`: SRT, beside a file or from a text track.
 - `image_io`: JPEG and PNG files.
 - `synthetic`: marking rendered videos and images as synthetic.
 - `player`: HTML players for notebooks.

@@ -19,6 +19,7 @@ from .limits import MAX_PIXELS
 if TYPE_CHECKING:
     from av import AudioStream, Packet, VideoFrame, VideoStream
     from av.container import InputContainer
+    from av.subtitles.stream import SubtitleStream
 
 #: swscale's SWS_ACCURATE_RND and SWS_FULL_CHR_H_INT: without them each conversion through YUV darkens by 1-2 levels
 EXACT_COLOURS = 0x40000 | 0x2000
@@ -208,7 +209,7 @@ def decode(container: InputContainer, stream: VideoStream | AudioStream, damage:
     yield from _avi_times(frames) if stream.type == "video" and has_only_decoding_times(container) else frames
 
 
-def packets(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[Packet]:
+def packets(container: InputContainer, stream: VideoStream | AudioStream | SubtitleStream) -> Iterator[Packet]:
     """The packets of one stream up to where the file cannot be read on, and an empty one at the end of it."""
     with contextlib.suppress(require_av().FFmpegError):
         yield from container.demux(stream)

@@ -75,13 +75,14 @@ def encode_png(image: np.ndarray) -> bytes:
     """The bytes of a PNG at the fastest compression.
 
     Args:
-        image: [H, W, 3] uint8 RGB.
+        image: [H, W, 3] uint8 RGB, or [H, W, 4] with straight (not premultiplied) alpha.
     """
     return _encoded(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
 def _encoded(suffix: str, image: np.ndarray, options: list[int]) -> bytes:
-    return cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+    order = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
+    return cv2.imencode(suffix, cv2.cvtColor(image, order), options)[1].tobytes()
 
 
 def write_jpeg(path: Path, image: np.ndarray, quality: int = 95) -> None:

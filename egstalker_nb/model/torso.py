@@ -4,6 +4,8 @@ It is not copied from frames of the video, so that it can be rendered for any he
 """
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -97,6 +99,41 @@ class Torso(nn.Module):
         Returns:
             [B, 3, S - top, S] 0...1, the rows from `top` down.
         """
+        colour, opacity, _ = self._warp(codes, picture, top)
+        return torch.lerp(plate[:, top:].expand_as(colour), colour, opacity)
+
+    def cut_out(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """The torso without the plate, for another background; over the plate it looks as `forward` renders it.
+
+        Where the plate resembles the torso, training leaves the torso's opacity undetermined, and another background
+        would show through. So it is opaque inside its outline, with the colours that it has over the plate.
+
+        Args:
+            codes: [B, CODES].
+
+        Returns:
+            Colours [B, S, S, 3] 0...1, not multiplied by the opacity, and opacity [B, S, S, 1] 0...1.
+        """
+        picture = self.picture.float() / 255
+        colour, opacity, inside = self._warp(codes, torch.cat([picture, self._inside()]))
+        filled = torch.maximum(opacity, inside)
+        plate = self.clean_plate()
+        colour = (opacity * colour + (filled - opacity) * plate) / filled.clamp(min=1e-6)
+        return colour.clamp(0, 1).permute(0, 2, 3, 1), filled.permute(0, 2, 3, 1)
+
+    def _inside(self) -> Tensor:
+        """[1, S, S] 0...1: inside the outline of the torso, away from its edge, which keeps its own softness."""
+        opacity = self.picture[3].cpu().numpy()
+        width = 2 * (len(opacity) // 64) + 1
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+        # beyond the border of the frame the torso goes on
+        solid = cv2.copyMakeBorder((opacity > 127).astype(np.uint8), *4 * (2 * width,), cv2.BORDER_REPLICATE)
+        solid = cv2.erode(cv2.morphologyEx(solid, cv2.MORPH_CLOSE, disc), disc)
+        soft = cv2.GaussianBlur(solid.astype(np.float32), (width, width), 0)[2 * width:-2 * width, 2 * width:-2 * width]
+        return torch.from_numpy(soft.copy())[None].to(self.picture.device)
+
+    def _warp(self, codes: Tensor, picture: Tensor, top: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Warped colours [B, 3, S - top, S], opacity [B, 1, ...] and what other channels `picture` has."""
         size = picture.shape[-1]
         field = torch.einsum("bk,kcgh->bcgh", codes, self.fields)
         # cubic first, so that control points do not show; then linear, which is cheap
@@ -106,5 +143,5 @@ class Torso(nn.Module):
         grid = torch.stack([at + field[:, 0], at[top:, None] + field[:, 1]], -1)       # [B, S - top, S, 2]
         bent = F.grid_sample(picture.expand(len(codes), -1, -1, -1), grid, padding_mode="border", align_corners=False)
         colour = (bent[:, :3] + field[:, 2:5]).clamp(0, 1)
-        opacity = (bent[:, 3:] * (1 + field[:, 5:])).clamp(0, 1)  # a product: where there is no torso, none appears
-        return torch.lerp(plate[:, top:].expand_as(colour), colour, opacity)
+        opacity = (bent[:, 3:4] * (1 + field[:, 5:])).clamp(0, 1)  # a product: where there is no torso, none appears
+        return colour, opacity, bent[:, 4:]

@@ -36,7 +36,7 @@ from . import (
     scan,
     speaking,
 )
-from .crop import Crop, choose_crop, to_crop
+from .crop import NATIVE, Crop, choose_crop, native_size, to_crop
 from .parallel import WorkerPool
 from .results import Result
 from .shots import choose_shot, find_cuts, find_shots
@@ -85,7 +85,7 @@ def build(clip: Clip, root: Path, settings: dict[str, Any]) -> None:
 
 def _build(clip: Clip, work: Workspace, settings: dict[str, Any]) -> None:
     """See `build`."""
-    root, size, expected = work.root, settings["size"], clip.info.frames_at()
+    root, expected = work.root, clip.info.frames_at()
     with WorkerPool(expected) as pool:
         scanned = scan.load_scan(work.run("scan", lambda step: scan.scan(step, clip.video, expected, pool),
                                           {"version": settings["version"], "video": settings["video"]},
@@ -102,6 +102,7 @@ def _build(clip: Clip, work: Workspace, settings: dict[str, Any]) -> None:
         if not raw["found"].any():
             raise UnusableClipError("a face in the clip", "none that could be tracked", NO_FACE)
         square = choose_crop(raw["landmarks"], raw["found"], seen.width, seen.height)
+        size = native_size(square) if settings["size"] == NATIVE else settings["size"]
         landmarks = face.fill_gaps(to_crop(raw["landmarks"], square, size), raw["found"])
         posed = work.run("pose", lambda step: _pose_step(step, landmarks, raw["found"], size, settings["focal"]),
                          {"size": size, "focal": settings["focal"]}, ["track"],
@@ -125,7 +126,7 @@ def _build(clip: Clip, work: Workspace, settings: dict[str, Any]) -> None:
         uncovered=float(read_npz(plated.folder / "plate.npz")["uncovered"]),
         person_share=1 - float(np.concatenate([part["shares"][:, 2] for part in read_chunks(framed)]).mean()),
         late=float(read_npz(heard.folder / "sound.npz")["late"]))
-    report["source"] |= {"hdr": clip.info.hdr, "alpha": clip.info.alpha}
+    report["source"] |= {"hdr": clip.info.hdr, "alpha": clip.info.alpha, "path": str(clip.video.path.absolute())}
     report["sound"]["notes"], report["face"] = clip.notes, settings["face"]
     if "speaker" in work.steps:
         report["follows"] = read_npz(work.steps["speaker"].folder / "speaker.npz")["follows"].round(3).tolist()
@@ -136,7 +137,7 @@ def _build(clip: Clip, work: Workspace, settings: dict[str, Any]) -> None:
     account.check_account(report["account"], root, {
         "tracking.npz": len(landmarks), "features.npy": len(read_npy(root / "features.npy")),
         "audio.wav": len(wave) / SAMPLES_PER_FRAME})
-    _write_dataset(root, clip, settings, report, tracking, wave, square, focal, work)
+    _write_dataset(root, clip, settings, report, tracking, wave, square, size, focal, work)
 
 
 def _pose_result(step: Step, num_frames: int) -> Result:
@@ -161,8 +162,8 @@ def _tracking(posed: Step, landmarks: np.ndarray, found: np.ndarray, size: int) 
 
 
 def _write_dataset(root: Path, clip: Clip, settings: dict[str, Any], report: dict[str, Any],
-                   tracking: dict[str, np.ndarray], wave: np.ndarray, square: Crop, focal: float, work: Workspace
-                   ) -> None:
+                   tracking: dict[str, np.ndarray], wave: np.ndarray, square: Crop, size: int, focal: float,
+                   work: Workspace) -> None:
     """Write arrays and report and, last, `dataset.json`, which marks the dataset as finished."""
     report["warnings"] = quality.find_problems(report)
     report["seconds_per_step"] = {name: step.seconds for name, step in work.steps.items()}
@@ -173,7 +174,7 @@ def _write_dataset(root: Path, clip: Clip, settings: dict[str, Any], report: dic
     overlay.write_curves(root, tracking, pose_math.euler(tracking["w2c"]), wave)
     n = report["account"]["kept"]
     for name, record in (("report.json", report), ("dataset.json", {
-            "format": FORMAT, "source": clip.video.path.name, "fps": FPS, "size": settings["size"], "num_frames": n,
+            "format": FORMAT, "source": clip.video.path.name, "fps": FPS, "size": size, "num_frames": n,
             "crop": list(square), "focal": focal, "encoder": settings["encoder"], "num_train": max(1, n * 10 // 11),
             "settings": {name: value for name, value in settings.items() if name != "encoder"}})):
         write_json(work.folder / name, record)

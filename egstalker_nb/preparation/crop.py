@@ -17,6 +17,10 @@ MARGIN_ABOVE, MARGIN_BELOW, MARGIN_SIDE = 0.5, 0.4, 0.55
 MAX_KEPT_RATIO = 1.5
 #: px: a smaller square shows no mouth
 MIN_SIDE = 32
+#: px, of prepared frames
+MIN_SIZE, MAX_SIZE, SIZE_STEP = 64, 1024, 16
+#: as a size: that of the crop in the video
+NATIVE = "native"
 
 
 def choose_crop(landmarks: np.ndarray, found: np.ndarray, width: int, height: int) -> Crop:
@@ -55,6 +59,12 @@ def choose_crop(landmarks: np.ndarray, found: np.ndarray, width: int, height: in
     # spare height goes below: shoulders rather than ceiling
     y0 = top
     return int(np.clip(round(x0), 0, width - side)), int(np.clip(round(y0), 0, height - side)), side
+
+
+def native_size(crop: Crop) -> int:
+    """The frame size at which a crop is neither enlarged nor reduced by more than it must be, px: its side, rounded
+    down to a size that `prepare` takes."""
+    return int(np.clip(crop[2] // SIZE_STEP * SIZE_STEP, MIN_SIZE, MAX_SIZE))
 
 
 def crop_frame(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:

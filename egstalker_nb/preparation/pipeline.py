@@ -5,7 +5,7 @@ import math
 import warnings
 from numbers import Real
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Literal, Mapping, Optional
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ..media.video_reader import VideoInfo, probe
 from ..speech.encoders import BUILT_IN, DEFAULT_ENCODER, EXTERNAL, Encoder, load_encoder
 from . import folder
 from .build import Clip, build
+from .crop import MAX_SIZE, MIN_SIZE, NATIVE, SIZE_STEP
 from .parallel import enough_memory
 from .people import FACES, FaceChoice
 from .shots import SCENES, Scenes
@@ -30,9 +31,9 @@ VERSION = 3
 MAX_REPEATED = 25
 
 
-def prepare(video: str | Path, out: str | Path, size: int = 512, features: str | Path | None = None,
-            focal: float | None = None, encoder: str | Path = DEFAULT_ENCODER, face: FaceChoice = "largest",
-            scenes: Scenes = "longest", track: Optional[int] = None) -> Dataset:
+def prepare(video: str | Path, out: str | Path, size: int | Literal["native"] = 512,
+            features: str | Path | None = None, focal: float | None = None, encoder: str | Path = DEFAULT_ENCODER,
+            face: FaceChoice = "largest", scenes: Scenes = "longest", track: Optional[int] = None) -> Dataset:
     """Turn a talking-head video into a dataset folder.
 
     Interrupted work continues where it stopped, and what was damaged meanwhile is made again; with other settings, the
@@ -44,7 +45,8 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
         video: a clip of one person with audio, at any size and frame rate. An alpha channel is used as it is: it
             separates the person, over plain grey.
         out: the dataset folder to write: a new or an empty one, or this video's. Video and features lie elsewhere.
-        size: side of the square frames in px, a multiple of 16 from 64 to 1024.
+        size: side of the square frames in px, a multiple of 16 from 64 to 1024; `native` is that of the head's crop in
+            the video, rounded down to one of these. Above it frames are enlarged, which adds no detail.
         features: `.npy` [num_frames, 16, 29] to use instead of computing them from the audio.
         focal: focal length in px at `size`; by default 2.5 image widths (see `pose.FOCAL_WIDTHS`).
         encoder: the audio feature extractor, see `load_encoder`: heads trained on this dataset are always driven by its
@@ -74,7 +76,7 @@ def prepare(video: str | Path, out: str | Path, size: int = 512, features: str |
     info = check_video(video)
     source: Encoder | Path = _load_encoder(encoder) if features is None else _checked_features_file(features)
     given = [InputFile.now(path) for path in (video, features) if path]
-    settings = {"version": VERSION, "video": digest(video), "size": int(size),
+    settings = {"version": VERSION, "video": digest(video), "size": size if size == NATIVE else int(size),
                 "features": None if features is None else digest(features),
                 "focal": focal.item() if isinstance(focal, np.generic) else focal,
                 "encoder": source.spec if isinstance(source, Encoder) else EXTERNAL,
@@ -162,20 +164,29 @@ def _load_encoder(encoder: str | Path | Mapping[str, Any]) -> Encoder:
                          f"Omit it to use '{DEFAULT_ENCODER}'.") from error
 
 
-def _check_settings(size: int, focal: float | None, face: str, scenes: str, track: Optional[int]) -> None:
-    if not _is_integer(size) or not 64 <= size <= 1024 or size % 16:
-        raise InputError("an image size that is a multiple of 16 from 64 to 1024", shown(size),
-                         "Use 512, or 256 for quick trials.")
-    real = isinstance(focal, Real) and not isinstance(focal, bool) and math.isfinite(focal)
-    if focal is not None and not (real and 0.5 * size <= focal <= 20 * size):
-        raise InputError(f"a focal length of {size // 2} to {20 * size} px at size {size}", shown(focal),
-                         "Omit it: the default works for most clips.")
+def _check_settings(size: int | str, focal: float | None, face: str, scenes: str, track: Optional[int]) -> None:
+    _check_size(size, focal)
     for name, value, allowed in (("face", face, FACES), ("scenes", scenes, SCENES)):
         if not isinstance(value, str) or value not in allowed:
             raise InputError(f"{name}={', '.join(map(repr, allowed))}", shown(value), "Choose one of these.")
     if track is not None and (not _is_integer(track) or track < 1):
         raise InputError("track, the number of an audio track from 1 on, or None", shown(track),
                          "Omit it: the track that players choose is taken.")
+
+
+def _check_size(size: int | str, focal: float | None) -> None:
+    if isinstance(size, str) and size == NATIVE:
+        if focal is not None:
+            raise InputError("a size in px for a focal length, which is in px at that size", f"size='{NATIVE}'",
+                             "Omit one of the two.")
+        return
+    if not _is_integer(size) or not MIN_SIZE <= int(size) <= MAX_SIZE or int(size) % SIZE_STEP:
+        raise InputError(f"an image size that is a multiple of {SIZE_STEP} from {MIN_SIZE} to {MAX_SIZE}, or {NATIVE}",
+                         shown(size), "Use 512, or 256 for quick trials.")
+    real = isinstance(focal, Real) and not isinstance(focal, bool) and math.isfinite(focal)
+    if focal is not None and not (real and 0.5 * int(size) <= focal <= 20 * int(size)):
+        raise InputError(f"a focal length of {int(size) // 2} to {20 * int(size)} px at size {size}", shown(focal),
+                         "Omit it: the default works for most clips.")
 
 
 def _is_integer(value: object) -> bool:

@@ -18,6 +18,7 @@ from .shots import find_cuts
 BLACK = 0.03                                # brightness 0..1 of a black frame
 MIN_LEVEL_DBFS = -45.0                      # level of speech
 MIN_FACE_PX, MAX_ENLARGEMENT = 90, 1.6      # face height in the video; frame px over video px
+USUAL_SIZE = 512                            # px; above it, a size is chosen for its detail
 MIN_SECONDS = 4.0
 MAX_MISSING_SHARE, MAX_FAULTY_SHARE = 0.02, 0.05    # of the frames: without a face; with any other fault
 MAX_MEAN_YAW, MAX_YAW = 25.0, 45.0          # degrees
@@ -75,6 +76,7 @@ def measure(seen: Scan, others: np.ndarray, tracking: dict[str, np.ndarray], cro
                         "y": _range(seen_position[:, 1]), "depth": _range(seen_position[:, 2])},
         "face_height_px": _round(np.median(face), 1),
         "face_height_source_px": _round(np.median(face) * crop[2] / size, 1),
+        "frame_px": size, "crop_px": crop[2],
         "face_outside_share": _round(outside.mean()),
         "uncovered_background": _round(uncovered), "person_share": _round(person_share),
         "mouth_movement": {"mean": _round(aperture[found].mean(), 4),
@@ -176,6 +178,9 @@ def _check_face(r: Report) -> Iterable[Fault]:
         enlarged = r["face_height_px"] / r["face_height_source_px"]
         yield Fault("warning", f"The frames are the video enlarged {enlarged:.1f} times: a smaller size trains faster "
                     "and looks the same.")
+    elif r.get("frame_px", 0) > max(USUAL_SIZE, r.get("crop_px", 0)):
+        yield Fault("warning", f"The frames have {r['frame_px']} px, but the head's crop has {r['crop_px']} px in the "
+                    "video: they are enlarged, which adds no detail. Prepare with size='native'.")
     if r["face_outside_share"] > MAX_FAULTY_SHARE:
         yield Fault("error", f"The face is cut by the border of the image in {r['face_outside_share']:.0%} of the "
                     "frames. Use a clip that shows the whole head with some space around it.")
@@ -271,8 +276,9 @@ def _late_or_early(moved: float) -> str:
 
 def _describe_face(r: Report) -> str:
     cut, others = r["face_outside_share"], r["other_faces_share"]
+    crop = f" (crop of {r['crop_px']} px, frames of {r['frame_px']} px)" if "crop_px" in r else ""
     return (f"in {r['frames_with_face'] / r['num_frames']:.0%} of the frames, {r['face_height_source_px']:.0f} px high "
-            f"in the video, cut by the border in {cut:.0%}, with others in {others:.0%}")
+            f"in the video{crop}, cut by the border in {cut:.0%}, with others in {others:.0%}")
 
 
 def _describe_sync(r: Report) -> str:

@@ -26,6 +26,7 @@ from ..model.ply import load_ply, save_ply
 from ..rasterizer import rasterize
 from ..training.run import Run
 from . import motion
+from .backdrop import load_backdrop
 from .renderer import Renderer
 from .script import Script, audio_script
 
@@ -58,7 +59,8 @@ class Exported:
 
 def export_frames(run: Run, audio: str | Path, out: Optional[str | Path] = None,
                   format: Literal["png", "jpeg"] = "png", iteration: Optional[int] = None, batch: int = 8,
-                  device: Optional[str | torch.device] = None, **script: Any) -> Exported:
+                  device: Optional[str | torch.device] = None, background: str | Path = "clip",
+                  **script: Any) -> Exported:
     """Drive a trained head with audio and write every video frame as an image, for editing and compositing.
 
     Each image says in its metadata that it is synthetic (see `media.synthetic`).
@@ -69,21 +71,25 @@ def export_frames(run: Run, audio: str | Path, out: Optional[str | Path] = None,
             new one is complete.
         format: `png` (lossless) or `jpeg`.
         iteration, batch, device: as for `egs.render`.
+        background: as for `egs.render`, or `transparent`: PNGs with the straight alpha of head and torso together.
         script: `features`, `poses`, `blink`, `start` and `duration` of `egs.render`.
 
     Returns:
         The export, with `frame_000000.png` and so on.
 
     Raises:
-        InputError: as for `egs.render`; another format; a folder with other files in it.
+        InputError: as for `egs.render`; another format; JPEG with alpha; a folder with other files in it.
         DatasetError: as for `egs.render`.
     """
     if format not in FORMATS:
         raise InputError(f"format as one of {', '.join(FORMATS)}", repr(format), "Choose one of them.")
+    backdrop = load_backdrop(background, run.dataset.size)
+    if backdrop is not None and backdrop.transparent and format != "png":
+        raise InputError("format='png' for a transparent background", f"format={format!r}", "JPEG has no alpha.")
     job = _ExportJob(run, audio, out, format, iteration, device, script)
     suffix, encode = FORMATS[format]
     with job.writing() as folder, Progress(len(job.script), f"export {format}", "frame") as bar:
-        for i, frame in enumerate(job.renderer.frames(job.script, batch, bar)):
+        for i, frame in enumerate(job.renderer.frames(job.script, batch, bar, backdrop=backdrop)):
             (folder / f"frame_{i:06d}{suffix}").write_bytes(mark_image(encode(frame)))
     return job.result()
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Literal, Optional
@@ -10,13 +10,15 @@ from typing import Literal, Optional
 import torch
 
 from ..core.errors import InputError
-from ..core.files import check_target, short_name
+from ..core.files import check_target, short_name, write_text
 from ..core.progress import Progress
-from ..media import player
+from ..media import player, subtitles
 from ..media.rates import FPS
 from ..media.video_encoder import Encoding, choose_encoder
 from ..training.run import Run
 from . import motion
+from .backdrop import CLIP, Backdrop, load_backdrop
+from .framing import Framing, choose_framing
 from .motion import Blink, Poses
 from .renderer import Renderer
 from .script import Script, audio_script, replay_script
@@ -32,12 +34,14 @@ class Video:
         frames: their number.
         render_fps: frames/s of network, rasteriser and background composite, the device waited for.
         total_fps: frames/s of everything, reading and video encoding included.
+        subtitles: the SRT beside it; None if the audio has none.
     """
 
     path: Path
     frames: int
     render_fps: float
     total_fps: float
+    subtitles: Optional[Path] = None
 
     @property
     def seconds(self) -> float:
@@ -45,7 +49,8 @@ class Video:
 
     def __str__(self) -> str:
         return (f"{self.path}: {self.frames} frames, {self.seconds:.2f} s; {self.render_fps:.1f} frames/s for network, "
-                f"rasteriser and composite (device waited for), {self.total_fps:.1f} with reading and encoding")
+                f"rasteriser and composite (device waited for), {self.total_fps:.1f} with reading and encoding"
+                f"{f'; subtitles in {self.subtitles}' if self.subtitles else ''}")
 
     def _repr_html_(self) -> str:
         return f"{player.html(self.path)}<br><code>{escape(str(self))}</code>"
@@ -54,8 +59,12 @@ class Video:
 def render(run: Run, audio: str | Path, out: Optional[str | Path] = None, features: Optional[str | Path] = None,
            poses: Poses = "cycle", blink: Blink = "dataset", iteration: Optional[int] = None, start: float = 0.0,
            duration: Optional[float] = None, batch: int = 8, device: Optional[str | torch.device] = None,
-           workers: int = 1, address: Optional[str] = None) -> Video:
+           workers: int = 1, address: Optional[str] = None, background: str | Path = "clip",
+           aspect: Optional[str] = None, source: Optional[str | Path] = None) -> Video:
     """Drive a trained head with audio and write an H.264/AAC MP4 at 25 fps.
+
+    If there is an SRT file of the same name beside the audio, or if `audio` is a video with a text track, the subtitles
+    of the rendered part are written beside the MP4, with times from its beginning.
 
     Args:
         run: see `load_run`.
@@ -79,22 +88,47 @@ def render(run: Run, audio: str | Path, out: Optional[str | Path] = None, featur
             each takes a GPU, or a share of one if there are fewer, or a core. They start within some 10 s.
         address: of a Ray cluster; default: that of the environment variable `RAY_ADDRESS`, else this machine. Run
             folder and dataset must lie under the same path on all its machines.
+        background: behind head and torso: `clip` is the clip's own; a colour as CSS writes it (`white`, `#00ff00`), or
+            the path of a JPEG or PNG, scaled to cover the frame. For a transparent one see `egs.export_frames`.
+            `source`: the head is put back into the full frames of the video that its clip was prepared from, at that
+            video's resolution; with the poses `cycle` only.
+        aspect: WIDTH:HEIGHT of the video, such as `9:16`: the largest window of it around the mean position of the
+            head, the same in all frames; default: all of the picture.
+        source: for the background `source`, the path of that video if it was moved since.
 
     Raises:
         InputError: unusable audio, features that do not fit the audio or the run, poses or blinks that cannot be used,
-            an unknown choice; a cluster that cannot be reached, or from which the run folder cannot be.
-        DatasetError: no such checkpoint; `poses` is a folder without a dataset.
+            an unknown choice; a cluster that cannot be reached, or from which the run folder cannot be; an unknown
+            background, or one that an MP4 cannot have; an aspect that cannot be used; a source that is not the video
+            that was prepared.
+        DatasetError: no such checkpoint; `poses` is a folder without a dataset; a dataset that does not say where in
+            its source its frames are.
         MissingPackageError: several workers without Ray.
         UnfinishedError: workers were killed again and again.
+
+    Warns:
+        UserWarning: subtitles that cannot be read are left out; see `audio_script` for others.
     """
     _check_batch(batch, workers)
+    framing = choose_framing(run.dataset, background, poses, aspect, source)
+    backdrop = load_backdrop(CLIP if framing.paste else background, run.dataset.size)
+    if backdrop is not None and backdrop.transparent:
+        raise InputError("a background that an MP4 can have", "background='transparent'",
+                         "Use egs.export_frames(..., background='transparent'), which writes PNGs with alpha.")
     number = run.pick(iteration)
     split = SplitRendering(run, number, device, workers, batch, address) if workers > 1 else None
     renderer = Renderer.from_run(run, number, "cpu" if split else device)
     script = audio_script(renderer, audio, features, poses, blink, start, duration)
     name = f"{short_name(Path(audio).stem)}_{short_name(motion.label(poses))}_{number}"
-    out = _target(run, out, name, audio, features)
-    return _write_split(split, script, out) if split else _write(renderer, script, out, batch)
+    picture = background if Path(background).is_file() else None
+    out = _target(run, out, name, audio, features, picture, framing.paste.video if framing.paste else None)
+    cues = subtitles.cut(subtitles.load_subtitles(audio), round(start * FPS) / FPS, len(script) / FPS)
+    srt = check_target(out.with_suffix(subtitles.SUFFIX), subtitles.SUFFIX, subtitles.sidecar(audio)) if cues else None
+    video = (_write_split(split, script, out, backdrop, framing) if split else
+             _write(renderer, script, out, batch, backdrop=backdrop, framing=framing))
+    if srt:
+        write_text(srt, subtitles.srt_text(cues))
+    return replace(video, subtitles=srt)
 
 
 def replay(run: Run, split: Literal["train", "val", "all"] = "val", out: Optional[str | Path] = None,
@@ -137,24 +171,28 @@ def _target(run: Run, out: Optional[str | Path], name: str, *sources: Optional[s
     return check_target(Path(out) if out is not None else run.root / "renders" / f"{name}.mp4", ".mp4", *sources)
 
 
-def _write(renderer: Renderer, script: Script, out: Path, batch: int, compare: bool = False) -> Video:
+def _write(renderer: Renderer, script: Script, out: Path, batch: int, compare: bool = False,
+           backdrop: Optional[Backdrop] = None, framing: Optional[Framing] = None) -> Video:
     from ..media.video_writer import write_video
 
     began = time.perf_counter()
     size = renderer.ds.size
-    encoder = choose_encoder(renderer.device.type == "cuda", size, size * (1 + compare))
+    height, width = framing.shape if framing else (size, size * (1 + compare))
+    encoder = choose_encoder(renderer.device.type == "cuda", height, width)
     with Progress(len(script), f"render {out.name}", "frame") as bar:
-        write_video(out, renderer.frames(script, batch, bar, compare), script.wave, segment=segment_frames(batch),
-                    encoder=encoder)
+        frames = renderer.frames(script, batch, bar, compare, backdrop)
+        write_video(out, framing.frames(frames, script.source) if framing else frames, script.wave,
+                    segment=segment_frames(batch), encoder=encoder)
     return _video(out, script, renderer.seconds, began)
 
 
-def _write_split(split: SplitRendering, script: Script, out: Path) -> Video:
+def _write_split(split: SplitRendering, script: Script, out: Path, backdrop: Optional[Backdrop],
+                 framing: Framing) -> Video:
     from ..media.video_writer import frame_rate, mux_video
 
     began, how = time.perf_counter(), Encoding(frame_rate(FPS), segment=segment_frames(split.batch))
     with Progress(len(script), f"render {out.name}", "frame") as bar:
-        mux_video(out, split.segments(script, how, bar), script.wave, how.rate)
+        mux_video(out, split.segments(script, how, bar, backdrop, framing), script.wave, how.rate)
     return _video(out, script, split.seconds, began)
 
 

@@ -18,6 +18,7 @@ from ..data.dataset import Dataset
 from ..model.head import Head
 from ..rasterizer.capacity import IsectCapacity
 from ..training.run import Run
+from .backdrop import Backdrop
 from .script import Script
 
 SMALLER = "Use a smaller batch, or close other programs."
@@ -147,8 +148,8 @@ class Renderer:
             return torso.codes[script.source]
         return torso.codes_of(torch.from_numpy(script.pose).to(self.device))
 
-    def frames(self, script: Script, batch: int, bar: Optional[Progress] = None, compare: bool = False
-               ) -> Iterator[np.ndarray]:
+    def frames(self, script: Script, batch: int, bar: Optional[Progress] = None, compare: bool = False,
+               backdrop: Optional[Backdrop] = None) -> Iterator[np.ndarray]:
         """Render a script frame by frame.
 
         Args:
@@ -156,24 +157,52 @@ class Renderer:
             batch: frames rendered at a time.
             bar: if given, is updated after each batch.
             compare: put the ground truth beside each frame; for scripts with `source` frames.
+            backdrop: see `render_frames`.
 
         Yields:
-            [S, S, 3] uint8, or [S, 2S, 3] with `compare`.
+            [S, S, 3] uint8, or [S, 2S, 3] with `compare`; [S, S, 4] if `backdrop` is transparent.
         """
         for first in range(0, len(script), batch):
             part = script.part(first, first + batch)
-            for i, frame in enumerate(self.render_frames(part)):
+            for i, frame in enumerate(self.render_frames(part, backdrop)):
                 if compare and part.source is not None:
                     frame = _side_by_side(frame, self.ds.frame(part.source[i]))
                 yield frame
             if bar:
                 bar.update(len(part))
 
-    def render_frames(self, script: Script) -> np.ndarray:
-        """Render all frames of a short script as one batch, [F, S, S, 3] uint8."""
+    @torch.no_grad()
+    def render_frames(self, script: Script, backdrop: Optional[Backdrop] = None) -> np.ndarray:
+        """Render all frames of a short script as one batch.
+
+        Args:
+            script: of F frames.
+            backdrop: what replaces the clean plate behind head and torso; None: the plate.
+
+        Returns:
+            [F, S, S, 3] uint8; [F, S, S, 4] with straight alpha if `backdrop` is transparent.
+        """
         with memory_limits(f"rendering {len(script)} frames at a time", SMALLER):
-            rgb, _ = self.batch(self.conditions_of(script), self.head.torso(self.torso_codes(script)))
+            given, codes, torso = self.conditions_of(script), self.torso_codes(script), self.head.torso
+            if backdrop is None:
+                rgb, _ = self.batch(given, torso(codes))
+            else:
+                colour, opacity = torso.cut_out(codes)
+                if backdrop.image is None:
+                    rgb = self._straight(given, colour, opacity)
+                else:
+                    plate = torch.from_numpy(backdrop.image).to(self.device).float() / 255
+                    rgb, _ = self.batch(given, torch.lerp(plate.expand_as(colour), colour, opacity))
             return (rgb * 255).round().byte().cpu().numpy()
+
+    def _straight(self, given: Conditions, colour: Tensor, opacity: Tensor) -> Tensor:
+        """Head over torso [B, S, S, 3] and its opacity [B, S, S, 1] as RGBA [B, S, S, 4] 0...1 with straight alpha.
+
+        Over black, the rendering is premultiplied; dividing by alpha gives edges their own colour, without a fringe.
+        """
+        rgb, head = self.batch(given, colour * opacity)
+        alpha = (head + (1 - head) * opacity).clamp(0, 1)
+        return torch.cat([(rgb / alpha.clamp(min=1e-4)).clamp(0, 1), alpha], -1)
 
 
 def _side_by_side(render: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -25,6 +25,8 @@ from ..core.reading import digest
 from ..media.video_encoder import SEGMENT_FRAMES, Encoding, Segment, choose_encoder, encode_segments
 from ..training import checkpoint
 from ..training.run import Run, load_run
+from .backdrop import Backdrop
+from .framing import Framing
 from .renderer import Renderer
 from .script import Script
 
@@ -50,6 +52,8 @@ class RenderJob:
         device: `cpu` or `cuda`.
         batch: frames rendered at a time.
         how: the video is encoded.
+        backdrop: what replaces the clip's clean plate; None: the plate.
+        framing: what becomes of the rendered squares; None: they are the frames.
     """
 
     run: str
@@ -59,6 +63,8 @@ class RenderJob:
     device: str
     batch: int
     how: Encoding
+    backdrop: Optional[Backdrop] = None
+    framing: Optional[Framing] = None
 
 
 class Part(NamedTuple):
@@ -84,7 +90,10 @@ def render_part(job: RenderJob, script: Script) -> Part:
     try:
         renderer = _renderer(job.run, job.dataset, job.iteration, job.digest, job.device)
         before = renderer.seconds
-        segments = list(encode_segments(renderer.frames(script, job.batch), job.how, threads=1 if on_cpu else None))
+        frames = renderer.frames(script, job.batch, backdrop=job.backdrop)
+        if job.framing is not None:
+            frames = job.framing.frames(frames, script.source)
+        segments = list(encode_segments(frames, job.how, threads=1 if on_cpu else None))
         return Part(segments, renderer.seconds - before)
     finally:
         torch.set_num_threads(threads)
@@ -128,13 +137,16 @@ class SplitRendering:
             raise InputError("device as cpu or cuda for several workers", repr(self.device),
                              "Ray chooses the GPU of each worker.")
 
-    def segments(self, script: Script, how: Encoding, bar: Progress) -> Generator[Segment, None, None]:
+    def segments(self, script: Script, how: Encoding, bar: Progress,
+                 backdrop: Optional[Backdrop] = None, framing: Optional[Framing] = None
+                 ) -> Generator[Segment, None, None]:
         """Render and encode a script.
 
         Args:
             script: of any length.
             how: it is encoded; on CUDA the workers choose the encoder.
             bar: is updated after each part.
+            backdrop, framing: see `RenderJob`.
 
         Yields:
             Segments, in order.
@@ -148,9 +160,10 @@ class SplitRendering:
             device, share = self._share(ray)
             with _errors_of_workers(ray):
                 if device == "cuda":
-                    trial = ray.remote(**share)(choose_encoder).remote(True, *2 * (self.run.dataset.size,))
+                    shape = 2 * (self.run.dataset.size,)
+                    trial = ray.remote(**share)(choose_encoder).remote(True, *(framing.shape if framing else shape))
                     how = Encoding(how.rate, how.crf, how.segment, ray.get(trial))
-                job = ray.put(self._job(device, how))
+                job = ray.put(self._job(device, how, backdrop, framing))
                 work, lengths = ray.remote(**share)(render_part), part_frames(len(script), how.segment, self.workers)
 
                 def submit(number: int) -> Any:
@@ -172,11 +185,11 @@ class SplitRendering:
             raise InputError("a cluster with GPUs for device='cuda'", "none", "Leave device out to use the CPU.")
         return device, {"num_cpus": 1, "num_gpus": min(1.0, max(0.01, math.floor(100 * gpus / self.workers) / 100))}
 
-    def _job(self, device: str, how: Encoding) -> RenderJob:
+    def _job(self, device: str, how: Encoding, backdrop: Optional[Backdrop], framing: Optional[Framing]) -> RenderJob:
         root = self.run.root.resolve()
         head = checkpoint.folder(root, self.iteration) / checkpoint.HEAD
         return RenderJob(str(root), str(self.run.dataset.root.resolve()), self.iteration, digest(head), device,
-                         self.batch, how)
+                         self.batch, how, backdrop, framing)
 
 
 def part_frames(frames: int, segment: int, workers: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Bad input: poses and blinks that are given as arrays in files."""
+"""Bad input: poses and blinks that are given as arrays in files, backgrounds, and what part of the picture is shown."""
 from __future__ import annotations
 
 import io
@@ -25,20 +25,20 @@ def npy(array: np.ndarray, announced: str = "") -> bytes:
     return data
 
 
-def motion(option: str, content: Callable[[], Content]) -> Callable[[Path], list[Any]]:
-    """The command that renders with these poses or blinks."""
+def motion(option: str, content: Callable[[], Content], name: str = "m.npy") -> Callable[[Path], list[Any]]:
+    """The command that renders with these poses or blinks, or this background."""
     def command(folder: Path) -> list[Any]:
         made = content()
         copy_run(folder)
-        (folder / "m.npy").write_bytes(made if isinstance(made, bytes) else npy(made))
-        return ["render", "run", "--audio", "data/audio.wav", option, "m.npy", "--out", "out.mp4", "--device", "cpu"]
+        (folder / name).write_bytes(made if isinstance(made, bytes) else npy(made))
+        return ["render", "run", "--audio", "data/audio.wav", option, name, "--out", "out.mp4", "--device", "cpu"]
 
     return command
 
 
-def given(option: str, value: str) -> Callable[[Path], list[Any]]:
-    """... with this name of poses or blinks."""
-    return lambda folder: ["render", copy_run(folder), "--audio", "data/audio.wav", option, value, "--device", "cpu"]
+def given(*options: str) -> Callable[[Path], list[Any]]:
+    """... with these options: names of poses, blinks or a background, a shape of the picture."""
+    return lambda folder: ["render", copy_run(folder), "--audio", "data/audio.wav", *options, "--device", "cpu"]
 
 
 def _poses() -> np.ndarray:
@@ -89,4 +89,18 @@ CASES: list[Case] = [
     Case("blinks_text_renamed", motion("--blink", lambda: b"x" * 500), ("m.npy", "no .npy")),
     Case("blinks_not_a_rate", given("--blink", "nan"), ("per minute", "nan")),
     Case("blinks_of_a_missing_file", given("--blink", "no.npy"), ("no.npy", "dataset")),
+    Case("background_unknown_colour", given("--background", "greenish"), ("background as clip", "greenish")),
+    Case("background_missing", given("--background", "no.png"), ("no.png", "no file")),
+    Case("background_cut_off", motion("--background", lambda: b"\x89PNG\r\n\x1a\n" + bytes(50), "b.png"),
+         ("b.png", "cannot be decoded")),
+    Case("background_transparent_mp4", given("--background", "transparent"), ("MP4", "export_frames")),
+    *(Case(f"aspect_{name}", given("--aspect", value), ("aspect", *words)) for name, value, words in (
+        ("word", "portrait", ("portrait", "9:16")), ("zero", "0:16", ("0:16",)), ("decimal", "1.5:1", ("1.5:1",)),
+        ("line", "1:999", ("32 px", "64x64")), ("huge", "9" * 5000 + ":1", ("WIDTH:HEIGHT",)))),
+    Case("pasted_in_other_poses", given("--background", "source", "--poses", "orbit"), ("cycle", "orbit")),
+    Case("pasted_without_a_place", given("--background", "source"), ("source=", "sample.mp4")),
+    Case("pasted_into_another", given("--background", "source", "--source", "data/audio.wav"),
+         ("changed", "audio.wav")),
+    Case("pasted_into_a_folder", given("--background", "source", "--source", "data"), ("no file", "--source")),
+    Case("source_of_nothing", given("--source", "clip.mp4"), ("background='source'",)),
 ]

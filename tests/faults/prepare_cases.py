@@ -163,7 +163,7 @@ CASES: list[Case] = [
     Case("prepare_with_features_in_the_folder", features_inside, INSIDE),
     Case("prepare_into_a_name_that_is_too_long", lambda folder: ["prepare", clip(), "d" * 300], ("shorter name",)),
     # settings
-    *(Case(f"prepare_size_{size}", prepare("--size", size), ("multiple of 16", size))
+    *(Case(f"prepare_size_{size}", prepare("--size", size), ("multiple of 16", "native", size))
       for size in ("0", "-64", "500", "4096")),
     Case("prepare_track_0", prepare("--track", "0"), ("audio track", "0")),
     Case("prepare_track_9", prepare("--track", "9"), ("track", "9")),
