@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from video_material import read_alpha_video
 
 import egstalker_nb as egs
 from egstalker_nb import cli
 from egstalker_nb.core.errors import InputError
 from egstalker_nb.core.progress import ProgressListener, listening
+from egstalker_nb.media.alpha_video import ALPHA_FORMATS
 from egstalker_nb.media.audio import load_audio, save_wav
 from egstalker_nb.media.image_io import write_png
 from egstalker_nb.media.synthetic import SOURCE_TYPE
@@ -181,7 +183,7 @@ def test_backgrounds_that_cannot_be(spoken_run, speech, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     for background, message in {"greenish": "background as clip", "#00ff0080": "background as clip", 7: "background as",
                                 str(tmp_path / "none.png"): "no file", tmp_path / "broken.png": "cannot be decoded",
-                                "transparent": "export_frames"}.items():
+                                "transparent": ".mov or .webm"}.items():
         with pytest.raises(InputError, match=message):
             egs.render(spoken_run, speech, tmp_path / "a.mp4", background=background)
     with pytest.raises(InputError, match="format='png'"):
@@ -201,3 +203,25 @@ def test_a_video_over_a_colour(spoken_run, speech, tmp_path, capsys):
     assert clear.any() and abs(np.median(frame[clear], 0) - (0, 200, 0)).max() < 12
     assert cli.main(["export", str(spoken_run.root), str(speech), "--format", "ply", "--background", "white"]) != 0
     assert "A PLY has no background" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ALPHA_FORMATS)
+def test_a_head_over_nothing(spoken_run, speech, tmp_path, suffix):
+    """Over any colour the decoded video is the rendering over that colour, within what the codec loses."""
+    video = egs.render(spoken_run, speech, tmp_path / f"talk{suffix}", background="transparent", duration=0.2)
+    images, sound = read_alpha_video(video.path)
+    renderer = Renderer.from_run(spoken_run)
+    script, colour = audio_script(renderer, speech, duration=0.2), np.array([0, 255, 0], np.uint8)
+    over = np.broadcast_to(colour, (renderer.ds.size, renderer.ds.size, 3)).copy()
+    want, alpha = renderer.render_frames(script, Backdrop(over)), images[..., 3:] / 255
+    assert video.frames == len(images) == 5 and sound
+    assert abs(images[..., :3] * alpha + over * (1 - alpha) - want).mean() < 4
+
+
+def test_names_and_workers_that_cannot_have_alpha(spoken_run, speech, tmp_path):
+    for out, workers, message in (("a.mp4", 1, ".mov or .webm"), ("a.mov", 2, "one worker"), ("a", 1, ".mov or .webm")):
+        with pytest.raises(InputError, match=message):
+            egs.render(spoken_run, speech, tmp_path / out, background="transparent", workers=workers)
+    with pytest.raises(InputError, match="a .mp4 file"):
+        egs.render(spoken_run, speech, tmp_path / "a.mov")
+    assert list(tmp_path.iterdir()) == []

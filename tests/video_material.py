@@ -7,6 +7,7 @@ import av
 import numpy as np
 
 from egstalker_nb.media.container import EXACT_COLOURS
+from egstalker_nb.media.synthetic import COMMENT
 
 SOUND_RATE = 48_000
 BT709_TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
@@ -119,3 +120,23 @@ def hdr_frame(image, kind, pix_fmt):
     frame.color_primaries, frame.color_trc, frame.colorspace = TAGS[kind]
     frame.color_range = 1
     return frame
+
+
+def read_alpha_video(path):
+    """RGBA frames [N, H, W, 4] and the number of samples of a video with alpha, by FFmpeg alone.
+
+    libvpx reads the alpha of VP9, which FFmpeg's own decoder drops.
+    """
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        decoder = av.CodecContext.create("libvpx-vp9", "r") if path.suffix == ".webm" else stream.codec_context
+        frames = [frame for packet in file.demux(stream) for frame in decoder.decode(packet)]
+        assert file.metadata.get("comment", file.metadata.get("COMMENT")) == COMMENT and stream.average_rate == 25
+    with av.open(str(path)) as file:
+        samples = sum(frame.samples for frame in file.decode(file.streams.audio[0])) if file.streams.audio else 0
+    images = np.stack([frame.reformat(format="rgba", src_colorspace="ITU709", dst_color_range="JPEG").to_ndarray()
+                       for frame in frames])
+    if path.suffix == ".webm":  # from the plane: swscale leaves the last pixels of rows at random for some widths
+        for image, plane in zip(images, (frame.planes[3] for frame in frames)):
+            image[..., 3] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:len(image), :image.shape[1]]
+    return images, samples

@@ -53,10 +53,10 @@ def trim(args: argparse.Namespace) -> None:
 def add_commands(command: AddCommand) -> None:
     sub = command(render, "Drive a trained head with audio and write a video.", "run")
     sub.add_argument("--audio", type=Path, required=True, help="WAV, MP3, FLAC or a video with audio")
-    add_script(sub, "the MP4 to write; default: in the run folder")
+    add_script(sub, "the MP4 to write, or a .mov or .webm with alpha; default: in the run folder")
     sub.add_argument("--background", default="clip",
-                     help="clip, a colour (white, #00ff00), a picture's path, or source: the full frames of the video "
-                          "that the clip was prepared from")
+                     help="clip, transparent, a colour (white, #00ff00), a picture's path, or source: the full frames "
+                          "of the video that the clip was prepared from")
     sub.add_argument("--source", type=Path, help="that video, if it was moved")
     sub.add_argument("--aspect", help="WIDTH:HEIGHT of the video, such as 9:16, around the head")
     sub.add_argument("--batch", type=int, default=8, help="frames rendered together")

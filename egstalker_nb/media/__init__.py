@@ -9,6 +9,7 @@
 - `tts`: speech synthesis with espeak-ng or flite.
 - `video_reader`, `video_writer`: clips to RGB frames and back.
 - `video_encoder`: RGB frames to H.264, in segments that are encoded side by side.
+- `alpha_video`: RGBA frames to ProRes 4444 and VP9, with their alpha.
 - `video_color`, `tone_map`: colour conversion of decoded frames; HDR and wide gamut to BT.709 SDR.
 - `subtitles`: SRT, beside a file or from a text track.
 - `image_io`: JPEG and PNG files.

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Generator, Iterable, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Generator, Iterable, Iterator, Optional
 
 import numpy as np
 
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from av import AudioFrame, Packet
     from av.container import OutputContainer
 
-_FILE_AUDIO_RATE = 48_000  # of the AAC stream: its priming is then 21 ms, and every player supports it
+_FILE_AUDIO_RATE = 48_000  # the priming of AAC is then 21 ms, and every player supports it
+#: FFmpeg's name -> format of the samples that it takes, options. AAC's default coder takes three times as long, which
+#: would limit long videos, and is worse at this bit rate.
+_AUDIO_CODECS = {"aac": ("fltp", {"b": "96k", "aac_coder": "fast"}), "libopus": ("flt", {"b": "96k"}),
+                 "pcm_s16le": ("s16", {})}
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], wave: Optional[np.ndarray] = None, fps: float = FPS,
@@ -100,7 +104,7 @@ def _mux(path: Path, segments: Iterable[Segment], first: Segment, wave: Optional
     with require_av().open(str(path.absolute()), "w", format="mp4", options={"movflags": "+faststart"}) as out:
         out.metadata["comment"] = COMMENT
         video = _VideoWriter(out, first, rate)
-        with nullcontext() if wave is None else _AudioWriter(out, wave) as audio:
+        with nullcontext() if wave is None else AudioTrack(out, wave) as audio:
             for segment in segments:
                 for packet in video.packets(segment):
                     out.mux(packet)
@@ -139,24 +143,27 @@ class _VideoWriter:
             yield packet
 
 
-class _AudioWriter:
-    """Feeds a wave to the AAC encoder in step with the video, so that the muxer need not buffer either stream.
+class AudioTrack:
+    """Feeds a wave to an audio encoder in step with the video, so that the muxer need not buffer either stream.
 
     It encodes in a thread of its own while the frames go on, and writes one call later.
+
+    Args:
+        out: the file.
+        wave: float [samples] mono, 16 kHz.
+        codec: a key of `_AUDIO_CODECS`.
     """
 
-    def __init__(self, out: OutputContainer, wave: np.ndarray):
-        av = require_av()
+    def __init__(self, out: OutputContainer, wave: np.ndarray, codec: str = "aac"):
         self.out, self.wave = out, wave
-        # The default coder takes three times as long, which would limit long videos, and is worse at this bit rate.
-        self.stream = out.add_stream("aac", rate=_FILE_AUDIO_RATE, layout="mono",
-                                     options={"b": "96k", "aac_coder": "fast"})
-        self.resampler = av.AudioResampler(format="fltp", layout="mono", rate=_FILE_AUDIO_RATE)
+        samples, options = _AUDIO_CODECS[codec]
+        self.stream: Any = out.add_stream(codec, rate=_FILE_AUDIO_RATE, layout="mono", options=options)
+        self.resampler = require_av().AudioResampler(format=samples, layout="mono", rate=_FILE_AUDIO_RATE)
         self.done = 0
         self._pool = ThreadPoolExecutor(1)
         self._encoding: Optional[Future[list[Packet]]] = None
 
-    def __enter__(self) -> _AudioWriter:
+    def __enter__(self) -> AudioTrack:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -10,9 +10,10 @@ from typing import Literal, Optional
 import torch
 
 from ..core.errors import InputError
-from ..core.files import check_target, short_name, write_text
+from ..core.files import check_target, short_name, shortened, write_text
 from ..core.progress import Progress
 from ..media import player, subtitles
+from ..media.alpha_video import ALPHA_FORMATS, write_alpha_video
 from ..media.rates import FPS
 from ..media.video_encoder import Encoding, choose_encoder
 from ..training.run import Run
@@ -30,7 +31,7 @@ class Video:
     """A finished video; shows itself in a notebook.
 
     Attributes:
-        path: the MP4.
+        path: of the video.
         frames: their number.
         render_fps: frames/s of network, rasteriser and background composite, the device waited for.
         total_fps: frames/s of everything, reading and video encoding included.
@@ -61,7 +62,7 @@ def render(run: Run, audio: str | Path, out: Optional[str | Path] = None, featur
            duration: Optional[float] = None, batch: int = 8, device: Optional[str | torch.device] = None,
            workers: int = 1, address: Optional[str] = None, background: str | Path = "clip",
            aspect: Optional[str] = None, source: Optional[str | Path] = None) -> Video:
-    """Drive a trained head with audio and write an H.264/AAC MP4 at 25 fps.
+    """Drive a trained head with audio and write a video at 25 fps: an H.264/AAC MP4, or one with alpha.
 
     If there is an SRT file of the same name beside the audio, or if `audio` is a video with a text track, the subtitles
     of the rendered part are written beside the MP4, with times from its beginning.
@@ -69,7 +70,8 @@ def render(run: Run, audio: str | Path, out: Optional[str | Path] = None, featur
     Args:
         run: see `load_run`.
         audio: any audio file or video with audio, of any length and sample rate.
-        out: the MP4; default: a name in the run's `renders/`.
+        out: the MP4, or a .mov (ProRes 4444) or .webm (VP9) with the background `transparent`; default: a name in the
+            run's `renders/`.
         features: .npy of [num_frames, 16, 29] for `audio` (the upstream contract); computed from the audio if None.
         poses: `cycle` plays the dataset's poses back and forth, `static` keeps its middle pose, `orbit` moves the
             camera around that; the head motion of another `Dataset` or its folder, back and forth, around this
@@ -89,7 +91,7 @@ def render(run: Run, audio: str | Path, out: Optional[str | Path] = None, featur
         address: of a Ray cluster; default: that of the environment variable `RAY_ADDRESS`, else this machine. Run
             folder and dataset must lie under the same path on all its machines.
         background: behind head and torso: `clip` is the clip's own; a colour as CSS writes it (`white`, `#00ff00`), or
-            the path of a JPEG or PNG, scaled to cover the frame. For a transparent one see `egs.export_frames`.
+            the path of a JPEG or PNG, scaled to cover the frame; `transparent`: straight alpha, one worker only.
             `source`: the head is put back into the full frames of the video that its clip was prepared from, at that
             video's resolution; with the poses `cycle` only.
         aspect: WIDTH:HEIGHT of the video, such as `9:16`: the largest window of it around the mean position of the
@@ -112,16 +114,15 @@ def render(run: Run, audio: str | Path, out: Optional[str | Path] = None, featur
     _check_batch(batch, workers)
     framing = choose_framing(run.dataset, background, poses, aspect, source)
     backdrop = load_backdrop(CLIP if framing.paste else background, run.dataset.size)
-    if backdrop is not None and backdrop.transparent:
-        raise InputError("a background that an MP4 can have", "background='transparent'",
-                         "Use egs.export_frames(..., background='transparent'), which writes PNGs with alpha.")
+    suffix = _suffix(out, backdrop, workers)
     number = run.pick(iteration)
     split = SplitRendering(run, number, device, workers, batch, address) if workers > 1 else None
     renderer = Renderer.from_run(run, number, "cpu" if split else device)
     script = audio_script(renderer, audio, features, poses, blink, start, duration)
     name = f"{short_name(Path(audio).stem)}_{short_name(motion.label(poses))}_{number}"
     picture = background if Path(background).is_file() else None
-    out = _target(run, out, name, audio, features, picture, framing.paste.video if framing.paste else None)
+    out = _target(run, out, name, audio, features, picture, framing.paste.video if framing.paste else None,
+                  suffix=suffix)
     cues = subtitles.cut(subtitles.load_subtitles(audio), round(start * FPS) / FPS, len(script) / FPS)
     srt = check_target(out.with_suffix(subtitles.SUFFIX), subtitles.SUFFIX, subtitles.sidecar(audio)) if cues else None
     video = (_write_split(split, script, out, backdrop, framing) if split else
@@ -166,9 +167,23 @@ def _check_batch(batch: int, workers: int = 1) -> None:
         raise InputError("workers of at least 1", str(workers), "Choose how many processes render at a time.")
 
 
-def _target(run: Run, out: Optional[str | Path], name: str, *sources: Optional[str | Path]) -> Path:
+def _suffix(out: Optional[str | Path], backdrop: Optional[Backdrop], workers: int) -> str:
+    """What the name of the video ends in: an MP4 has no alpha."""
+    if backdrop is None or not backdrop.transparent:
+        return ".mp4"
+    if workers > 1:
+        raise InputError("one worker for a video with alpha", f"workers={workers}", "It is encoded in one piece.")
+    suffix = ".mov" if out is None else Path(out).suffix.lower()
+    if suffix not in ALPHA_FORMATS:
+        raise InputError(f"the name of a video with alpha, {' or '.join(ALPHA_FORMATS)}", f"'{shortened(str(out))}'",
+                         "Choose such a name, or write PNGs with egs.export_frames(..., background='transparent').")
+    return suffix
+
+
+def _target(run: Run, out: Optional[str | Path], name: str, *sources: Optional[str | Path], suffix: str = ".mp4"
+            ) -> Path:
     """Where the video goes; the files that it is made from are not overwritten."""
-    return check_target(Path(out) if out is not None else run.root / "renders" / f"{name}.mp4", ".mp4", *sources)
+    return check_target(Path(out) if out is not None else run.root / "renders" / f"{name}{suffix}", suffix, *sources)
 
 
 def _write(renderer: Renderer, script: Script, out: Path, batch: int, compare: bool = False,
@@ -181,8 +196,12 @@ def _write(renderer: Renderer, script: Script, out: Path, batch: int, compare: b
     encoder = choose_encoder(renderer.device.type == "cuda", height, width)
     with Progress(len(script), f"render {out.name}", "frame") as bar:
         frames = renderer.frames(script, batch, bar, compare, backdrop)
-        write_video(out, framing.frames(frames, script.source) if framing else frames, script.wave,
-                    segment=segment_frames(batch), encoder=encoder)
+        if framing:
+            frames = framing.frames(frames, script.source)
+        if backdrop is not None and backdrop.transparent:
+            write_alpha_video(out, frames, script.wave)
+        else:
+            write_video(out, frames, script.wave, segment=segment_frames(batch), encoder=encoder)
     return _video(out, script, renderer.seconds, began)
 
 

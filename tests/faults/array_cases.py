@@ -93,7 +93,8 @@ CASES: list[Case] = [
     Case("background_missing", given("--background", "no.png"), ("no.png", "no file")),
     Case("background_cut_off", motion("--background", lambda: b"\x89PNG\r\n\x1a\n" + bytes(50), "b.png"),
          ("b.png", "cannot be decoded")),
-    Case("background_transparent_mp4", given("--background", "transparent"), ("MP4", "export_frames")),
+    Case("background_transparent_mp4", given("--background", "transparent", "--out", "a.mp4"),
+         (".mov", "export_frames")),
     *(Case(f"aspect_{name}", given("--aspect", value), ("aspect", *words)) for name, value, words in (
         ("word", "portrait", ("portrait", "9:16")), ("zero", "0:16", ("0:16",)), ("decimal", "1.5:1", ("1.5:1",)),
         ("line", "1:999", ("32 px", "64x64")), ("huge", "9" * 5000 + ":1", ("WIDTH:HEIGHT",)))),
