@@ -125,9 +125,11 @@ def test_base_is_reported_and_not_followed(tmp_path):
     assert found.config().iterations == egs.load_config("production").iterations
 
 
-@pytest.mark.parametrize("name", ["prior", "preset"])
-def test_a_file_from_a_stranger_names_no_files_of_this_kit(tmp_path, name):
-    assert read(tmp_path, f"A = dict({name}='elsewhere.safetensors')").overrides() == {}
+@pytest.mark.parametrize("name", ["prior", "preset", "tracking"])
+def test_a_file_from_a_stranger_names_no_file_and_no_service(tmp_path, name):
+    """A tracker gets rendered frames."""
+    assert read(tmp_path, f"A = dict({name}='wandb')").overrides() == {}
+    assert read(tmp_path, f"A = dict({name}='wandb')").config().tracking == ""
 
 
 def test_command_explains_and_saves_a_configuration_that_loads(tmp_path, capsys):

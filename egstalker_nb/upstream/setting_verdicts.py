@@ -77,7 +77,8 @@ ABSENT = {
     "model_path": "not used here: the run folder is the second argument of `egs train`",
     "white_background": "not used here: the background is the dataset's own",
 }
-NOT_THEIRS = ("preset", "prior")  # they name files and presets of this kit
+#: text, which names files, and services that get rendered frames: never from the file of a stranger
+NOT_THEIRS = {name for name, entry in FIELDS.items() if isinstance(entry.default, str)}
 
 
 @dataclass(frozen=True)

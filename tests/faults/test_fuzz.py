@@ -116,6 +116,12 @@ def _config(path: Path, **overrides: Any) -> None:
     assert egs.load_config(again) == config
 
 
+def _arguments(path: Path) -> None:
+    found = egs.read_arguments(path)
+    assert str(found.table()) and isinstance(found.problems(), list)
+    found.config()
+
+
 def _pairs(pairs: list[str]) -> None:
     egs.load_config("quick_test", **parse_settings(pairs))
 
@@ -202,6 +208,18 @@ def ply_files(ds: egs.Dataset, folder: Path) -> SearchStrategy[bytes]:
                      text_with(header.decode(), lines).map(lambda t: t.encode() + b"\n" + end + body))
 
 
+def arguments_files() -> SearchStrategy[bytes]:
+    """Upstream arguments files: settings with other values, or other bytes."""
+    planes = {"input_coordinate_dim": 3, "output_coordinate_dim": 32, "resolution": [64, 64, 64]}
+    settings_of = {"kplanes_config": planes, "multires": [1, 2], "d_model": 64, "iterations": 9000,
+                   "bounds": 1.6, "_base_": "./base.py"}
+
+    def text(values: Any) -> bytes:
+        return f"ModelHiddenParams = {values!r}\n".encode("utf-8", "replace")
+
+    return st.one_of(edited(settings_of).map(text), damaged(text(settings_of)))
+
+
 def metrics_files(path: Path) -> SearchStrategy[bytes]:
     row = json.loads(path.read_text().splitlines()[0])
     rows = st.lists(edited(row), max_size=4).map(lambda rows: "".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -234,6 +252,7 @@ def parsers(tiny_dataset, tmp_path_factory) -> dict[str, Callable[[], Parser]]:
     wave = np.zeros(12 * 640, np.float32)
     return {
         "config.yaml": lambda: file("config.yaml", config_files(), _config, 250),
+        "args.py": lambda: file("args.py", arguments_files(), _arguments, 150),
         "--set": lambda: Parser(settings_pairs(), None, _pairs, 150),
         "PLY": lambda: file("points.ply", ply_files(tiny_dataset, top), load_ply, 80),
         "npy": lambda: file("any.npy", npy_file(features), lambda path: _plain(read_npy, path), 150),
@@ -261,9 +280,9 @@ def parsers(tiny_dataset, tmp_path_factory) -> dict[str, Callable[[], Parser]]:
     }
 
 
-NAMES = ("config.yaml", "--set", "PLY", "npy", "npz", "features", "poses", "blinks", "dataset.json", "report.json",
-         "tracking.npz", "features.npy", "audio.wav", "manifest.json", "config of a run", "metrics.jsonl", "state.json",
-         "head.safetensors", "trainer.pt", "prior")
+NAMES = ("config.yaml", "args.py", "--set", "PLY", "npy", "npz", "features", "poses", "blinks", "dataset.json",
+         "report.json", "tracking.npz", "features.npy", "audio.wav", "manifest.json", "config of a run",
+         "metrics.jsonl", "state.json", "head.safetensors", "trainer.pt", "prior")
 
 
 @pytest.mark.parametrize("name", NAMES)
