@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from .evaluation.lip_sync import sync_score as sync_score
     from .evaluation.score_videos import score as score
     from .media.audio import trim as trim
+    from .model.gaussian_files import read_gaussians as read_gaussians
     from .preparation.pipeline import prepare as prepare
     from .rasterizer import rasterize as rasterize
     from .rendering.export import export_frames as export_frames
+    from .rendering.export import export_gaussians as export_gaussians
     from .rendering.export import export_ply as export_ply
     from .rendering.render import render as render
     from .rendering.render import replay as replay
@@ -56,7 +58,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "stream": ".rendering.streaming", "evaluate": ".evaluation.evaluate", "sync_score": ".evaluation.lip_sync",
     "score": ".evaluation.score_videos", "track": ".training.trackers", "trim": ".media.audio",
     "sweep": ".scheduling.sweep", "load_sweep": ".scheduling.sweep",
-    "export_frames": ".rendering.export", "export_ply": ".rendering.export", "load_encoder": ".speech.encoders",
+    "export_frames": ".rendering.export", "export_gaussians": ".rendering.export", "export_ply": ".rendering.export",
+    "read_gaussians": ".model.gaussian_files", "load_encoder": ".speech.encoders",
     "rasterize": ".rasterizer", "compare": ".analysis.comparison", "EgsError": ".core.errors",
     "view": ".viewer.splat_view", "read_arguments": ".upstream.arguments_file",
     "read_checkpoint": ".upstream.checkpoint_reader", "upstream_cameras": ".upstream.checkpoint_reader",

@@ -8,15 +8,18 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import formats  # noqa: E402
 import growth  # noqa: E402
 import prior_offset  # noqa: E402
 import prior_speech  # noqa: E402
 import report  # noqa: E402
 import report_prior  # noqa: E402
 from common import Stretched, fine_trainer  # noqa: E402
+from faults.made import copy_run  # noqa: E402
 from intervals import motions, over_speakers  # noqa: E402
 from stages import stages  # noqa: E402
 
+import egstalker_nb as egs
 from egstalker_nb.data.frame_loader import Frames
 from egstalker_nb.face.expression import LOWER
 from egstalker_nb.speech import phones
@@ -46,6 +49,14 @@ def test_parts_of_a_step_are_found(tiny_dataset, tmp_path):
 def test_a_setting_is_measured(tiny_dataset):
     row = growth.measure(tiny_dataset, points=100, frames=12, size=32, batch=2)
     assert row["step_ms"] > 0 and row["frame_ms"] > 0 and row["place"] == "device"
+
+
+def test_formats_are_compared_by_the_same_view_of_the_head(tmp_path):
+    pytest.importorskip("gsply", reason="needs the extra `models`")
+    ply, spz = formats.measure(egs.load_run(copy_run(tmp_path)), tmp_path, tmp_path / "images")
+    assert (ply["format"], ply["psnr"], spz["format"]) == ("ply", 100, "spz") and 30 < spz["psnr_head"] < 100
+    assert ply["bytes_per_gaussian"] > 4 * spz["bytes_per_gaussian"] and ply["gaussians"] == spz["gaussians"]
+    assert len(list((tmp_path / "images").glob("*.png"))) == 2
 
 
 def test_tables_are_filled_and_everything_else_stays(tmp_path, monkeypatch):

@@ -115,6 +115,18 @@ def test_a_stopped_export_leaves_nothing(spoken_run, speech, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_spz_shows_the_same_frames(spoken_run, speech, tmp_path):
+    """One file per frame, turned and rounded, but each with the picture of its PLY."""
+    pytest.importorskip("gsply", reason="needs the extra `models`")
+    ply_files, spz = (egs.export_ply(spoken_run, speech, tmp_path / kind, format=kind, duration=0.12)
+                      for kind in ("ply", "spz"))
+    assert [path.name for path in spz.files] == [f"frame_00000{i}.spz" for i in range(3)]
+    for i in range(3):
+        pictures = [export.render_ply(made, i).astype(float) for made in (ply_files, spz)]
+        assert np.abs(pictures[0] - pictures[1]).mean() < 1 < pictures[0].std()
+    assert spz.bytes < ply_files.bytes / 4
+
+
 def test_command_line(spoken_run, speech, tmp_path, capsys):
     """The command reads the run from its folder."""
     out = tmp_path / "frames"
@@ -202,7 +214,7 @@ def test_a_video_over_a_colour(spoken_run, speech, tmp_path, capsys):
     clear = renderer.render_frames(audio_script(renderer, speech, duration=0.04), Backdrop(None))[0, ..., 3] == 0
     assert clear.any() and abs(np.median(frame[clear], 0) - (0, 200, 0)).max() < 12
     assert cli.main(["export", str(spoken_run.root), str(speech), "--format", "ply", "--background", "white"]) != 0
-    assert "A PLY has no background" in capsys.readouterr().err
+    assert "Gaussians have none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", ALPHA_FORMATS)

@@ -245,7 +245,8 @@ def test_ply_round_trip(tmp_path, gaussians):
     (b"binary_little_endian", b"binary_big_endian", "little-endian"),
     (b"binary_little_endian", b"ascii", "little-endian"), (b"property float opacity\n", b"", "no property opacity"),
     (b"float opacity", b"double opacity", "instead of a float"),
-    (b"float opacity", b"list uchar int opacity", "instead of a float"), (b"float nx", b"float x", "no property nx"),
+    (b"float opacity", b"list uchar int opacity", "instead of a float"), (b"float nx", b"float x", "a property twice"),
+    (b"opacity", b"opacitx", "no property opacity"),
     (b"end_header", b"end_heade_", "little-endian"), (b"ply\n", b"PLY\n", "little-endian")])
 def test_ply_headers_that_lie(tmp_path, gaussians, old, new, words):
     save_ply(tmp_path / "a.ply", gaussians)

@@ -21,7 +21,6 @@ from test_gallery import CLIP, executed, shown
 from test_pipeline import PARAMETERS, SAMPLE, write_notebook
 
 import egstalker_nb as egs
-from egstalker_nb import notebook
 from egstalker_nb.core.progress import _Line
 from egstalker_nb.core.reading import digest
 from egstalker_nb.core.table import Table
@@ -258,7 +257,7 @@ def test_a_planted_payload_never_runs(kind, run, tiny_dataset, marker, tmp_path)
     file = tmp_path / "planted"
     plant(kind, file, marker)
     wav = save_wav(tmp_path / "a.wav", np.full(12 * 640, 0.1, np.float32))
-    for suffix in (".yaml", ".npy", ".npz", ".ply", ".safetensors", ".wav", ".mp4", ".json"):
+    for suffix in (".yaml", ".npy", ".npz", ".ply", ".spz", ".safetensors", ".wav", ".mp4", ".json"):
         shutil.copy(file, file.with_suffix(suffix))
     refused(egs.load_config, file.with_suffix(".yaml"))
     refused(egs.trim, wav, file.with_suffix(".npy"), 0.0, 0.2, tmp_path / "cut")
@@ -267,7 +266,8 @@ def test_a_planted_payload_never_runs(kind, run, tiny_dataset, marker, tmp_path)
     refused(egs.render, run, wav, blink=str(file.with_suffix(".npy")), device="cpu")
     refused(egs.render, run, file.with_suffix(".wav"), device="cpu")
     refused(egs.prepare, file.with_suffix(".mp4"), tmp_path / "prepared")
-    refused(notebook.load_ply, file.with_suffix(".ply"))
+    refused(egs.read_gaussians, file.with_suffix(".ply"))
+    refused(egs.read_gaussians, file.with_suffix(".spz"))
     refused(egs.train, tiny_dataset, egs.load_config("quick_test", **TINY, prior=str(file.with_suffix(".safetensors"))),
             tmp_path / "with prior", device="cpu")
     for name in ("dataset.json", "tracking.npz", "features.npy"):

@@ -2,7 +2,7 @@
 
 - `options`: options that several commands share.
 - `train_commands`: prepare, config, train, track, prior.
-- `head_commands`: render, replay, export, evaluate, score, trim.
+- `head_commands`: render, replay, export, export-gaussians, evaluate, score, trim.
 - `view_commands`: view.
 - `checkpoint_commands`: checkpoint.
 - `notebook_commands`: notebooks, run, sweep, gallery, setup-gpu.

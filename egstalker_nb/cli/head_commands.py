@@ -1,10 +1,9 @@
-"""`render`, `replay`, `export`, `evaluate`, `score`, `trim`: what is done with a trained head."""
+"""`render`, `replay`, `export`, `export-gaussians`, `evaluate`, `score`, `trim`: what is done with a trained head."""
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from ..core.errors import InputError
 from .options import SPLITS, AddCommand, add_device, add_part, add_script, script
 
 
@@ -25,11 +24,14 @@ def replay(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
-    run, given = egs.load_run(args.run), script(args)
-    if args.format == "ply" and args.background != "clip":
-        raise InputError("--background with --format png or jpeg", "--format ply", "A PLY has no background.")
-    print(egs.export_ply(run, args.audio, **given) if args.format == "ply" else
-          egs.export_frames(run, args.audio, format=args.format, background=args.background, **given))
+    print(egs.export_frames(egs.load_run(args.run), args.audio, format=args.format, background=args.background,
+                            **script(args)))
+
+
+def export_gaussians(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    print(egs.export_gaussians(egs.load_run(args.run), args.out, args.iteration))
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -74,11 +76,15 @@ def add_commands(command: AddCommand) -> None:
 
     sub = command(export, "Drive a trained head and write images or deformed Gaussians, one file per frame.", "run",
                   "audio")
-    sub.add_argument("--format", choices=["png", "jpeg", "ply"], default="png", help="file format")
+    sub.add_argument("--format", choices=["png", "jpeg", "ply", "spz"], default="png", help="file format")
     add_script(sub, "the folder to write; default: in the run folder")
     sub.add_argument("--background", default="clip",
                      help="clip, transparent (PNG only), a colour (white, #00ff00), or a picture's path")
     add_device(sub)
+
+    sub = command(export_gaussians, "Write the canonical Gaussians of a trained head as one .ply or .spz.", "run",
+                  "out")
+    sub.add_argument("--iteration", type=int, help="checkpoint; default: the newest")
 
     sub = command(evaluate, "Score a trained head against its clip.", "run")
     sub.add_argument("--split", choices=SPLITS, default="val", help="frames to score")

@@ -1,7 +1,7 @@
 """The talking head as a torch module, without its training.
 
 - `head`: `Head`, all of it, and how it renders frames.
-- `gaussians`, `ply`: the canonical Gaussians, and their form in files.
+- `gaussians`, `gaussian_files`, `ply`: the canonical Gaussians, and their form in files (SPZ and PLY).
 - `deformation`: the network that deforms them: tri-plane, tokens, ESAA, five heads.
 - `mouth`: the shape model of the mouth, and its prediction from audio.
 - `audio_link`: from audio features to mouth coefficients, through the speaker prior or directly.

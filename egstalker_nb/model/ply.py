@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Iterable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ MAX_HEADER_BYTES = 64 << 10
 _PLY_NAMES = ("x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)),
               *(f"f_rest_{i}" for i in range(PLY_REST)), "opacity", *(f"scale_{i}" for i in range(3)),
               *(f"rot_{i}" for i in range(4)))
+_NEEDED = {name for name in _PLY_NAMES if name[0] != "n" and not name.startswith("f_rest_")}  # what all programs write
 
 
 def save_ply(path: str | Path, gaussians: dict[str, Tensor]) -> None:
@@ -29,7 +30,7 @@ def save_ply(path: str | Path, gaussians: dict[str, Tensor]) -> None:
     n = len(g["means"])
     rest = np.zeros((n, 3, PLY_REST // 3), np.float32)
     rest[:, :, :g["shN"].shape[1]] = g["shN"].transpose(0, 2, 1)
-    columns = [g["means"], np.zeros((n, 3)), g["sh0"][:, 0], rest.reshape(n, -1), g["opacities"][:, None],
+    columns = [g["means"], np.zeros((n, 3)), g["sh0"][:, 0], rest.reshape(n, PLY_REST), g["opacities"][:, None],
                g["scales"], g["quats"]]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {n}",
               *(f"property float {name}" for name in _PLY_NAMES), "end_header", ""]
@@ -39,7 +40,10 @@ def save_ply(path: str | Path, gaussians: dict[str, Tensor]) -> None:
 
 
 def load_ply(path: str | Path, sh_degree: int = 3) -> dict[str, Tensor]:
-    """Read a 3DGS PLY back into gsplat's layout (see `make_gaussians`); harmonics up to `sh_degree`.
+    """Read a 3DGS PLY, also of another program, into gsplat's layout (see `make_gaussians`).
+
+    Properties come in any order; normals and others that a head does not have are ignored. Harmonics up to `sh_degree`:
+    those beyond it are dropped, those that the file lacks are zeros.
 
     Raises:
         InputError: not a PLY file, not in the 3DGS layout, damaged, or with NaN or infinite values.
@@ -55,11 +59,19 @@ def load_ply(path: str | Path, sh_degree: int = 3) -> dict[str, Tensor]:
     def get(*names: str) -> Tensor:
         return torch.from_numpy(np.stack([table[name] for name in names], -1))
 
-    rest = get(*[f"f_rest_{i}" for i in range(PLY_REST)]).reshape(-1, 3, PLY_REST // 3).transpose(1, 2)
+    have, want = len(_rest_names(table.dtype.names or ())) // 3, (sh_degree + 1) ** 2 - 1
+    shN = torch.zeros(len(table), want, 3)
+    if have and want:
+        rest = get(*[f"f_rest_{i}" for i in range(3 * have)]).reshape(-1, 3, have).transpose(1, 2)
+        shN[:, :have] = rest[:, :want]
     return {"means": get("x", "y", "z"), "scales": get("scale_0", "scale_1", "scale_2"),
             "quats": get("rot_0", "rot_1", "rot_2", "rot_3"), "opacities": get("opacity")[:, 0],
             "sh0": get("f_dc_0", "f_dc_1", "f_dc_2")[:, None],
-            "shN": rest[:, :(sh_degree + 1) ** 2 - 1].contiguous()}
+            "shN": shN}
+
+
+def _rest_names(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith("f_rest_")]
 
 
 def _read_ply(file: BinaryIO, size: int) -> np.ndarray:
@@ -84,9 +96,12 @@ def _read_ply(file: BinaryIO, size: int) -> np.ndarray:
             names.append(words[2])
     if len(elements) != 1 or elements[0][1:2] != ["vertex"] or len(elements[0]) != 3 or not elements[0][2].isdecimal():
         raise ValueError("not one table of vertices")
-    missing = set(_PLY_NAMES) - set(names)
+    rest = _rest_names(names)
+    missing = _NEEDED - set(names)
     if missing or len(set(names)) != len(names):
         raise ValueError(f"no property {min(missing)}" if missing else "a property twice")
+    if len(rest) not in (0, 9, 24, 45) or set(rest) != {f"f_rest_{i}" for i in range(len(rest))}:
+        raise ValueError(f"{len(rest)} properties f_rest instead of f_rest_0 to f_rest_8, 23 or 44, or none")
     row = np.dtype([(name, "<f4") for name in names])
     count, have = int(elements[0][2]), size - len(header) - len(end)
     if count * row.itemsize != have:

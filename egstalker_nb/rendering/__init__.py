@@ -10,7 +10,7 @@
 - `motion`: head poses and blinks of a video: paths, another clip's motion, arrays.
 - `streaming`: `stream`, frames from audio as it comes in.
 - `live_motion`: the same for a stream, which has no known length.
-- `export`: `export_frames` and `export_ply`, numbered files for other programs.
+- `export`: `export_frames` and `export_ply`, numbered files for other programs; `export_gaussians`, one file.
 - `inspection`: renders, offsets and projections of single frames, as arrays for figures and panels.
 
 May import: core, media, face, speech, metrics, data, rasterizer, model, training (the run folder only).

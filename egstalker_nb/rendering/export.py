@@ -1,4 +1,5 @@
-"""A rendered sequence as files for other programs: images, or a PLY of the deformed Gaussians per frame."""
+"""A trained head as files for other programs: the frames of a sequence as images or deformed Gaussians, or its
+canonical Gaussians in one file."""
 from __future__ import annotations
 
 import re
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..core.files import atomic_folder, foreign_files, make_folder, short_name, shortened, write_json
+from ..core.files import atomic_folder, foreign_files, make_folder, replacing, short_name, shortened, write_json
 from ..core.progress import Progress
 from ..core.reading import Unreadable, read_json, shown
 from ..data.conditions import Conditions
@@ -20,19 +21,20 @@ from ..media.audio import save_wav
 from ..media.image_io import encode_jpeg, encode_png
 from ..media.rates import FPS
 from ..media.synthetic import COMMENT, mark_image
+from ..model.gaussian_files import file_writer, read_gaussians
 from ..model.gaussians import NAMES
 from ..model.head import Head
-from ..model.ply import load_ply, save_ply
 from ..rasterizer import rasterize
 from ..training.run import Run
 from . import motion
-from .backdrop import load_backdrop
+from .backdrop import CLIP, load_backdrop
 from .renderer import Renderer
 from .script import Script, audio_script
 
 INDEX = "export.json"  # marks a folder as an export, which a new one may replace
 SOUND = "sound.wav"
-FORMATS = {"png": (".png", encode_png), "jpeg": (".jpg", encode_jpeg)}
+IMAGES = {"png": (".png", encode_png), "jpeg": (".jpg", encode_jpeg)}
+GAUSSIANS = ("ply", "spz")
 
 
 @dataclass
@@ -58,20 +60,26 @@ class Exported:
 
 
 def export_frames(run: Run, audio: str | Path, out: Optional[str | Path] = None,
-                  format: Literal["png", "jpeg"] = "png", iteration: Optional[int] = None, batch: int = 8,
+                  format: Literal["png", "jpeg", "ply", "spz"] = "png", iteration: Optional[int] = None, batch: int = 8,
                   device: Optional[str | torch.device] = None, background: str | Path = "clip",
                   **script: Any) -> Exported:
-    """Drive a trained head with audio and write every video frame as an image, for editing and compositing.
+    """Drive a trained head with audio and write every video frame: an image, or the deformed Gaussians.
 
     Each image says in its metadata that it is synthetic (see `media.synthetic`).
+
+    Gaussians are those of the head, without torso and background, which are not made of Gaussians. The head does not
+    move in its frame: its motion is that of the camera, `w2c` of each frame in `export.json`. A PLY has the common 3DGS
+    layout in the head frame (OpenCV axes: x right, y down, z away from a camera in front of the face): logits of
+    opacities, logarithms of scales, wxyz quaternions (not normalised), 248 bytes per Gaussian. An SPZ is in the RUB
+    axes of its format (y up, z towards the viewer) and rounded, see `save_spz`; `egs.read_gaussians` turns it back.
 
     Args:
         run, audio: as for `egs.render`.
         out: the folder to write; default: a name in the run's `renders/`. An older export in it is replaced when the
             new one is complete.
-        format: `png` (lossless) or `jpeg`.
-        iteration, batch, device: as for `egs.render`.
-        background: as for `egs.render`, or `transparent`: PNGs with the straight alpha of head and torso together.
+        format: `png` (lossless), `jpeg`, `ply`, or `spz` (needs the extra `models`).
+        iteration, batch, device: as for `egs.render`; Gaussians are written one frame at a time.
+        background: of images: as for `egs.render`, or `transparent`: PNGs with the straight alpha of head and torso.
         script: `features`, `poses`, `blink`, `start` and `duration` of `egs.render`.
 
     Returns:
@@ -80,31 +88,38 @@ def export_frames(run: Run, audio: str | Path, out: Optional[str | Path] = None,
     Raises:
         InputError: as for `egs.render`; another format; JPEG with alpha; a folder with other files in it.
         DatasetError: as for `egs.render`.
+        MissingPackageError: `spz` without the package gsply.
     """
-    if format not in FORMATS:
-        raise InputError(f"format as one of {', '.join(FORMATS)}", repr(format), "Choose one of them.")
+    if format not in (*IMAGES, *GAUSSIANS):
+        raise InputError(f"format as one of {', '.join((*IMAGES, *GAUSSIANS))}", repr(format), "Choose one of them.")
+    if format in GAUSSIANS and background != CLIP:
+        raise InputError("a background with images", f"format={format!r}", "Gaussians have none: leave it out.")
+    write = file_writer(f"frame.{format}") if format in GAUSSIANS else None  # raises an error if a package is missing
     backdrop = load_backdrop(background, run.dataset.size)
     if backdrop is not None and backdrop.transparent and format != "png":
         raise InputError("format='png' for a transparent background", f"format={format!r}", "JPEG has no alpha.")
     job = _ExportJob(run, audio, out, format, iteration, device, script)
-    suffix, encode = FORMATS[format]
     with job.writing() as folder, Progress(len(job.script), f"export {format}", "frame") as bar:
-        for i, frame in enumerate(job.renderer.frames(job.script, batch, bar, backdrop=backdrop)):
-            (folder / f"frame_{i:06d}{suffix}").write_bytes(mark_image(encode(frame)))
+        if write is None:
+            suffix, encode = IMAGES[format]
+            for i, frame in enumerate(job.renderer.frames(job.script, batch, bar, backdrop=backdrop)):
+                (folder / f"frame_{i:06d}{suffix}").write_bytes(mark_image(encode(frame)))
+        else:
+            given = job.renderer.conditions_of(job.script)
+            spatial = job.head.spatial() if job.renderer.deform else None
+            for i in range(len(job.script)):
+                write(folder / f"frame_{i:06d}.{format}", deformed_gaussians(job.head, given[i:i + 1], spatial))
+                bar.update()
     return job.result()
 
 
 def export_ply(run: Run, audio: str | Path, out: Optional[str | Path] = None, iteration: Optional[int] = None,
-               device: Optional[str | torch.device] = None, **script: Any) -> Exported:
-    """Drive a trained head with audio and write its deformed Gaussians frame by frame, in the common 3DGS layout.
-
-    The Gaussians are in the head frame (OpenCV axes: x right, y down, z away from a camera in front of the face), in
-    which the head does not move: its motion is that of the camera, `w2c` of each frame in `export.json`. Opacities are
-    logits, scales logarithms, rotations wxyz quaternions (not normalised), as `save_ply` writes them; 248 bytes per
-    Gaussian. Torso and background are not made of Gaussians and not in the files.
+               device: Optional[str | torch.device] = None, format: Literal["ply", "spz"] = "ply",
+               **script: Any) -> Exported:
+    """`export_frames` in a format of Gaussians, PLY by default.
 
     Args:
-        run, audio, out, iteration, device, script: as for `export_frames`.
+        run, audio, out, iteration, device, format, script: as for `export_frames`.
 
     Returns:
         The export, with `frame_000000.ply` and so on.
@@ -112,15 +127,35 @@ def export_ply(run: Run, audio: str | Path, out: Optional[str | Path] = None, it
     Raises:
         InputError: as for `export_frames`.
         DatasetError: as for `export_frames`.
+        MissingPackageError: as for `export_frames`.
     """
-    job = _ExportJob(run, audio, out, "ply", iteration, device, script)
-    given = job.renderer.conditions_of(job.script)
-    with job.writing() as folder, Progress(len(job.script), "export PLY", "frame") as bar:
-        spatial = job.head.spatial() if job.renderer.deform else None
-        for i in range(len(job.script)):
-            save_ply(folder / f"frame_{i:06d}.ply", deformed_gaussians(job.head, given[i:i + 1], spatial))
-            bar.update()
-    return job.result()
+    return export_frames(run, audio, out, format, iteration, device=device, **script)
+
+
+def export_gaussians(run: Run, out: str | Path, iteration: Optional[int] = None) -> Path:
+    """Write the canonical Gaussians of a trained head, before any deformation, as one file for viewers and tools.
+
+    Frames and values of the formats are those of `export_frames`.
+
+    Args:
+        run: the run.
+        out: the file, `.ply` or `.spz` (needs the extra `models`); replaced if it is there.
+        iteration: of the checkpoint; default: the newest.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: another ending, or a folder.
+        DatasetError: no such checkpoint, or a damaged one.
+        MissingPackageError: `.spz` without the package gsply.
+    """
+    out, write = Path(out), file_writer(out)
+    gaussians = run.load_head(iteration, "cpu").gaussians
+    make_folder(out.parent)
+    with replacing(out) as fresh:
+        write(fresh, {name: gaussians[name] for name in NAMES})
+    return out
 
 
 @torch.no_grad()
@@ -143,7 +178,7 @@ def deformed_gaussians(head: Head, given: Conditions, spatial: Optional[tuple[Te
 
 @torch.no_grad()
 def render_ply(exported: Exported, i: int) -> np.ndarray:
-    """Render a PLY of an export with its camera, on white, without torso and background.
+    """Render the Gaussians of an export's frame, PLY or SPZ, with its camera, on white, without torso and background.
 
     Args:
         exported: made by `export_ply`.
@@ -153,10 +188,10 @@ def render_ply(exported: Exported, i: int) -> np.ndarray:
         [S, S, 3] uint8.
 
     Raises:
-        InputError: not a PLY of the 3DGS layout.
+        InputError: no Gaussians, or a damaged file.
     """
     try:
-        index, g = read_json(exported.folder / INDEX, w2c=list, K=list, size=int), load_ply(exported.files[i])
+        index, g = read_json(exported.folder / INDEX, w2c=list, K=list, size=int), read_gaussians(exported.files[i])
     except Unreadable as error:
         raise InputError("a complete export", str(error), "Export it again.") from error
     camera, K = torch.tensor(index["w2c"][i]), torch.tensor(index["K"])

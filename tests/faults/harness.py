@@ -40,7 +40,7 @@ WATCHED = (
     ("core.progress", "Progress.update", None),
     ("media.video_writer", "write_video", "muxing"), ("media.video_writer", "_AudioWriter.write_until", "muxing"),
     ("media.video_writer", "_AudioWriter.finish", "muxing"),
-    ("rendering.export", "export_frames", "export"), ("rendering.export", "export_ply", "export"))
+    ("rendering.export", "export_frames", "export"))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from .bad_input import Case, check
 from .checkpoint_cases import CASES as CHECKPOINTS
 from .config_cases import CASES as CONFIGS
 from .dataset_cases import CASES as DATASETS
+from .gaussian_cases import CASES as GAUSSIANS
 from .media_cases import CASES as MEDIA
 from .notebook_cases import CASES as NOTEBOOKS
 from .prepare_cases import CASES as PREPARE
@@ -13,8 +14,8 @@ from .score_cases import CASES as SCORES
 from .sweep_cases import CASES as SWEEPS
 from .viewer_cases import CASES as VIEWER
 
-CASES: list[Case] = [*ARRAYS, *CHECKPOINTS, *CONFIGS, *DATASETS, *MEDIA, *NOTEBOOKS, *PREPARE, *SCORES, *SWEEPS,
-                     *VIEWER]
+CASES: list[Case] = [*ARRAYS, *CHECKPOINTS, *CONFIGS, *DATASETS, *GAUSSIANS, *MEDIA, *NOTEBOOKS, *PREPARE, *SCORES,
+                     *SWEEPS, *VIEWER]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

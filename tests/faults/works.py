@@ -52,11 +52,7 @@ def export(folder: Path, run: Path, kind: str = "png") -> None:
     import egstalker_nb as egs
 
     opened = egs.load_run(run)
-    arguments: dict[str, Any] = dict(out=folder / "export", device="cpu", duration=0.2)
-    if kind == "ply":
-        egs.export_ply(opened, opened.dataset.root / "audio.wav", **arguments)
-    else:
-        egs.export_frames(opened, opened.dataset.root / "audio.wav", format=kind, **arguments)
+    egs.export_frames(opened, opened.dataset.root / "audio.wav", folder / "export", kind, device="cpu", duration=0.2)
 
 
 def prepare(folder: Path, video: Path, face: np.ndarray) -> None:
