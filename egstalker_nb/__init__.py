@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from .upstream.arguments_file import read_arguments as read_arguments
     from .upstream.checkpoint_reader import read_checkpoint as read_checkpoint
     from .upstream.checkpoint_reader import upstream_cameras as upstream_cameras
+    from .upstream.folder_reader import import_dataset as import_dataset
+    from .upstream.folder_writer import export_dataset as export_dataset
     from .viewer.splat_view import view as view
 
 __version__ = "0.1.0"
@@ -62,5 +64,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "read_gaussians": ".model.gaussian_files", "load_encoder": ".speech.encoders",
     "rasterize": ".rasterizer", "compare": ".analysis.comparison", "EgsError": ".core.errors",
     "view": ".viewer.splat_view", "read_arguments": ".upstream.arguments_file",
+    "import_dataset": ".upstream.folder_reader", "export_dataset": ".upstream.folder_writer",
     "read_checkpoint": ".upstream.checkpoint_reader", "upstream_cameras": ".upstream.checkpoint_reader",
 })

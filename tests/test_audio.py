@@ -253,6 +253,24 @@ def test_pieces_join_to_the_whole(pair, tmp_path):
     np.testing.assert_array_equal(np.concatenate(windows), np.load(pair[1])[:243])
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_features_a_frame_short_or_long_do_not_drift(tmp_path, seed):
+    """Extractors leave one frame out or add one. Cut anywhere in a clip of any length, the frames are the same as
+    without it: a share of the array's length would be off by a frame towards the end."""
+    rng = np.random.default_rng(seed)
+    total = int(rng.integers(60, 400))
+    wave = speech((total + rng.uniform(-0.4, 0.4)) / 25)
+    wav = save_wav(tmp_path / "in.wav", wave)
+    first = int(rng.integers(0, total - 10))
+    last = int(rng.integers(first + 1, total))
+    for more in (-1, 0, 1):
+        number = np.arange(total + more, dtype=np.float32)
+        np.save(tmp_path / "in.npy", np.broadcast_to(number[:, None, None], (total + more, 16, 29)))
+        cut, npy = trim(wav, tmp_path / "in.npy", first / 25, (last - first) / 25, tmp_path / "cut")
+        np.testing.assert_array_equal(np.load(npy)[:, 0, 0], np.arange(first, last))
+        np.testing.assert_array_equal(load_audio(cut), load_audio(wav)[first * 640:last * 640])
+
+
 @pytest.mark.parametrize("start, duration, match", [
     (-1, 2, "start=-1"), (0, 0, "duration=0"), (0, 0.01, "one frame"),
     (9, 2, r"10\.04 s \(251 frames\).*frames 225 to 275"),

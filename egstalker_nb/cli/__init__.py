@@ -4,6 +4,7 @@
 - `train_commands`: prepare, config, train, track, prior.
 - `head_commands`: render, replay, export, export-gaussians, evaluate, score, trim.
 - `view_commands`: view.
+- `upstream_commands`: import-dataset, export-dataset.
 - `checkpoint_commands`: checkpoint.
 - `notebook_commands`: notebooks, run, sweep, gallery, setup-gpu.
 
@@ -20,7 +21,14 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 from ..core.errors import EgsError, Terminated
-from . import checkpoint_commands, head_commands, notebook_commands, train_commands, view_commands
+from . import (
+    checkpoint_commands,
+    head_commands,
+    notebook_commands,
+    train_commands,
+    upstream_commands,
+    view_commands,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(name, type=Path)
         return sub
 
-    for commands_of in (train_commands, head_commands, checkpoint_commands, view_commands,
+    for commands_of in (train_commands, head_commands, upstream_commands, checkpoint_commands, view_commands,
                         notebook_commands):
         commands_of.add_commands(command)
     return top

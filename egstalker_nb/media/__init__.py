@@ -4,6 +4,7 @@
 - `container`: opening and decoding media files with PyAV, wherever FFmpeg fails.
 - `limits`: of size, length and gaps, beyond which a media file is refused.
 - `audio`: loading, saving and trimming audio; cutting audio features into windows.
+- `feature_shapes`: naming the extractor that features of another shape come from.
 - `downmix`: averaging several audio channels into one.
 - `live_audio`: chunks of a live recording, resampled to 16 kHz mono.
 - `tts`: speech synthesis with espeak-ng or flite.

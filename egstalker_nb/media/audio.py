@@ -19,6 +19,7 @@ from ..core.files import check_target, make_folder, replacing, shortened
 from ..core.reading import ArraySpec, Unreadable, read_npy
 from .container import audio_stream, check_file, decode, open_media, require_av, video_start, video_stream
 from .downmix import Downmix
+from .feature_shapes import extractor_of
 from .limits import check_audio_format, check_gap, check_length, check_samples
 from .rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -280,7 +281,10 @@ def _read_features(path: str | Path) -> np.ndarray:
     try:
         features = read_npy(Path(path), ArraySpec((None, WINDOW_STEPS, FEATURE_CHANNELS)))
     except Unreadable as error:
-        raise InputError(what, str(error), fix) from error
+        kind = extractor_of(Path(path))
+        raise InputError(what, f"{error} (it looks like {kind})" if kind else str(error),
+                         f"{fix} Or leave the features out: they are then computed from the audio." if kind else fix
+                         ) from error
     if len(features) == 0:
         raise InputError(what, f"no frames in '{shortened(path)}'", fix)
     if np.abs(features).max() > np.finfo(np.float32).max:

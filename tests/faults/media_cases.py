@@ -312,8 +312,10 @@ FEATURES = [
     Case("features_of_integers", features(array(dtype=np.int16)), ("int16",)),
     Case("features_of_text", features(array("a", dtype="U1")), ("text",)),
     Case("features_of_records", features(np.zeros(12, [("a", "f4")])), ("a.npy",)),
-    Case("features_transposed", features(array(shape=(12, 29, 16))), ("[12, 29, 16]", "[N, 16, 29]")),
-    Case("features_of_steps", features(array(shape=(24, 29))), ("[24, 29]",)),
+    Case("features_transposed", features(array(shape=(12, 29, 16))), ("[12, 29, 16]", "[N, 16, 29]", "swapped")),
+    Case("features_of_steps", features(array(shape=(24, 29))), ("[24, 29]", "before windowing")),
+    Case("features_of_hubert", features(array(shape=(12, 2, 1024))), ("[12, 2, 1024]", "HuBERT", "leave the features")),
+    Case("features_of_wav2vec", features(array(shape=(12, 44, 16))), ("[12, 44, 16]", "wav2vec")),
     Case("features_of_no_frames", features(array(shape=(0, 16, 29))), ("no frames",)),
     Case("features_of_other_audio", features(array(shape=(30, 16, 29))), ("13 frames", "found 30")),
 ]

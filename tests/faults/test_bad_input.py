@@ -12,10 +12,11 @@ from .notebook_cases import CASES as NOTEBOOKS
 from .prepare_cases import CASES as PREPARE
 from .score_cases import CASES as SCORES
 from .sweep_cases import CASES as SWEEPS
+from .upstream_folder_cases import CASES as UPSTREAM_FOLDERS
 from .viewer_cases import CASES as VIEWER
 
 CASES: list[Case] = [*ARRAYS, *CHECKPOINTS, *CONFIGS, *DATASETS, *GAUSSIANS, *MEDIA, *NOTEBOOKS, *PREPARE, *SCORES,
-                     *SWEEPS, *VIEWER]
+                     *SWEEPS, *UPSTREAM_FOLDERS, *VIEWER]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
