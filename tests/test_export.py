@@ -17,6 +17,7 @@ from egstalker_nb.media.alpha_video import ALPHA_FORMATS
 from egstalker_nb.media.audio import load_audio, save_wav
 from egstalker_nb.media.image_io import write_png
 from egstalker_nb.media.synthetic import SOURCE_TYPE
+from egstalker_nb.media.video_writer import write_video
 from egstalker_nb.model import ply
 from egstalker_nb.rasterizer import rasterize
 from egstalker_nb.rendering import export
@@ -201,6 +202,30 @@ def test_backgrounds_that_cannot_be(spoken_run, speech, tmp_path):
     with pytest.raises(InputError, match="format='png'"):
         egs.export_frames(spoken_run, speech, tmp_path / "a", format="jpeg", background="transparent")
     assert [path.name for path in tmp_path.iterdir()] == ["broken.png"]
+
+
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_a_video_behind_the_head(see_through, speech, tmp_path, count):
+    """Its frame i is behind frame i, looped, whatever the batch and wherever a part of the output begins."""
+    shades = [20 * i + 30 for i in range(count)]
+    write_video(tmp_path / "b.mp4", [np.full((48, 80, 3), shade, np.uint8) for shade in shades])
+    over, script = load_backdrop(tmp_path / "b.mp4", see_through.ds.size), audio_script(see_through, speech)
+    clear = see_through.render_frames(script, Backdrop(None))[..., 3] == 0
+    whole = np.stack(list(see_through.frames(script, 4, backdrop=over)))
+    part = np.stack(list(see_through.frames(script.part(4, FRAMES), 4, backdrop=over, offset=4)))
+    assert np.array_equal(part, whole[4:])
+    for i in range(FRAMES):
+        assert clear[i].any() and abs(whole[i][clear[i]].astype(int) - shades[i % count]).max() <= 3
+
+
+def test_a_damaged_video_behind_the_head(tmp_path):
+    """Found before anything is rendered."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
+    data = write_video(tmp_path / "b.mp4", list(noise)).read_bytes()
+    for name, content in {"cut.mp4": data[:len(data) // 2], "text.mp4": b"no video"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=name):
+            load_backdrop(tmp_path / name, 64)
 
 
 def test_a_video_over_a_colour(spoken_run, speech, tmp_path, capsys):

@@ -55,7 +55,7 @@ def test_rendering_a_part_leaves_the_process_as_it_was():
     """Sums of many numbers depend on the number of threads: what is computed next must not."""
     before = torch.get_num_threads()
     with pytest.raises(InputError):
-        split.render_part(split.RenderJob("nowhere", "nowhere", 1, "", "cpu", 1, None), None)
+        split.render_part(split.RenderJob("nowhere", "nowhere", 1, "", "cpu", 1, None), None, 0)
     assert torch.get_num_threads() == before > 1
 
 
@@ -74,11 +74,11 @@ def test_a_killed_worker_changes_nothing(run, speech, embedded_ray, short_segmen
     one = egs.render(run, speech, tmp_path / "one.mp4", device="cpu")
     real, mark = split.render_part, tmp_path / "killed"
 
-    def killed_once(job, script):
+    def killed_once(*part):
         if not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(job, script)
+        return real(*part)
 
     monkeypatch.setattr(split, "render_part", killed_once)
     many = egs.render(run, speech, tmp_path / "many.mp4", device="cpu", workers=2)

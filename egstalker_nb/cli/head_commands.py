@@ -57,8 +57,8 @@ def add_commands(command: AddCommand) -> None:
     sub.add_argument("--audio", type=Path, required=True, help="WAV, MP3, FLAC or a video with audio")
     add_script(sub, "the MP4 to write, or a .mov or .webm with alpha; default: in the run folder")
     sub.add_argument("--background", default="clip",
-                     help="clip, transparent, a colour (white, #00ff00), a picture's path, or source: the full frames "
-                          "of the video that the clip was prepared from")
+                     help="clip, transparent, a colour (white, #00ff00), the path of a picture or "
+                          "video, or source: the full frames of the video that the clip was prepared from")
     sub.add_argument("--source", type=Path, help="that video, if it was moved")
     sub.add_argument("--aspect", help="WIDTH:HEIGHT of the video, such as 9:16, around the head")
     sub.add_argument("--batch", type=int, default=8, help="frames rendered together")
@@ -79,7 +79,7 @@ def add_commands(command: AddCommand) -> None:
     sub.add_argument("--format", choices=["png", "jpeg", "ply", "spz"], default="png", help="file format")
     add_script(sub, "the folder to write; default: in the run folder")
     sub.add_argument("--background", default="clip",
-                     help="clip, transparent (PNG only), a colour (white, #00ff00), or a picture's path")
+                     help="clip, transparent (PNG only), a colour (white, #00ff00), or the path of a picture or video")
     add_device(sub)
 
     sub = command(export_gaussians, "Write the canonical Gaussians of a trained head as one .ply or .spz.", "run",

@@ -90,8 +90,9 @@ def render(run: Run, audio: str | Path, out: Optional[str | Path] = None, featur
             each takes a GPU, or a share of one if there are fewer, or a core. They start within some 10 s.
         address: of a Ray cluster; default: that of the environment variable `RAY_ADDRESS`, else this machine. Run
             folder and dataset must lie under the same path on all its machines.
-        background: behind head and torso: `clip` is the clip's own; a colour as CSS writes it (`white`, `#00ff00`), or
-            the path of a JPEG or PNG, scaled to cover the frame; `transparent`: straight alpha, one worker only.
+        background: behind head and torso: `clip` is the clip's own; a colour as CSS writes it (`white`, `#00ff00`); the
+            path of a JPEG, PNG or video, scaled to cover the frame, a video looped; `transparent`: straight alpha, one
+            worker only.
             `source`: the head is put back into the full frames of the video that its clip was prepared from, at that
             video's resolution; with the poses `cycle` only.
         aspect: WIDTH:HEIGHT of the video, such as `9:16`: the largest window of it around the mean position of the

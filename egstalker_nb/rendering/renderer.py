@@ -149,7 +149,7 @@ class Renderer:
         return torso.codes_of(torch.from_numpy(script.pose).to(self.device))
 
     def frames(self, script: Script, batch: int, bar: Optional[Progress] = None, compare: bool = False,
-               backdrop: Optional[Backdrop] = None) -> Iterator[np.ndarray]:
+               backdrop: Optional[Backdrop] = None, offset: int = 0) -> Iterator[np.ndarray]:
         """Render a script frame by frame.
 
         Args:
@@ -157,14 +157,16 @@ class Renderer:
             batch: frames rendered at a time.
             bar: if given, is updated after each batch.
             compare: put the ground truth beside each frame; for scripts with `source` frames.
-            backdrop: see `render_frames`.
+            backdrop: see `render_frames`; that of a video may be shorter or longer than the script.
+            offset: number of the script's first frame in the whole output, for the backdrop.
 
         Yields:
             [S, S, 3] uint8, or [S, 2S, 3] with `compare`; [S, S, 4] if `backdrop` is transparent.
         """
         for first in range(0, len(script), batch):
             part = script.part(first, first + batch)
-            for i, frame in enumerate(self.render_frames(part, backdrop)):
+            behind = backdrop and backdrop.part(offset + first, len(part))
+            for i, frame in enumerate(self.render_frames(part, behind)):
                 if compare and part.source is not None:
                     frame = _side_by_side(frame, self.ds.frame(part.source[i]))
                 yield frame
@@ -177,7 +179,7 @@ class Renderer:
 
         Args:
             script: of F frames.
-            backdrop: what replaces the clean plate behind head and torso; None: the plate.
+            backdrop: what replaces the clean plate behind head and torso, of a video F frames; None: the plate.
 
         Returns:
             [F, S, S, 3] uint8; [F, S, S, 4] with straight alpha if `backdrop` is transparent.

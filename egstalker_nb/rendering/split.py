@@ -74,12 +74,13 @@ class Part(NamedTuple):
     seconds: float
 
 
-def render_part(job: RenderJob, script: Script) -> Part:
+def render_part(job: RenderJob, script: Script, first: int) -> Part:
     """Render and encode a part, in a worker process. It keeps the head for the next part.
 
     Args:
         job: which head, and how.
         script: of the part; it begins where a segment begins.
+        first: number of its first frame in the video.
 
     Raises:
         InputError: the run folder or its dataset is not there, or not the same.
@@ -90,7 +91,7 @@ def render_part(job: RenderJob, script: Script) -> Part:
     try:
         renderer = _renderer(job.run, job.dataset, job.iteration, job.digest, job.device)
         before = renderer.seconds
-        frames = renderer.frames(script, job.batch, backdrop=job.backdrop)
+        frames = renderer.frames(script, job.batch, backdrop=job.backdrop, offset=first)
         if job.framing is not None:
             frames = job.framing.frames(frames, script.source)
         segments = list(encode_segments(frames, job.how, threads=1 if on_cpu else None))
@@ -168,7 +169,7 @@ class SplitRendering:
 
                 def submit(number: int) -> Any:
                     first = sum(lengths[:number])
-                    return work.remote(job, script.part(first, first + lengths[number]))
+                    return work.remote(job, script.part(first, first + lengths[number]), first)
 
                 for number, part in enumerate(_in_order(ray, submit, len(lengths), self.workers)):
                     self.seconds += part.seconds / self.workers

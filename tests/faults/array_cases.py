@@ -104,4 +104,5 @@ CASES: list[Case] = [
          ("changed", "audio.wav")),
     Case("pasted_into_a_folder", given("--background", "source", "--source", "data"), ("no file", "--source")),
     Case("source_of_nothing", given("--source", "clip.mp4"), ("background='source'",)),
+    Case("background_no_video", motion("--background", lambda: b"no video" * 50, "b.mp4"), ("b.mp4",)),
 ]

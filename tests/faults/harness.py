@@ -38,8 +38,8 @@ WATCHED = (
     ("training.checkpoint", "save", "checkpoint"), ("training.snapshots", "save", "snapshot"),
     ("model.head", "Head.render", "rendering"), ("model.torso", "Torso.forward", "rendering"),
     ("core.progress", "Progress.update", None),
-    ("media.video_writer", "write_video", "muxing"), ("media.video_writer", "_AudioWriter.write_until", "muxing"),
-    ("media.video_writer", "_AudioWriter.finish", "muxing"),
+    ("media.video_writer", "write_video", "muxing"), ("media.video_writer", "AudioTrack.write_until", "muxing"),
+    ("media.video_writer", "AudioTrack.finish", "muxing"),
     ("rendering.export", "export_frames", "export"))
 
 
