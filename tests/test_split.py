@@ -13,6 +13,7 @@ from egstalker_nb import cli
 from egstalker_nb.core.errors import InputError, UnfinishedError
 from egstalker_nb.media.audio import save_wav
 from egstalker_nb.media.video_reader import probe
+from egstalker_nb.media.video_writer import write_video
 from egstalker_nb.rendering import split
 from egstalker_nb.rendering.split import SplitRendering, part_frames, segment_frames
 
@@ -43,7 +44,8 @@ def short_segments(monkeypatch):
     (1, 4, 2), (7, 4, 3), (8, 4, 2), (9, 4, 2), (75, 3, 2), (40, 5, 3), (20, 30, 2)])
 def test_the_file_does_not_depend_on_the_number_of_workers(run, speech, embedded_ray, short_segments, tmp_path, frames,
                                                            batch, workers):
-    given = dict(batch=batch, duration=frames / 25, device="cpu", background="#20a060" if frames % 2 else "clip",
+    behind = write_video(tmp_path / "behind.mp4", [np.full((32, 32, 3), 20 * i, np.uint8) for i in range(11)])
+    given = dict(batch=batch, duration=frames / 25, device="cpu", background=behind if frames % 2 else "clip",
                  aspect="9:16" if frames % 4 else None)
     one = egs.render(run, speech, tmp_path / "one.mp4", **given)
     many = egs.render(run, speech, tmp_path / "many.mp4", workers=workers, **given)
