@@ -17,8 +17,10 @@ CONFIG_CLASSES = Config.__mro__[1:-1]
 def settings(config: Config) -> Table:
     """Every setting of a configuration with its default and its help text; `*` marks values unlike the default."""
     rows, default = [], Config()
-    for concern in CONFIG_CLASSES:
+    for concern in (*CONFIG_CLASSES, Config):
         for name in concern.__annotations__:
+            if name == "preset":  # says where the others come from
+                continue
             value, usual = getattr(config, name), getattr(default, name)
             rows.append((concern.__name__, name, value, "*" if value != usual else "", usual,
                          FIELDS[name].metadata.get("help", "")))
