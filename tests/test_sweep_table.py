@@ -2,6 +2,7 @@
 import sys
 
 import pytest
+import rich
 from made_up_sweeps import make_sweep
 from rich.console import Console
 
@@ -50,7 +51,11 @@ def test_a_log_gets_a_line_for_each_change(sweep, capsys):
         assert capsys.readouterr().out == f"{sweep.runs[4].id}: finished, 22.50 dB\n"
 
 
-def test_a_terminal_gets_the_table(sweep, capsys, monkeypatch):
+@pytest.mark.parametrize("notebook", [False, True])
+def test_a_terminal_gets_the_table(sweep, capsys, monkeypatch, notebook):
+    """Also where something else in this process made rich believe that it draws in a notebook."""
+    monkeypatch.setattr(rich.get_console(), "is_jupyter", notebook)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(live_table, "REFRESH_SECONDS", 0)
     with show_live(sweep, "-val_psnr"):

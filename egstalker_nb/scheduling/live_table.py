@@ -30,10 +30,13 @@ def show_live(sweep: Sweep, sort: str = "", only: str = "") -> Iterator[None]:
         sweep.watchers.append(_Lines(sweep))
         yield
         return
+    from rich.console import Console
     from rich.live import Live
 
+    # a console of its own: the shared one may have been made where rich saw a notebook, and then draws nothing here
+    console = Console(force_jupyter=False)
     quiet = listening(ProgressListener(lambda line, share: None))  # the table says it all
-    with quiet, Live(_rich(sweep, sort, only), auto_refresh=False, transient=True) as screen:
+    with quiet, Live(_rich(sweep, sort, only), console=console, auto_refresh=False, transient=True) as screen:
         shown = 0.0
 
         def update() -> None:
