@@ -37,9 +37,10 @@ def test_cameras_are_those_of_the_upstream_program():
     ours = egs.upstream_cameras(torch.tensor(euler), torch.tensor(trans)).numpy()
     for (x, y, z), t, w2c in zip(euler, trans, ours):
         c, s = np.cos, np.sin
-        rx = np.array([[1, 0, 0], [0, c(x), s(x)], [0, -s(x), c(x)]])
-        ry = np.array([[c(y), 0, -s(y)], [0, 1, 0], [s(y), 0, c(y)]])
-        rz = np.array([[c(z), -s(z), 0], [s(z), c(z), 0], [0, 0, 1]])
+        # the program joins each of these triples as a column
+        rx = np.array([[1, 0, 0], [0, c(x), s(x)], [0, -s(x), c(x)]]).T
+        ry = np.array([[c(y), 0, -s(y)], [0, 1, 0], [s(y), 0, c(y)]]).T
+        rz = np.array([[c(z), -s(z), 0], [s(z), c(z), 0], [0, 0, 1]]).T
         R = -(np.diag([-1, 1, 1]) @ rx @ ry @ rz).T
         np.testing.assert_allclose(w2c[:3, :3], R.T, atol=1e-6)
         np.testing.assert_allclose(w2c[:3, 3], [t[0], -t[1], -t[2]], atol=1e-6)

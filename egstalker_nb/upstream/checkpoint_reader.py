@@ -17,6 +17,7 @@ from ..core.table import Table
 from ..model.ply import load_ply
 from ..rasterizer import MAX_SH_DEGREE, rasterize
 from .arguments_file import read_arguments
+from .pose_convention import FLIP_POSE, from_euler_trans
 from .upstream_motion import FEATURE, NETWORK, UNUSED, UpstreamMotion, expected_shapes
 
 FIX = "Give the folder of an upstream model, or one of its point_cloud/iteration_N."
@@ -209,16 +210,8 @@ def upstream_cameras(euler: Tensor, trans: Tensor) -> Tensor:
     if euler.shape != trans.shape or euler.shape[1:] != (3,):
         raise InputError("euler [F, 3] and trans [F, 3]", f"{list(euler.shape)} and {list(trans.shape)}",
                          "Give euler and trans of one track_params.pt.")
-    sin, cos = euler.float().sin().unbind(1), euler.float().cos().unbind(1)
-    turned = []
-    for axis, (a, b), sign in ((0, (1, 2), 1), (1, (0, 2), -1), (2, (0, 1), -1)):
-        matrix = torch.eye(3).repeat(len(euler), 1, 1)
-        matrix[:, a, a] = matrix[:, b, b] = cos[axis]
-        matrix[:, a, b], matrix[:, b, a] = sign * sin[axis], -sign * sin[axis]
-        turned.append(matrix)
-    w2c = torch.eye(4).repeat(len(euler), 1, 1)
-    w2c[:, :3, :3], w2c[:, :3, 3] = turned[0] @ turned[1] @ turned[2], trans.float()
-    return torch.diag(torch.tensor([1.0, -1, -1, 1])) @ w2c
+    # those of `from_euler_trans` expect heads with OpenCV axes; these keep upstream's
+    return torch.from_numpy(from_euler_trans(euler.numpy(), trans.numpy()) @ FLIP_POSE).float()
 
 
 def _activated(raw: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,8 @@ from scipy.spatial.transform import Rotation
 
 #: OpenGL axes <-> OpenCV axes
 FLIP = np.diag([1.0, -1.0, -1.0])
+#: the same for poses
+FLIP_POSE = np.diag([1.0, -1.0, -1.0, 1.0])
 #: `transform_matrix` has lengths divided by this, against `trans`
 MATRIX_UNIT = 10.0
 
@@ -44,8 +46,7 @@ def from_euler_trans(euler: np.ndarray, trans: np.ndarray) -> np.ndarray:
 def transform_matrices(w2c: np.ndarray) -> np.ndarray:
     """`transform_matrix` of the transforms files for poses of this kit [N, 4, 4]: camera to head, OpenGL axes, with
     lengths divided by ten."""
-    flip = np.diag([1.0, -1.0, -1.0, 1.0])
-    matrices = np.linalg.inv(flip @ w2c.astype(np.float64) @ flip)
+    matrices = np.linalg.inv(FLIP_POSE @ w2c.astype(np.float64) @ FLIP_POSE)
     matrices[:, :3, 3] /= MATRIX_UNIT
     return matrices
 
