@@ -1,4 +1,4 @@
-"""JPEG and PNG files; images are [H, W, 3] uint8 RGB throughout.
+"""JPEG and PNG files; images are [H, W, 3] uint8 RGB throughout, written PNGs also RGBA.
 
 Files are read and written by Python, as OpenCV's own file functions fail on non-ASCII paths on Windows.
 """
@@ -91,5 +91,5 @@ def write_jpeg(path: Path, image: np.ndarray, quality: int = 95) -> None:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write [H, W, 3] uint8 RGB as a PNG, see `encode_png`."""
+    """Write [H, W, 3] uint8 RGB, or [H, W, 4] with straight alpha, as a PNG, see `encode_png`."""
     Path(path).write_bytes(encode_png(image))

@@ -3,7 +3,7 @@
 - `render`: `render` (audio drives the head) and `replay` (the frames of its own clip), as MP4.
 - `script`: what each frame of a video shows, from audio or from the clip.
 - `renderer`: `Renderer`, which renders the frames of a script or of the clip.
-- `backdrop`: what is behind head and torso: the clip's plate, a colour, a picture, nothing.
+- `backdrop`: what is behind head and torso: the clip's plate, a colour, a picture, a video, nothing.
 - `framing`: the part of the picture that a video shows: an aspect ratio, the full frame of the source.
 - `paste_back`: the rendered head in the frames of the video that its clip was cropped from.
 - `split`: one video rendered on several workers of a Ray cluster.

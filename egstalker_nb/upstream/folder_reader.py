@@ -16,7 +16,7 @@ from typing import Any, Optional
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.files import atomic_folder, shortened, write_bytes, write_json, write_npy, write_npz
+from ..core.files import atomic_folder, shortened, write_json, write_npy, write_npz
 from ..core.progress import progress
 from ..core.reading import Unreadable, read_json, read_text, read_torch, shown
 from ..data.dataset import Dataset, load_dataset
@@ -207,7 +207,7 @@ def _copy_images(given: UpstreamFolder, root: Path) -> tuple[np.ndarray, np.ndar
             if not same.any(axis=2).all():
                 raise InputError(f"parsing/{i}.png with the colours of head, neck, torso and background",
                                  f"{shown(parts[~same.any(axis=2)][0].tolist())} (RGB)", FIX)
-            write_bytes(root / "frames" / f"{i:06d}.jpg", (given.root / "ori_imgs" / f"{i}.jpg").read_bytes())
+            (root / "frames" / f"{i:06d}.jpg").write_bytes((given.root / "ori_imgs" / f"{i}.jpg").read_bytes())
             same[..., 1] |= same[..., 3]
             write_png(root / "masks" / f"{i:06d}.png", same[..., :3].astype(np.uint8) * 255)
             for _ in range(WARM_UP if i == 0 else 0):

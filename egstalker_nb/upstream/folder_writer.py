@@ -1,6 +1,7 @@
 """`egs.export_dataset`: a folder as EGSTalker, GaussianTalker and ER-NeRF train from, written from a dataset."""
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,7 @@ def export_dataset(ds: Dataset, out: str | Path) -> Path:
         rows = [f"{i + 1},{i / ds.fps:.3f},{CLOSED_AU * blink:.6f}" for i, blink in enumerate(ds.blink)]
         write_text(folder / "au.csv", "\n".join(["frame,timestamp,AU45_r", *rows, ""]))
         _write_poses(ds, folder)
+        os.sync()  # the images, before the folder gets its name; one by one, each would wait for the disk
     return out
 
 
@@ -88,22 +90,15 @@ def _write_frame(ds: Dataset, i: int, folder: Path) -> None:
     """Images and landmarks of one frame."""
     image, part = ds.frame(i), ds.mask(i).argmax(axis=2)
     # the same bytes: nothing is lost by encoding again
-    write_bytes(folder / "ori_imgs" / f"{i}.jpg", (ds.root / "frames" / f"{i:06d}.jpg").read_bytes())
+    (folder / "ori_imgs" / f"{i}.jpg").write_bytes((ds.root / "frames" / f"{i:06d}.jpg").read_bytes())
     points = ds.landmarks[i, LANDMARKS_68, :2]
-    write_text(folder / "ori_imgs" / f"{i}.lms", "".join(f"{x:.4f} {y:.4f}\n" for x, y in points))
+    (folder / "ori_imgs" / f"{i}.lms").write_text("".join(f"{x:.4f} {y:.4f}\n" for x, y in points), encoding="utf-8")
     write_png(folder / "parsing" / f"{i}.png", PARSING[part])
     shown = np.where((part == 2)[..., None], ds.plate, image)
     write_jpeg(folder / "gt_imgs" / f"{i}.jpg", shown)
     torso = (part == 1)[..., None]
     opaque = np.dstack([image, np.full(part.shape, 255, np.uint8)])
-    _write_rgba(folder / "torso_imgs" / f"{i}.png", opaque * torso)
-
-
-def _write_rgba(path: Path, image: np.ndarray) -> None:
-    """Write [H, W, 4] uint8 as PNG."""
-    import cv2
-
-    write_bytes(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA))[1].tobytes())
+    write_png(folder / "torso_imgs" / f"{i}.png", opaque * torso)
 
 
 def _write_poses(ds: Dataset, folder: Path) -> None:
