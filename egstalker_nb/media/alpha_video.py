@@ -6,20 +6,18 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Optional
+from typing import Any, Iterable, Optional
 
 import numpy as np
 
 from ..core.errors import InputError
 from ..core.files import make_folder, replacing
 from .audio import checked_wave
-from .container import EXACT_COLOURS, require_av
+from .container import require_av
 from .rates import FPS
 from .synthetic import COMMENT, mark_mp4
+from .video_encoder import YuvConverter, checked_frame, padded, tag_colours
 from .video_writer import AudioTrack
-
-if TYPE_CHECKING:
-    from av import VideoFrame
 
 
 @dataclass(frozen=True)
@@ -89,11 +87,12 @@ def _write(path: Path, how: AlphaFormat, first: np.ndarray, rest: Iterable[np.nd
            ) -> None:
     with require_av().open(str(path.absolute()), "w", format=how.container) as out:
         out.metadata["comment"] = COMMENT
-        stream = _open_stream(out, how, _checked_rgba(first, first))
-        convert, count = AlphaConverter(how.pixels), 0
+        stream = _open_stream(out, how, first)
+        convert = YuvConverter(how.pixels)
         with nullcontext() if wave is None else AudioTrack(out, wave, how.audio) as audio:
             for count, image in enumerate(itertools.chain([first], rest), start=1):
-                frame = convert(_checked_rgba(image, first))
+                checked_frame(image, first.shape, channels=4)
+                frame = convert(image)
                 frame.pts, frame.time_base = count - 1, Fraction(1, FPS)
                 for packet in stream.encode(frame):
                     out.mux(packet)
@@ -106,47 +105,8 @@ def _write(path: Path, how: AlphaFormat, first: np.ndarray, rest: Iterable[np.nd
 
 
 def _open_stream(out: Any, how: AlphaFormat, image: np.ndarray) -> Any:
-    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
-
     stream = out.add_stream(how.video, rate=FPS)
-    height, width = image.shape[:2]
-    stream.height, stream.width = _even(height, how.pixels), _even(width, how.pixels)
+    stream.height, stream.width = padded(checked_frame(image, None, channels=4), how.pixels)
     stream.pix_fmt, stream.options = how.pixels, how.options
-    context = stream.codec_context
-    context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-    context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+    tag_colours(stream.codec_context)
     return stream
-
-
-def _even(length: int, pixels: str) -> int:
-    return length + length % 2 if "420" in pixels else length
-
-
-def _checked_rgba(image: Any, first: Any) -> np.ndarray:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 4:
-        found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError("frames as uint8 [H, W, 4] arrays, RGBA", found, "Add an alpha channel, 255 where opaque.")
-    if image.shape != first.shape:
-        raise InputError(f"frames of one size, {first.shape[1]}x{first.shape[0]}",
-                         f"{image.shape[1]}x{image.shape[0]}", "Resize all frames to the first one's size.")
-    return image
-
-
-class AlphaConverter:
-    """Converts RGBA images to frames that encoders take: limited-range BT.709 with alpha. Of one size."""
-
-    def __init__(self, pixels: str):
-        self._pixels, self._reformatter = pixels, require_av().video.reformatter.VideoReformatter()
-
-    def __call__(self, image: np.ndarray) -> VideoFrame:
-        from av.video.reformatter import ColorRange, Colorspace, Interpolation
-
-        height, width = image.shape[:2]
-        pad = (_even(height, self._pixels) - height, _even(width, self._pixels) - width)
-        if any(pad):
-            image = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
-        frame = require_av().VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgba")
-        return self._reformatter.reformat(frame, format=self._pixels,
-                                          interpolation=Interpolation.BILINEAR | EXACT_COLOURS,
-                                          dst_colorspace=Colorspace.ITU709, src_color_range=ColorRange.JPEG,
-                                          dst_color_range=ColorRange.MPEG)

@@ -99,7 +99,7 @@ def encode_segments(frames: Iterable[np.ndarray], how: Encoding, threads: Option
     with ThreadPoolExecutor(threads) as pool:
         try:
             for number, image in enumerate(frames):
-                shape = _checked_frame(image, shape)
+                shape = checked_frame(image, shape)
                 if number % how.segment == 0:
                     feed.put(None)  # ends the one before
                     at_most = min(2 * threads, _MAX_BYTES // (image.nbytes * how.segment))
@@ -117,11 +117,15 @@ def encode_segments(frames: Iterable[np.ndarray], how: Encoding, threads: Option
                 future.cancel()
 
 
-def _checked_frame(image: np.ndarray, shape: Optional[tuple[int, ...]]) -> tuple[int, ...]:
-    """The shape of a frame, which must equal `shape` unless that is None."""
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+def checked_frame(image: np.ndarray, shape: Optional[tuple[int, ...]], channels: int = 3) -> tuple[int, ...]:
+    """The shape of a frame, which must equal `shape` unless that is None.
+
+    Raises:
+        InputError: another size, dtype or number of channels.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
         found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError("frames as uint8 [H, W, 3] arrays", found,
+        raise InputError(f"frames as uint8 [H, W, {channels}] arrays", found,
                          "Convert with (255 * image).round().astype('uint8').")
     if shape is not None and image.shape != shape:
         raise InputError(f"frames of one size, {shape[1]}x{shape[0]}", f"{image.shape[1]}x{image.shape[0]}",
@@ -145,19 +149,24 @@ def _encode(feed: SimpleQueue[Optional[np.ndarray]], shape: tuple[int, ...], how
 
 def _open_encoder(shape: tuple[int, ...], how: Encoding) -> VideoCodecContext:
     from av.codec.context import Flags
-    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
     context = require_av().CodecContext.create(how.encoder, "w")
-    context.width, context.height, context.pix_fmt = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2, "yuv420p"
+    (context.height, context.width), context.pix_fmt = padded(shape, "yuv420p"), "yuv420p"
     context.framerate, context.time_base = how.rate, 1 / how.rate
     context.options = _options(how)
     context.thread_count = 1  # x264's output depends on their number
     context.flags |= Flags.global_header  # parameter sets once in the file's index, as MP4 has them
-    # Without tags, players guess the colour space.
-    context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-    context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+    tag_colours(context)
     context.open()
     return context
+
+
+def tag_colours(context: VideoCodecContext) -> None:
+    """Say that frames are as `YuvConverter` makes them; without tags, players guess the colour space."""
+    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+
+    context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+    context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
 
 
 def _options(how: Encoding) -> dict[str, str]:
@@ -167,10 +176,21 @@ def _options(how: Encoding) -> dict[str, str]:
     return {"crf": str(how.crf), "preset": "superfast"}
 
 
-class YuvConverter:
-    """Converts RGB images to frames that encoders take: limited-range BT.709, 4:2:0. Of one thread, and of one size."""
+def padded(shape: tuple[int, ...], pixels: str) -> tuple[int, int]:
+    """Height and width of encoded frames: 4:2:0 requires even ones."""
+    height, width = shape[:2]
+    return (height + height % 2, width + width % 2) if "420" in pixels else (height, width)
 
-    def __init__(self) -> None:
+
+class YuvConverter:
+    """Converts RGB or RGBA images to frames that encoders take: limited-range BT.709. Of one thread, and of one size.
+
+    Args:
+        pixels: FFmpeg's name of their format; with an alpha plane for RGBA.
+    """
+
+    def __init__(self, pixels: str = "yuv420p") -> None:
+        self._pixels = pixels
         # One for all frames: building swscale's tables costs as much as converting a frame.
         self._reformatter = require_av().video.reformatter.VideoReformatter()
 
@@ -178,15 +198,18 @@ class YuvConverter:
         """Convert one image.
 
         Args:
-            image: uint8 [H, W, 3] RGB. Odd sizes are padded by one repeated pixel at the right or bottom.
+            image: uint8 [H, W, 3] RGB or [H, W, 4] RGBA, padded by one repeated pixel at the right or bottom where
+                `padded` says so.
         """
         from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-        odd = (image.shape[0] % 2, image.shape[1] % 2)
-        if any(odd):
-            image = np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
-        frame = require_av().VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
-        return self._reformatter.reformat(frame, format="yuv420p", interpolation=Interpolation.BILINEAR | EXACT_COLOURS,
+        height, width = padded(image.shape, self._pixels)
+        if (height, width) != image.shape[:2]:
+            image = np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), mode="edge")
+        frame = require_av().VideoFrame.from_numpy_buffer(np.ascontiguousarray(image),
+                                                          format="rgb24" if image.shape[2] == 3 else "rgba")
+        return self._reformatter.reformat(frame, format=self._pixels,
+                                          interpolation=Interpolation.BILINEAR | EXACT_COLOURS,
                                           dst_colorspace=Colorspace.ITU709, src_color_range=ColorRange.JPEG,
                                           dst_color_range=ColorRange.MPEG, threads=1)
 
