@@ -180,7 +180,7 @@ def test_blinks_close_the_eyes_as_the_clip_does_and_leave_gaze_alone_while_open(
     own, eyes = (motion.eye_motion(ds, choice, 250) for choice in ("dataset", blink))
     np.testing.assert_array_equal(own[:6], ds.eyes[:6])
     eyelids, closed = eyes[:, 0], motion.closed_eyes(ds)
-    still = eyelids <= motion._without_blinks(ds.eyes[:, 0]).min() + 1e-6
+    still = eyelids <= motion.without_blinks(ds.eyes[:, 0]).min() + 1e-6
     np.testing.assert_allclose(own[still, 1:], eyes[still, 1:], atol=1e-6)
     shown = eyes[eyelids >= closed[0] - 1e-6]
     np.testing.assert_allclose(shown, np.broadcast_to(closed, shown.shape), atol=1e-6)

@@ -115,13 +115,13 @@ class Torso(nn.Module):
             Colours [B, S, S, 3] 0...1, not multiplied by the opacity, and opacity [B, S, S, 1] 0...1.
         """
         picture = self.picture.float() / 255
-        colour, opacity, inside = self._warp(codes, torch.cat([picture, self._inside()]))
+        colour, opacity, inside = self._warp(codes, torch.cat([picture, self.inside()]))
         filled = torch.maximum(opacity, inside)
         plate = self.clean_plate()
         colour = (opacity * colour + (filled - opacity) * plate) / filled.clamp(min=1e-6)
         return colour.clamp(0, 1).permute(0, 2, 3, 1), filled.permute(0, 2, 3, 1)
 
-    def _inside(self) -> Tensor:
+    def inside(self) -> Tensor:
         """[1, S, S] 0...1: inside the outline of the torso, away from its edge, which keeps its own softness."""
         opacity = self.picture[3].cpu().numpy()
         width = 2 * (len(opacity) // 64) + 1

@@ -288,7 +288,7 @@ def eye_motion(ds: Dataset, blink: Blink, count: int) -> np.ndarray:
     if isinstance(blink, str):
         return eyes
     closed, known = closed_eyes(ds), ds.eyes[:ds.num_train, 0]
-    eyes[:, 0] = _without_blinks(ds.eyes[:, 0])[np.rint(at).astype(int)]
+    eyes[:, 0] = without_blinks(ds.eyes[:, 0])[np.rint(at).astype(int)]
     travel = np.maximum(closed[0] - eyes[:, 0], 1e-6)
     if isinstance(blink, float):
         closing = natural_blinks(blink, count)
@@ -346,7 +346,7 @@ def _check_closing(blink: Any, count: int) -> np.ndarray:
     return closing
 
 
-def _without_blinks(eyelids: np.ndarray) -> np.ndarray:
+def without_blinks(eyelids: np.ndarray) -> np.ndarray:
     """Eyelids [N] with blinks removed: their resting position, which follows the gaze."""
     rest = grey_opening(eyelids, MAX_BLINK_FRAMES, mode="nearest")
     return gaussian_filter1d(rest, 2.0, mode="nearest")

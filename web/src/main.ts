@@ -1,4 +1,13 @@
 import { unpack } from "./container";
+import { TalkingHead } from "./head/talking_head";
 
-const packed = document.getElementById("head")?.textContent ?? "";
-if (packed.trim()) void unpack(packed);
+async function start(): Promise<void> {
+  const packed = document.getElementById("head")?.textContent ?? "";
+  const head = await unpack(packed);
+  const canvas = document.createElement("canvas");
+  document.getElementById("app")!.append(canvas);
+  const talking = await TalkingHead.load(head, canvas);
+  await talking.show(head.facts.still_frame as number, talking.shut);
+  Object.assign(window, { talkingHead: talking });
+}
+void start();

@@ -1,0 +1,9 @@
+"""A trained head as one HTML file that runs in a browser: no server, no network.
+
+- `export_web`: `export_web`, the file and what it costs in image quality.
+- `distil`: the deformation as a sum over a few dozen bases, fitted to the trained network.
+- `page_data`: everything of a head that the page needs, as tensors and facts.
+- `page.html`: the page without a head, built from the TypeScript in `web/` by `make web`.
+
+May import: core, media, face, speech, metrics, data, model, training, rendering.
+"""
