@@ -103,7 +103,8 @@ def distil(renderer: Renderer) -> DistilledMotion:
         network = _fit(inputs, wanted, bar)
     bases = bases / weight
     steps = bases.abs().amax(1).clamp_min(1e-12) / 127                              # [K, D]
-    return DistilledMotion(canonical_values(head) + mean, (bases / steps[:, None]).round().to(torch.int8), steps, network)
+    rounded = (bases / steps[:, None]).round().to(torch.int8)
+    return DistilledMotion(canonical_values(head) + mean, rounded, steps, network)
 
 
 def _conditions(renderer: Renderer, count: int) -> Conditions:

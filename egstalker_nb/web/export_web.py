@@ -80,8 +80,8 @@ def export_web(run: Run, out: str | Path, iteration: Optional[int] = None, title
     out = check_target(out, ".html")
     renderer = Renderer.from_run(run, iteration, device)
     if not renderer.deform:
-        raise InputError("a checkpoint of the fine stage", f"iteration {run.pick(iteration)} of the coarse stage, whose "
-                         "mouth does not move", "Train on, or choose a later checkpoint.")
+        raise InputError("a checkpoint of the fine stage", f"iteration {run.pick(iteration)} of the coarse stage, "
+                         "whose mouth does not move", "Train on, or choose a later checkpoint.")
     sound, sound_facts = audio_tensors(renderer.head, renderer.ds.audio())  # raises an error before the long part
     distilled = distil(renderer)
     network_psnr, page_psnr, agreement = _cost(renderer, distilled)
@@ -91,7 +91,8 @@ def export_web(run: Run, out: str | Path, iteration: Optional[int] = None, title
     page = PAGE.read_text(encoding="utf-8")
     page = page.replace(TITLE, f"<title>{escape(title)}</title>", 1).replace(HEAD, HEAD + pack(tensors, facts), 1)
     write_text(out, page)
-    return WebHead(out, out.stat().st_size, len(renderer.head), len(distilled.bases), network_psnr, page_psnr, agreement)
+    return WebHead(out, out.stat().st_size, len(renderer.head), len(distilled.bases), network_psnr, page_psnr,
+                   agreement)
 
 
 @torch.no_grad()
