@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..core.progress import Progress
 from ..data.conditions import Conditions
 from ..model.head import Head
+from ..rendering.motion import closed_eyes
 from ..rendering.renderer import Renderer
 
 MAX_BASES = 40
@@ -28,6 +29,7 @@ FIT_GAUSSIANS = 2000    # from whose offsets the coefficients of these are found
 STEPS, BATCH, HIDDEN, RATE = 3000, 256, 128, 3e-3
 MOUTH_NOISE = 0.35      # standard deviations, added to the mouth coefficients of the clip
 SHUT_SHARE = 0.1        # of the conditions: a shut mouth
+BLINK_SHARE = 0.25      # likewise: eyelids on their way between open and closed, which a clip has few frames of
 SHADE, VIEW = 1.1, 0.2  # weight of an error in a colour's constant part and in its other harmonics
 AT_ONCE = 16            # frames the network is evaluated for at a time
 
@@ -116,7 +118,10 @@ def _conditions(renderer: Renderer, count: int) -> Conditions:
     mixed = torch.lerp(own.mouth[mouth].cpu(), own.mouth[other].cpu(), torch.rand(count, 1))
     shut = torch.rand(count, 1) < SHUT_SHARE
     mixed = torch.where(shut, renderer.head.mouth.shut.cpu(), mixed) + MOUTH_NOISE * torch.randn(count, mixed.shape[1])
-    return Conditions(mixed, own.eyes[eyes].cpu(), own.w2c[pose].cpu())
+    closed = torch.from_numpy(closed_eyes(renderer.ds))
+    blinking = torch.lerp(own.eyes[eyes].cpu(), closed.expand(count, -1), torch.rand(count, 1))
+    looking = torch.where(torch.rand(count, 1) < BLINK_SHARE, blinking, own.eyes[eyes].cpu())
+    return Conditions(mixed, looking, own.w2c[pose].cpu())
 
 
 def _offsets(head: Head, given: Conditions, bar: Progress, some: Optional[Tensor] = None) -> Iterator[Tensor]:

@@ -1,13 +1,22 @@
+import { MouthModel } from "./audio/mouth_model";
 import { unpack } from "./container";
 import { TalkingHead } from "./head/talking_head";
+import { buildControls } from "./ui/controls";
+import { Session } from "./ui/session";
+import "./ui/style.css";
 
-async function start(): Promise<void> {
-  const packed = document.getElementById("head")?.textContent ?? "";
-  const head = await unpack(packed);
-  const canvas = document.createElement("canvas");
-  document.getElementById("app")!.append(canvas);
-  const talking = await TalkingHead.load(head, canvas);
-  await talking.show(head.facts.still_frame as number, talking.shut);
-  Object.assign(window, { talkingHead: talking });
+async function start(root: HTMLElement): Promise<void> {
+  root.textContent = "Unpacking the head ...";
+  const data = document.getElementById("head")!, head = await unpack(data.textContent!);
+  data.remove();  // the text is not needed any more, and large
+  const canvas = document.createElement("canvas"), talking = await TalkingHead.load(head, canvas);
+  buildControls(root, canvas, new Session(talking));
+  // for pages and tests that drive the head themselves: a frame at a time, and the mouth of a sound
+  Object.assign(window, { talkingHead: Object.assign(talking, { audio: new MouthModel(head) }) });
 }
-void start();
+
+const root = document.getElementById("app")!;
+start(root).catch((error: Error) => {
+  root.textContent = `The head cannot be shown: ${error.message}`;
+  root.className = "error";
+});

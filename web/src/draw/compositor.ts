@@ -1,85 +1,91 @@
-/** Draws a frame with WebGL2: splats into a half-float image, then plate, torso and splats into the canvas. */
+/**
+ * Draws a frame with WebGL2, in one pass: each pixel blends the splats of its tile from the nearest on, until nothing
+ * behind can be seen, over torso and plate. Blending by the graphics card, splat by splat, would not stop there: seventy
+ * lie over each other in a production head.
+ */
 import type { Head } from "../container";
-import { SPLAT_FLOATS } from "../head/projection";
-import { program, texture } from "./gl";
+import { TILE } from "../head/tiles";
+import type { Answer } from "../head/worker";
+import { Numbers, program, texture, WIDTH } from "./gl";
 
-/** What is behind the head: the clip's plate, a colour (0...1), a picture, or nothing (alpha 0). */
+/** What is behind the head: the clip's plate, nothing (alpha 0), a colour (0...1), or a picture. */
 export type Background = "clip" | "transparent" | { color: [number, number, number] } | { picture: ImageBitmap };
 
-const SPLAT_VERTEX = `
-layout(location = 0) in vec2 corner;
-layout(location = 1) in vec4 where;    // centre (px), conic xx and xy
-layout(location = 2) in vec4 what;     // conic yy, opacity, red, green
-layout(location = 3) in vec3 rest;     // blue, half the edges of the box (px)
+const VERTEX = `
+const vec2 corners[3] = vec2[3](vec2(-1, -1), vec2(3, -1), vec2(-1, 3));
+void main() { gl_Position = vec4(corners[gl_VertexID], 0.0, 1.0); }`;
+
+const FRAGMENT = `
+uniform sampler2D plate, torso, opacity, first, second, own, splats;
+uniform usampler2D starts, list;
 uniform float size;
-out vec2 offset;
-flat out vec3 conic;
-flat out vec4 color;
-void main() {
-  offset = corner * rest.yz;
-  conic = vec3(where.zw, what.x);
-  color = vec4(what.zw, rest.x, what.y);
-  gl_Position = vec4((where.xy + offset) / size * 2.0 - 1.0, 0.0, 1.0);
-}`;
-// row 0 of the image is the lowest of the texture; the composition below turns it around
-const SPLAT_FRAGMENT = `
-in vec2 offset;
-flat in vec3 conic;
-flat in vec4 color;
-out vec4 result;
-void main() {
-  float power = -0.5 * (conic.x * offset.x * offset.x + conic.z * offset.y * offset.y) - conic.y * offset.x * offset.y;
-  float alpha = min(0.999, color.a * exp(power));
-  if (power > 0.0 || alpha < 1.0 / 255.0) discard;
-  result = vec4(color.rgb * alpha, alpha);
-}`;
-const COMPOSE_VERTEX = `
-layout(location = 0) in vec2 corner;
-void main() { gl_Position = vec4(corner, 0.0, 1.0); }`;
-const COMPOSE_FRAGMENT = `
-uniform sampler2D splats, plate, torso, opacity, first, second, own;
-uniform float size, side;
+uniform int side;        // points of a torso field along each axis
+uniform int tiles;       // along each axis
 uniform int background;  // 0 the clip's, 1 transparent, 2 a colour, 3 a picture
 uniform vec3 color;
 out vec4 result;
+
+ivec2 place(int i) { return ivec2(i % ${WIDTH}, i / ${WIDTH}); }
+
+// colours over black and alpha at a point in px, see gsplat's RasterizeToPixels3DGSFwd.cu
+vec4 head(vec2 at) {
+  int tile = (int(at.y) / ${TILE}) * tiles + int(at.x) / ${TILE};
+  int begin = int(texelFetch(starts, place(tile), 0).r), end = int(texelFetch(starts, place(tile + 1), 0).r);
+  float through = 1.0;
+  vec3 sum = vec3(0.0);
+  for (int i = begin; i < end; i++) {
+    int splat = 3 * int(texelFetch(list, place(i), 0).r);
+    vec4 where = texelFetch(splats, place(splat), 0), what = texelFetch(splats, place(splat + 1), 0);
+    vec2 d = at - where.xy;
+    float power = -0.5 * (where.z * d.x * d.x + what.x * d.y * d.y) - where.w * d.x * d.y;
+    float alpha = min(0.999, what.y * exp(power));
+    if (power > 0.0 || alpha < 1.0 / 255.0) continue;
+    float next = through * (1.0 - alpha);
+    if (next <= 1e-4) break;
+    sum += through * alpha * vec3(what.zw, texelFetch(splats, place(splat + 2), 0).x);
+    through = next;
+  }
+  return vec4(sum, 1.0 - through);
+}
+
 void main() {
-  vec2 at = vec2(gl_FragCoord.x, size - gl_FragCoord.y);               // px, down from the top
-  vec2 grid = ((at - 0.5) * (side - 1.0) / (size - 1.0) + 0.5) / side; // corners of field and image coincide
+  vec2 at = vec2(gl_FragCoord.x, size - gl_FragCoord.y);  // px, down from the top
+  float points = float(side);
+  vec2 grid = ((at - 0.5) * (points - 1.0) / (size - 1.0) + 0.5) / points;  // corners of field and image coincide
   vec4 bend = texture(first, grid), tint = texture(second, grid);
   vec2 from = at / size + 0.5 * bend.xy;
   vec3 cloth = clamp(texture(torso, from).rgb + vec3(bend.zw, tint.x), 0.0, 1.0);
   vec2 shape = texture(opacity, from).rg;
   float solid = clamp(shape.x * (1.0 + tint.y), 0.0, 1.0);
   vec3 behind = texture(plate, at / size).rgb;
-  vec4 head = texture(splats, at / size);
+  vec4 front = head(at);
   if (background == 0) {
-    result = vec4(clamp(head.rgb + (1.0 - head.a) * mix(behind, cloth, solid), 0.0, 1.0), 1.0);
+    result = vec4(clamp(front.rgb + (1.0 - front.a) * mix(behind, cloth, solid), 0.0, 1.0), 1.0);
     return;
   }
   // without the plate the torso is opaque inside its outline, with the colours that it has over the plate
   float filled = max(solid, shape.y);
   cloth = clamp((solid * cloth + (filled - solid) * behind) / max(filled, 1e-6), 0.0, 1.0);
   if (background == 1) {
-    float alpha = clamp(head.a + (1.0 - head.a) * filled, 0.0, 1.0);
-    result = vec4(clamp(head.rgb + (1.0 - head.a) * cloth * filled, 0.0, alpha), alpha);
+    float alpha = clamp(front.a + (1.0 - front.a) * filled, 0.0, 1.0);
+    result = vec4(clamp(front.rgb + (1.0 - front.a) * cloth * filled, 0.0, alpha), alpha);
     return;
   }
   vec3 chosen = background == 2 ? color : texture(own, at / size).rgb;
-  result = vec4(clamp(head.rgb + (1.0 - head.a) * mix(chosen, cloth, filled), 0.0, 1.0), 1.0);
+  result = vec4(clamp(front.rgb + (1.0 - front.a) * mix(chosen, cloth, filled), 0.0, 1.0), 1.0);
 }`;
-const TEXTURES = ["splats", "plate", "torso", "opacity", "first", "second", "own"] as const;
+
+const IMAGES = ["plate", "torso", "opacity", "first", "second", "own"] as const;
+const NUMBERS = ["splats", "starts", "list"] as const;
 
 export class Compositor {
   private readonly gl: WebGL2RenderingContext;
-  private readonly splatting: WebGLProgram;
-  private readonly composing: WebGLProgram;
-  private readonly textures: Record<(typeof TEXTURES)[number], WebGLTexture>;
-  private readonly target: WebGLFramebuffer;
-  private readonly instances: WebGLBuffer;
-  private readonly shape: { splats: WebGLVertexArrayObject; image: WebGLVertexArrayObject };
+  private readonly program: WebGLProgram;
+  private readonly images: Record<(typeof IMAGES)[number], WebGLTexture>;
+  private readonly numbers: Record<(typeof NUMBERS)[number], Numbers>;
   private background: Background = "clip";
 
-  /** Call `load` before `draw`. */
+  /** `size` of the image in px, `side` of the torso's fields; call `load` before `draw`. */
   constructor(readonly canvas: HTMLCanvasElement, private readonly size: number, private readonly side: number) {
     canvas.width = canvas.height = size;
     // kept: photographs of the canvas and recordings are taken after it was shown
@@ -87,107 +93,59 @@ export class Compositor {
     if (!gl) throw new Error("This browser shows no WebGL2, which the page draws with. Use a current Chrome, Edge, "
       + "Firefox or Safari, and turn hardware acceleration on.");
     this.gl = gl;
-    const halves = gl.getExtension("EXT_color_buffer_float") ?? gl.getExtension("EXT_color_buffer_half_float");
-    this.splatting = program(gl, SPLAT_VERTEX, SPLAT_FRAGMENT);
-    this.composing = program(gl, COMPOSE_VERTEX, COMPOSE_FRAGMENT);
-    this.textures = Object.fromEntries(TEXTURES.map((name) => [name, texture(gl, name === "splats" ? gl.NEAREST
-      : gl.LINEAR)])) as typeof this.textures;
-    gl.bindTexture(gl.TEXTURE_2D, this.textures.splats);
-    gl.texStorage2D(gl.TEXTURE_2D, 1, halves ? gl.RGBA16F : gl.RGBA8, size, size);
-    this.target = gl.createFramebuffer()!;
-    gl.bindFramebuffer(gl.FRAMEBUFFER, this.target);
-    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, this.textures.splats, 0);
-    this.instances = gl.createBuffer()!;
-    this.shape = this.arrays();
-    this.picture(this.textures.own, null);
+    this.program = program(gl, VERTEX, FRAGMENT);
+    this.images = Object.fromEntries(IMAGES.map((name) => [name, texture(gl)])) as typeof this.images;
+    this.numbers = { splats: new Numbers(gl, true), starts: new Numbers(gl, false), list: new Numbers(gl, false) };
+    this.picture("own", null);
   }
 
   /** The images of the head. */
   async load(head: Head): Promise<void> {
     for (const name of ["plate", "torso", "opacity"] as const) {
       const file = new Blob([head.get(`image.${name}`).data as Uint8Array<ArrayBuffer>], { type: "image/webp" });
-      this.picture(this.textures[name], await createImageBitmap(file, { colorSpaceConversion: "none",
-                                                                       premultiplyAlpha: "none" }));
+      this.picture(name, await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" }));
     }
   }
 
   setBackground(background: Background): void {
     this.background = background;
-    if (typeof background === "object" && "picture" in background)
-      this.picture(this.textures.own, background.picture);
+    if (typeof background === "object" && "picture" in background) this.picture("own", background.picture);
   }
 
-  /** Draw a frame: see `Projection.splats` and `TorsoField.at`. */
-  draw(splats: Float32Array, fields: [Float32Array, Float32Array]): void {
-    const { gl, size } = this;
-    gl.viewport(0, 0, size, size);
-    gl.bindFramebuffer(gl.FRAMEBUFFER, this.target);
-    gl.clearColor(0, 0, 0, 0);
-    gl.clear(gl.COLOR_BUFFER_BIT);
-    gl.enable(gl.BLEND);
-    gl.blendFunc(gl.ONE_MINUS_DST_ALPHA, gl.ONE);  // from the nearest to the farthest
-    gl.useProgram(this.splatting);
-    gl.uniform1f(gl.getUniformLocation(this.splatting, "size"), size);
-    gl.bindVertexArray(this.shape.splats);
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.instances);
-    gl.bufferData(gl.ARRAY_BUFFER, splats, gl.STREAM_DRAW);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, splats.length / SPLAT_FLOATS);
-    gl.disable(gl.BLEND);
+  /** Draw a frame: see `Answer` and `TorsoField.at`. */
+  draw(frame: Pick<Answer, (typeof NUMBERS)[number]>, fields: [Float32Array, Float32Array]): void {
+    const { gl, background } = this, uniform = (name: string) => gl.getUniformLocation(this.program, name);
+    for (const name of NUMBERS) this.numbers[name].fill(frame[name]);
     (["first", "second"] as const).forEach((name, i) => {
-      gl.bindTexture(gl.TEXTURE_2D, this.textures[name]);
+      gl.bindTexture(gl.TEXTURE_2D, this.images[name]);
       gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA16F, this.side, this.side, 0, gl.RGBA, gl.FLOAT, fields[i]);
     });
-    this.compose();
-  }
-
-  private compose(): void {
-    const { gl, composing, background } = this;
-    const uniform = (name: string) => gl.getUniformLocation(composing, name);
-    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
-    gl.useProgram(composing);
-    TEXTURES.forEach((name, i) => {
-      gl.activeTexture(gl.TEXTURE0 + i);
-      gl.bindTexture(gl.TEXTURE_2D, this.textures[name]);
-      gl.uniform1i(uniform(name), i);
+    gl.viewport(0, 0, this.size, this.size);
+    gl.useProgram(this.program);
+    IMAGES.forEach((name, unit) => {
+      gl.activeTexture(gl.TEXTURE0 + unit);
+      gl.bindTexture(gl.TEXTURE_2D, this.images[name]);
+      gl.uniform1i(uniform(name), unit);
+    });
+    NUMBERS.forEach((name, i) => {
+      this.numbers[name].bind(IMAGES.length + i);
+      gl.uniform1i(uniform(name), IMAGES.length + i);
     });
     gl.activeTexture(gl.TEXTURE0);
     gl.uniform1f(uniform("size"), this.size);
-    gl.uniform1f(uniform("side"), this.side);
+    gl.uniform1i(uniform("side"), this.side);
+    gl.uniform1i(uniform("tiles"), Math.ceil(this.size / TILE));
     const colored = typeof background === "object" && "color" in background;
     gl.uniform1i(uniform("background"), background === "clip" ? 0 : background === "transparent" ? 1 : colored ? 2 : 3);
     if (colored) gl.uniform3fv(uniform("color"), background.color);
-    gl.bindVertexArray(this.shape.image);
-    gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
-    gl.bindVertexArray(null);
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
 
-  private picture(to: WebGLTexture, image: ImageBitmap | null): void {
+  private picture(to: (typeof IMAGES)[number], image: ImageBitmap | null): void {
     const { gl } = this;
-    gl.bindTexture(gl.TEXTURE_2D, to);
+    gl.bindTexture(gl.TEXTURE_2D, this.images[to]);
     gl.pixelStorei(gl.UNPACK_COLORSPACE_CONVERSION_WEBGL, gl.NONE);
     if (image) gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, gl.RGBA, gl.UNSIGNED_BYTE, image);
     else gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, 1, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
-  }
-
-  /** A square of corners -1...1, alone, and with the floats of a splat for each instance. */
-  private arrays(): typeof this.shape {
-    const { gl } = this, square = gl.createBuffer()!;
-    gl.bindBuffer(gl.ARRAY_BUFFER, square);
-    gl.bufferData(gl.ARRAY_BUFFER, new Float32Array([-1, -1, 1, -1, -1, 1, 1, 1]), gl.STATIC_DRAW);
-    const made = { splats: gl.createVertexArray()!, image: gl.createVertexArray()! };
-    for (const array of [made.image, made.splats]) {
-      gl.bindVertexArray(array);
-      gl.bindBuffer(gl.ARRAY_BUFFER, square);
-      gl.enableVertexAttribArray(0);
-      gl.vertexAttribPointer(0, 2, gl.FLOAT, false, 0, 0);
-    }
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.instances);
-    for (const [place, floats, offset] of [[1, 4, 0], [2, 4, 4], [3, 3, 8]]) {
-      gl.enableVertexAttribArray(place);
-      gl.vertexAttribPointer(place, floats, gl.FLOAT, false, 4 * SPLAT_FLOATS, 4 * offset);
-      gl.vertexAttribDivisor(place, 1);
-    }
-    gl.bindVertexArray(null);
-    return made;
   }
 }

@@ -3,7 +3,10 @@
  * (`rasterizer/geometry.py`), which follows gsplat 1.5.3.
  */
 
-/** Floats of a splat: centre x and y (px), conic (3), opacity, colour (3), half the edges of its box (2), unused. */
+/**
+ * Floats of a splat: centre x and y (px), conic (3), opacity, colour (3), half the edges of its box (2, px), and the
+ * square of the standard deviations that it reaches.
+ */
 export const SPLAT_FLOATS = 12;
 
 const MIN_ALPHA = 1 / 255, EXTENT = 3.33, MAX_CONIC = 1e12, EPS2D = 0.3, NEAR = 0.01, FAR = 1e10;
@@ -86,7 +89,7 @@ export class Projection {
       projected[to + 2] = c / det; projected[to + 3] = -b / det; projected[to + 4] = a / det;
       projected[to + 5] = opacity;
       this.color(raw, at + 11, px - ox, py - oy, pz - oz, to + 6);
-      projected[to + 9] = rx; projected[to + 10] = ry;
+      projected[to + 9] = rx; projected[to + 10] = ry; projected[to + 11] = extent * extent;
       depths[visible] = z;
       order[visible] = visible++;
     }
