@@ -105,6 +105,7 @@ def _constants() -> dict[str, Any]:
         "window_steps": WINDOW_STEPS,
         "hop": phones.HOP, "window": phones.WINDOW, "fft": phones.FFT, "power_floor": phones.POWER_FLOOR,
         "min_log_power": phones.MIN_LOG_POWER, "speech": phones.SPEECH, "blocks": [list(b) for b in phones.BLOCKS],
+        "back": phones.BACK,
         "classes": list(phones.CLASSES), "min_root": prior.MIN_ROOT, "root_weight": prior.ROOT_WEIGHT,
         "nets": prior.NETS,
         "labials": audio_link.LABIALS, "pauses": audio_link.PAUSES, "pause": list(audio_link.PAUSE),

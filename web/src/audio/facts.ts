@@ -14,6 +14,7 @@ export interface AudioFacts {
   min_log_power: number;
   speech: number;
   blocks: [back: number, ahead: number, dilation: number][];
+  back: number;                // steps
   classes: string[];
   min_root: number;
   root_weight: number;

@@ -4,6 +4,7 @@ import type { Head } from "../container";
 import { type AudioFacts, audioFacts } from "./facts";
 import { MouthLink } from "./link";
 import { LogMel } from "./log_mel";
+import { MouthStream } from "./mouth_stream";
 import { PhoneNet, PhoneSequence } from "./phone_net";
 import { energies, levelAndMean, normalised } from "./speaker";
 import { shutInSilence } from "./voice_activity";
@@ -60,5 +61,10 @@ export class MouthModel {
     const steps = this.phones(wave), features = new Float32Array(this.link.stepsOf(frames) * classes);
     features.set(steps.subarray(0, features.length - before * classes), before * classes);
     return this.link.predict(features, shutInSilence(wave, frames, this.facts));
+  }
+
+  /** For audio that is still coming in. */
+  stream(): MouthStream {
+    return new MouthStream(this);
   }
 }

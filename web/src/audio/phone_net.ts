@@ -51,11 +51,12 @@ export class PhoneNet {
  * steps cost little more than their own share, and all steps that are final are what the network gives for the whole.
  */
 export class PhoneSequence {
-  /** Number of steps that have come in, and of those whose posteriors are final. */
+  /** The step after the last one that has come in, and after the last one whose posteriors are final. */
   steps = 0;
   final = 0;
 
-  private base = -KEPT;        // step of the buffers' first row; rows before step 0 stay zero, which pads the blocks
+  private base = -KEPT;        // step of the buffers' first row
+  private origin = 0;          // the first step
   private readonly done: number[];           // final steps of each layer
   private readonly inputs: Float32Array;     // [2 * rows, channels]
   private readonly x: Float32Array[];        // [rows, width] per layer
@@ -75,6 +76,14 @@ export class PhoneSequence {
     this.posteriors = new Float32Array(rows * net.classes);
   }
 
+  /** Begin anew with any step: what comes before it counts as outside of the audio. */
+  restart(origin: number): void {
+    this.origin = this.steps = this.final = origin;
+    this.base = origin - KEPT;
+    this.done.fill(origin);
+    for (const rows of this.normal) rows.fill(0);  // the rows before the first step pad the blocks
+  }
+
   /** Square roots of the class probabilities of a step, provisional from `final` on; the last 32 final ones are kept. */
   posterior(step: number): Float32Array {
     const { classes } = this.net, row = step - this.base;
@@ -92,7 +101,7 @@ export class PhoneSequence {
     this.makeRoom(added);
     this.append(inputs, added);
     let from = this.done[0];
-    this.done[0] = ended ? this.steps : Math.max(0, this.steps - 1);
+    this.done[0] = ended ? this.steps : this.steps - 1;
     first.apply(this.inputs, (2 * (from - this.base) - 2) * channels, 2 * channels, channels, this.x[0],
                 (from - this.base) * width, width, this.steps - from);
     blocks.forEach((block, i) => {
@@ -120,7 +129,7 @@ export class PhoneSequence {
   private append(inputs: Float32Array, added: number): void {
     const { channels } = this.net, at = 2 * (this.steps - this.base) * channels;
     this.inputs.set(inputs, at);
-    if (this.steps === 0) {
+    if (this.steps === this.origin) {
       for (const row of [-1, -2]) this.inputs.set(inputs.subarray(0, channels), at + row * channels);
     }
     for (const row of [0, 1]) {
