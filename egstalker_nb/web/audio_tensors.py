@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..core.errors import InputError, require_package
-from ..media.audio import SAMPLES_PER_STEP, WINDOW_STEPS
+from ..media.audio import SAMPLES_PER_STEP, WINDOW_STEPS, checked_wave
 from ..media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
 from ..model import audio_link
 from ..model.audio_link import PriorLink
@@ -29,15 +29,15 @@ def audio_tensors(head: Head, reference: np.ndarray) -> tuple[dict[str, np.ndarr
 
     Args:
         head: on any device; with a speaker prior for the encoder `phones`.
-        reference: [samples] float32, 16 kHz, the audio of the head's own clip: a stream starts with its level and
-            spectrum. Only log-mel power and levels of its last 10 s are kept.
+        reference: [samples] float32, 16 kHz, the audio of the head's own clip, at least 20 ms: a stream starts with its
+            level and spectrum. Only log-mel power and levels of its last 10 s are kept.
 
     Returns:
         tensors named `audio....`, float16 where that is exact and for the log-mel power, float32 elsewhere; and facts,
         JSON-serialisable, which the page expects as `facts.audio`.
 
     Raises:
-        InputError: the head has no speaker prior, or one for another encoder.
+        InputError: the head has no speaker prior, or one for another encoder; a reference that is no such audio.
         MissingPackageError: librosa is not installed.
     """
     link = head.mouth.link
@@ -91,6 +91,7 @@ def _conv(name: str, layer: nn.Module) -> dict[str, np.ndarray]:
 
 def _reference(wave: np.ndarray) -> dict[str, np.ndarray]:
     """What `SpeakerStatistics(wave)` begins with: log-mel power [2 T, 40], mean square of each step [T]."""
+    wave = checked_wave(wave, SAMPLES_PER_STEP)
     log = phones.log_power(wave).numpy()
     samples = np.zeros(len(log) // 2 * SAMPLES_PER_STEP, np.float32)
     samples[:len(wave)] = wave

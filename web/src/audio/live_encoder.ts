@@ -1,4 +1,4 @@
-/** Phone posteriors of audio that is still coming in, while level and spectrum of the voice are still being estimated. */
+/** Phone posteriors of audio that is still coming in, while level and spectrum of the voice are being estimated. */
 
 import type { MouthModel } from "./mouth_model";
 import { PhoneSequence } from "./phone_net";

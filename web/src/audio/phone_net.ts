@@ -84,7 +84,7 @@ export class PhoneSequence {
     for (const rows of this.normal) rows.fill(0);  // the rows before the first step pad the blocks
   }
 
-  /** Square roots of the class probabilities of a step, provisional from `final` on; the last 32 final ones are kept. */
+  /** Square roots of a step's class probabilities, provisional from `final` on; the last 32 final ones are kept. */
   posterior(step: number): Float32Array {
     const { classes } = this.net, row = step - this.base;
     return this.posteriors.subarray(row * classes, (row + 1) * classes);
