@@ -32,7 +32,7 @@ WITH    = $(BIN)/python -c 'import os, shlex, sys; \
   os.execv(sys.executable, [sys.executable, *sys.argv[2:], *shlex.split(os.getenv(sys.argv[1], ""))])' $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu demo test check bench lint lab screenshots run sweep gallery docs lock clean
+.PHONY: help setup gpu demo test check bench lint lab screenshots run sweep gallery docs web lock clean
 
 help:
 	@echo 'make demo     sample clip -> trained head -> talking video, through all eight notebooks (quick_test, 256 px)'
@@ -45,6 +45,7 @@ help:
 	@echo 'make sweep    many notebook runs from one file    FILE=sweep.yaml [OUT=folder] [ADDRESS=of a Ray cluster]'
 	@echo 'make gallery  all executed notebooks as a web site in outputs/gallery/, videos playing; works offline'
 	@echo 'make docs     README, docs and the API reference as a web site in outputs/docs/; works offline'
+	@echo 'make web      build the page of egs.export_web from web/ again (needs Node.js 20 or newer and npm)'
 	@echo 'make setup    only the environment in .venv/, and what an NVIDIA card needs (PYTHON=/path/to/python3.11 to choose)'
 	@echo 'make lint     ruff, and mypy on the package'
 	@echo 'make lock     resolve requirements.lock again, with hashes (needs uv)'
@@ -145,6 +146,11 @@ gallery: $(STAMP)
 
 docs: $(STAMP)
 	@$(BIN)/python tools/docs/build.py outputs/docs
+
+# the built page is committed, so that users need no Node.js; tests/browser/test_web_page.py builds it again
+web:
+	@cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
+	@cp web/dist/index.html egstalker_nb/web/page.html
 
 # --universal: one file for Python 3.10-3.12. The versions first, then the hashes of all their files.
 lock:

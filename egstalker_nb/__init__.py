@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .upstream.folder_reader import import_dataset as import_dataset
     from .upstream.folder_writer import export_dataset as export_dataset
     from .viewer.splat_view import view as view
+    from .web.export_web import export_web as export_web
 
 __version__ = "0.1.0"
 
@@ -63,7 +64,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "export_frames": ".rendering.export", "export_gaussians": ".rendering.export", "export_ply": ".rendering.export",
     "read_gaussians": ".model.gaussian_files", "load_encoder": ".speech.encoders",
     "rasterize": ".rasterizer", "compare": ".analysis.comparison", "EgsError": ".core.errors",
-    "view": ".viewer.splat_view", "read_arguments": ".upstream.arguments_file",
+    "view": ".viewer.splat_view", "export_web": ".web.export_web", "read_arguments": ".upstream.arguments_file",
     "import_dataset": ".upstream.folder_reader", "export_dataset": ".upstream.folder_writer",
     "read_checkpoint": ".upstream.checkpoint_reader", "upstream_cameras": ".upstream.checkpoint_reader",
 })

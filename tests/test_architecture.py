@@ -32,7 +32,7 @@ ROOMS = {
     "analysis": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "training",
                  "rendering", "evaluation"},
     "viewer": {"core", "media", "face", "model", "training", "rendering"},
-    "web": {"core", "media", "speech", "model", "rendering"},
+    "web": {"core", "media", "face", "speech", "metrics", "data", "model", "training", "rendering"},
     "cuda_setup": {"core", "rasterizer"},
     "scheduling": {"core", "config", "media", "data", "training", "cuda_setup"},
     "notebook": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "preparation",

@@ -1,4 +1,5 @@
-"""`render`, `replay`, `export`, `export-gaussians`, `evaluate`, `score`, `trim`: what is done with a trained head."""
+"""`render`, `replay`, `export`, `export-gaussians`, `export-web`, `evaluate`, `score`, `trim`: what is done with a
+trained head."""
 from __future__ import annotations
 
 import argparse
@@ -32,6 +33,12 @@ def export_gaussians(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
     print(egs.export_gaussians(egs.load_run(args.run), args.out, args.iteration))
+
+
+def export_web(args: argparse.Namespace) -> None:
+    import egstalker_nb as egs
+
+    print(egs.export_web(egs.load_run(args.run), args.out, args.iteration, args.title, args.device))
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -85,6 +92,11 @@ def add_commands(command: AddCommand) -> None:
     sub = command(export_gaussians, "Write the canonical Gaussians of a trained head as one .ply or .spz.", "run",
                   "out")
     sub.add_argument("--iteration", type=int, help="checkpoint; default: the newest")
+
+    sub = command(export_web, "Write a trained head as one HTML file that speaks what one says to it.", "run", "out")
+    sub.add_argument("--title", help="of the page; default: the name of the run")
+    sub.add_argument("--iteration", type=int, help="checkpoint; default: the newest")
+    add_device(sub)
 
     sub = command(evaluate, "Score a trained head against its clip.", "run")
     sub.add_argument("--split", choices=SPLITS, default="val", help="frames to score")

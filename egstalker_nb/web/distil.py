@@ -22,6 +22,7 @@ from ..rendering.motion import closed_eyes
 from ..rendering.renderer import Renderer
 
 MAX_BASES = 40
+EXPLAINED = 0.99        # of the offsets' weighted variance: more bases are left out
 MAX_BASIS_BYTES = 7_400_000  # of all bases, one byte a number: what leaves a file of 15 MB room for the rest
 BASIS_FRAMES = 400      # conditions that the bases are the principal components of
 FIT_FRAMES = 3000       # conditions that the coefficients' network is fitted to
@@ -93,13 +94,13 @@ def distil(renderer: Renderer) -> DistilledMotion:
         renderer: of the head, in the fine stage.
     """
     head = renderer.head
-    count = min(MAX_BASES, MAX_BASIS_BYTES // canonical_values(head).numel(), BASIS_FRAMES - 1)
+    most = min(MAX_BASES, MAX_BASIS_BYTES // canonical_values(head).numel(), BASIS_FRAMES - 1)
     with torch.random.fork_rng(devices=[]), Progress(BASIS_FRAMES + FIT_FRAMES + STEPS, "distil", "step") as bar:
         torch.manual_seed(0)
         given = _conditions(renderer, BASIS_FRAMES)
         offsets = torch.cat([*_offsets(head, given, bar)])                           # [F, N, D]
         mean, weight = offsets.mean(0), _weights(head)
-        bases = _principal(((offsets - mean) * weight).flatten(1), count).unflatten(1, weight.shape)
+        bases = _principal(((offsets - mean) * weight).flatten(1), most).unflatten(1, weight.shape)
         del offsets
         inputs, wanted = _wanted(renderer, mean, weight, bases, bar)
         network = _fit(inputs, wanted, bar)
@@ -148,11 +149,12 @@ def _weights(head: Head) -> Tensor:
     return weight * (opacity * scale).clamp_min(1e-6).sqrt()[:, None]
 
 
-def _principal(rows: Tensor, count: int) -> Tensor:
-    """The first `count` principal components of rows [F, M] without their lengths: [count, M], orthonormal."""
+def _principal(rows: Tensor, most: int) -> Tensor:
+    """The first principal components of rows [F, M], as many as explain enough, `most` at most: [K, M], orthonormal."""
     values, vectors = torch.linalg.eigh((rows @ rows.t()).double())                 # F is small, M is not
-    largest = vectors.flip(1)[:, :count] / values.flip(0)[:count].clamp_min(1e-20).sqrt()
-    return largest.t().float() @ rows
+    values, vectors = values.flip(0).clamp_min(1e-20), vectors.flip(1)
+    count = min(most, int((values.cumsum(0) < EXPLAINED * values.sum()).sum()) + 1)
+    return (vectors[:, :count] / values[:count].sqrt()).t().float() @ rows
 
 
 def _wanted(renderer: Renderer, mean: Tensor, weight: Tensor, bases: Tensor, bar: Progress) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import { Resampler } from "./resampler";
 
 const RATE = 16_000;
+const BEHIND = 0.25;           // seconds from a sound to its picture: the look-ahead of the mouth, and computing
 
 /** Collects 20 ms of the average of all channels. Its code is text: a page opened from disk may load no other file. */
 const PROCESSOR = `
@@ -38,7 +39,15 @@ export class Microphone {
   /** Gets a message when the microphone has gone, for instance because it was unplugged. */
   onended?: (message: string) => void;
 
-  private constructor(private readonly stream: MediaStream, private readonly context: AudioContext) {}
+  /** The sound for a recording, as late as the picture. */
+  readonly delayed: MediaStream;
+
+  private constructor(private readonly stream: MediaStream, private readonly context: AudioContext, source: AudioNode) {
+    const delay = new DelayNode(context, { maxDelayTime: 1, delayTime: BEHIND });
+    const recorded = new MediaStreamAudioDestinationNode(context, { channelCount: 1 });
+    source.connect(delay).connect(recorded);
+    this.delayed = recorded.stream;
+  }
 
   /**
    * Ask for the microphone and listen to it.
@@ -59,7 +68,7 @@ export class Microphone {
       const { name, message } = error as DOMException;
       throw new Error(REASONS[name] ?? `The microphone cannot be opened: ${message}`);
     }
-    const { context, source } = connect(stream), microphone = new Microphone(stream, context);
+    const { context, source } = connect(stream), microphone = new Microphone(stream, context, source);
     try {
       await microphone.listen(source, onsamples);
     } catch (error) {

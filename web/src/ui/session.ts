@@ -28,6 +28,7 @@ export class Session {
   private readonly client: MouthClient;
   private player?: Player;
   private microphone?: Microphone;
+  private hearing = false;
   private recorder?: Recorder;
   private finished?: (recording: Recording) => void;
   private spoken = new Float32Array(0);   // coefficients of the sound's frames
@@ -100,7 +101,8 @@ export class Session {
       if (this.microphone) return this.stopListening();
       this.player?.pause();
       this.client.start();
-      this.microphone = await Microphone.open((samples) => this.client.push(samples));
+      this.hearing = true;
+      this.microphone = await Microphone.open((samples) => { if (this.hearing) this.client.push(samples); });
       this.microphone.onended = (message) => {
         this.stopListening();
         this.onerror?.(message);
@@ -140,6 +142,7 @@ export class Session {
   }
 
   private stopListening(): void {
+    this.hearing = false;  // some samples may still be on their way
     this.microphone?.close();
     this.microphone = this.heard = undefined;
     void this.client.stop();
