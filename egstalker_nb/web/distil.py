@@ -22,7 +22,7 @@ from ..rendering.motion import closed_eyes
 from ..rendering.renderer import Renderer
 
 MAX_BASES = 40
-EXPLAINED = 0.99        # of the offsets' weighted variance: more bases are left out
+EXPLAINED = 0.95        # of the offsets' weighted variance: more bases are left out
 MAX_BASIS_BYTES = 7_400_000  # of all bases, one byte a number: what leaves a file of 15 MB room for the rest
 BASIS_FRAMES = 400      # conditions that the bases are the principal components of
 FIT_FRAMES = 3000       # conditions that the coefficients' network is fitted to
