@@ -216,8 +216,8 @@ def test_a_stream_gives_the_mouth_of_live_features(page, mouth, reference, speec
         expected = mouth.predict(torch.from_numpy(np.stack(features)), torch.tensor(silent)).numpy()
     found = computed(page, STREAM, sound, [320]).reshape(-1, 8)
     assert len(found) == len(expected)
-    assert min(np.corrcoef(found[:, k], expected[:, k])[0, 1] for k in range(8)) > 0.98
-    assert distance(found, expected) < 0.15
+    assert min(np.corrcoef(found[:, k], expected[:, k])[0, 1] for k in range(8)) > 0.998
+    assert distance(found, expected) < 0.04  # 0.06 if the past is never encoded anew
 
 
 def test_the_worker_gives_the_same(page, speech):

@@ -60,7 +60,7 @@ export class PhoneSequence {
   private readonly done: number[];           // final steps of each layer
   private readonly inputs: Float32Array;     // [2 * rows, channels]
   private readonly x: Float32Array[];        // [rows, width] per layer
-  private readonly normal: Float32Array[];   // their layer norm
+  private readonly normal: Float32Array[];   // their layer norm; 0 before the first and after the newest step
   private readonly hidden: Float32Array;
   private readonly posteriors: Float32Array; // [rows, classes]
 
@@ -81,7 +81,7 @@ export class PhoneSequence {
     this.origin = this.steps = this.final = origin;
     this.base = origin - KEPT;
     this.done.fill(origin);
-    for (const rows of this.normal) rows.fill(0);  // the rows before the first step pad the blocks
+    for (const rows of this.normal) rows.fill(0);
   }
 
   /** Square roots of a step's class probabilities, provisional from `final` on; the last 32 final ones are kept. */
@@ -120,7 +120,10 @@ export class PhoneSequence {
     if (this.steps + added - this.base + MARGIN <= rows) return;
     const dropped = this.final - KEPT - this.base;
     this.base += dropped;
-    for (const buffer of [...this.x, ...this.normal]) buffer.copyWithin(0, dropped * width);
+    for (const buffer of [...this.x, ...this.normal]) {
+      buffer.copyWithin(0, dropped * width);
+      buffer.fill(0, (rows - dropped) * width);
+    }
     this.inputs.copyWithin(0, 2 * dropped * channels);
     this.posteriors.copyWithin(0, dropped * classes);
   }
@@ -143,7 +146,6 @@ export class PhoneSequence {
     const { width } = this.net, { hidden } = this, x = this.x[i], y = this.x[i + 1], normal = this.normal[i];
     const row = first - this.base, end = this.steps - this.base, rows = end - row;
     layerNorm(x, normal, width, from - this.base, end);
-    normal.fill(0, end * width, (end + block.ahead * block.dilation) * width);
     block.conv.apply(normal, (row - block.back * block.dilation) * width, width, block.dilation * width, hidden, 0,
                      width, rows);
     gelu(hidden, hidden, 0, rows * width);
