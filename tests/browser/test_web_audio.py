@@ -64,8 +64,8 @@ def page_html(head_bytes: bytes, folder: Path) -> str:
     """A page with the code of `web/src/audio` and a head in it."""
     source = ROOT / "web" / "src"
     (folder / "entry.ts").write_text(ENTRY.format(source=source.as_posix()))
-    (folder / "index.html").write_text('<!doctype html><meta charset="utf-8"><body><script id="head" type="text/plain">'
-                                       '</script><script type="module" src="./entry.ts"></script></body>')
+    index = (ROOT / "web" / "index.html").read_text()
+    (folder / "index.html").write_text(index.replace("/src/main.ts", "./entry.ts"))
     command = [shutil.which("npx") or "npx", "vite", "build", str(folder), "--config", "vite.config.ts"]
     subprocess.run(command, cwd=ROOT / "web", check=True, capture_output=True, timeout=120)
     html = (folder / "dist" / "index.html").read_text()
@@ -161,9 +161,9 @@ def distance(found, expected) -> float:
 def sounds(speech):
     rng = np.random.default_rng(0)
     yield "speech", speech
-    yield "faint speech", 0.003 * speech[20_000:50_123]
-    yield "noise", rng.normal(0, 0.05, 20_479)
-    yield "speech in noise", speech[:30_000] + rng.normal(0, 0.002, 30_000)
+    yield "faint speech", 0.003 * speech[20_000:40_123]
+    yield "noise", rng.normal(0, 0.05, 10_239)
+    yield "speech in noise", speech[:20_000] + rng.normal(0, 0.002, 20_000)
     yield "silence", np.zeros(9_600)
     yield "clipped", np.clip(30 * speech[8_000:24_000], -1, 1)
     for samples in (1, 2, 159, 319, 320, 321, 640, 959, 960, 5_440):
@@ -209,7 +209,7 @@ def test_chunks_do_not_change_the_frames_of_a_stream(page, speech, samples):
 
 def test_a_stream_gives_the_mouth_of_live_features(page, mouth, reference, speech):
     """From the first word on, in which level and spectrum of the voice are learned; then after a pause, louder."""
-    sound = np.concatenate([speech[:60_000], np.zeros(12_000, np.float32), 2.5 * speech[70_000:95_000]])
+    sound = np.concatenate([speech[:36_000], np.zeros(8_000, np.float32), 2.5 * speech[70_000:88_000]])
     live = LiveFeatures(reference)
     features, silent = zip(*live.push(sound), *live.finish())
     with torch.no_grad():
@@ -222,7 +222,7 @@ def test_a_stream_gives_the_mouth_of_live_features(page, mouth, reference, speec
 
 def test_the_worker_gives_the_same(page, speech):
     """Also from a page on disk, in order, and nothing of a stream that was dropped."""
-    wave = speech[:24_000]
+    wave = speech[9_000:21_000]
     code = """
     const { client, audio } = talkingHead, frames = [];
     client.onframe = (coefficients, frame) => frames.push({ coefficients, frame });
@@ -230,6 +230,8 @@ def test_the_worker_gives_the_same(page, speech):
     client.push(a[0]);
     client.start();
     for (let at = 0; at < a[0].length; at += 500) client.push(a[0].subarray(at, at + 500));
+    await Promise.all([client.stop(), client.stop()]);
+    client.push(a[0]);
     await client.stop();
     const stream = audio.stream(), expected = [...stream.push(a[0]), ...stream.finish()];
     if (frames.some(({ frame }, i) => frame !== i)) throw new Error("frames out of order");
@@ -295,22 +297,36 @@ def test_the_resampler_keeps_tones_and_removes_what_16_khz_cannot_hold(page, rat
 
 
 LISTEN = """
+const plain = AudioContext.prototype.createMediaStreamSource, [[resamples]] = a;
+if (!resamples) AudioContext.prototype.createMediaStreamSource = function (stream) {
+  if (this.sampleRate === 16000) throw new DOMException("other sample rate", "NotSupportedError");
+  return plain.call(this, stream);
+};
 const chunks = [], microphone = await new Promise((resolve, reject) => {
   const opened = talkingHead.Microphone.open((samples) => {
     chunks.push(samples);
     if (chunks.length === 30) resolve(opened);
   });
   opened.catch(reject);
-});
-const level = microphone.level;
+}).finally(() => { AudioContext.prototype.createMediaStreamSource = plain; });
+const { level } = microphone, look = new AudioContext(), analyser = new AnalyserNode(look);
+const seen = new Float32Array(analyser.fftSize);
+look.createMediaStreamSource(microphone.delayed).connect(analyser);
+while (!seen.some((x) => x > 0.1)) {
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  analyser.getFloatTimeDomainData(seen);
+}
 microphone.close();
+await look.close();
 return text(join([Float32Array.of(level), ...chunks]));
 """
 
 
-def test_the_microphone_comes_as_16_khz(page):
+@pytest.mark.parametrize("resamples", [True, False])
+def test_the_microphone_comes_as_16_khz(page, resamples):
+    """And again, delayed, for a recording; also where the browser does not resample it, as Firefox does not."""
     page.context.grant_permissions(["microphone"])
-    level, samples = np.split(computed(page, LISTEN), [1])
+    level, samples = np.split(computed(page, LISTEN, [resamples]), [1])
     spectrum = np.abs(np.fft.rfft(samples[-8192:] * np.hanning(8192)))
     assert abs(spectrum.argmax() * 16_000 / 8192 - TONE) < 5 and 0.05 < level[0] < 0.6
 
@@ -318,7 +334,7 @@ def test_the_microphone_comes_as_16_khz(page):
 def test_a_microphone_that_is_not_allowed_says_what_to_do(page):
     page.context.clear_permissions()
     with pytest.raises(Exception, match="Allow it in the browser's settings"):
-        computed(page, LISTEN)
+        computed(page, LISTEN, [True])
 
 
 def test_the_player_has_a_clock(page):

@@ -3,7 +3,7 @@
 import { Resampler } from "./resampler";
 
 const RATE = 16_000;
-const BEHIND = 0.25;           // seconds from a sound to its picture: the look-ahead of the mouth, and computing
+const DELAY = 0.25;            // seconds from a sound to its picture: look-ahead of the stream, a chunk, and computing
 
 /** Collects 20 ms of the average of all channels. Its code is text: a page opened from disk may load no other file. */
 const PROCESSOR = `
@@ -38,14 +38,15 @@ export class Microphone {
   level = 0;
   /** Gets a message when the microphone has gone, for instance because it was unplugged. */
   onended?: (message: string) => void;
-
   /** The sound for a recording, as late as the picture. */
   readonly delayed: MediaStream;
 
-  private constructor(private readonly stream: MediaStream, private readonly context: AudioContext, source: AudioNode) {
-    const delay = new DelayNode(context, { maxDelayTime: 1, delayTime: BEHIND });
+  private node?: AudioWorkletNode;
+
+  private constructor(private readonly stream: MediaStream, private readonly context: AudioContext,
+                      source: AudioNode) {
     const recorded = new MediaStreamAudioDestinationNode(context, { channelCount: 1 });
-    source.connect(delay).connect(recorded);
+    source.connect(new DelayNode(context, { delayTime: DELAY })).connect(recorded);
     this.delayed = recorded.stream;
   }
 
@@ -81,6 +82,7 @@ export class Microphone {
   /** Release the microphone. */
   close(): void {
     this.onended = undefined;
+    if (this.node) this.node.port.onmessage = null;  // chunks that are still on their way
     for (const track of this.stream.getTracks()) track.stop();
     void this.context.close();
   }
@@ -89,7 +91,7 @@ export class Microphone {
     // not as a blob: to Chromium, a blob of a page on disk belongs to another origin
     await this.context.audioWorklet.addModule(`data:text/javascript,${encodeURIComponent(PROCESSOR)}`);
     const { sampleRate } = this.context, resampler = sampleRate === RATE ? undefined : new Resampler(sampleRate);
-    const node = new AudioWorkletNode(this.context, "samples", { numberOfOutputs: 0 });
+    const node = this.node = new AudioWorkletNode(this.context, "samples", { numberOfOutputs: 0 });
     node.port.onmessage = ({ data }: MessageEvent<Float32Array>) => {
       const samples = resampler ? resampler.push(data) : data;
       this.level = Math.sqrt(samples.reduce((sum, x) => sum + x * x, 0) / Math.max(samples.length, 1));

@@ -28,7 +28,8 @@ export class MouthClient {
   private busy = false;
   private pushed = 0;          // samples since `start`
   private frame = 0;           // number of the next frame
-  private ended?: () => void;
+  private ended?: () => void;  // resolves `ending`
+  private ending?: Promise<void>;
 
   constructor(head: Head) {
     const facts = audioFacts(head);
@@ -59,10 +60,10 @@ export class MouthClient {
    * Append live audio to the stream. On a machine that falls too far behind, some frames are left out: their numbers
    * are skipped, so that picture and sound stay in step.
    *
-   * @param samples 16 kHz mono, any number; copied
+   * @param samples 16 kHz mono, any number; copied. Ignored where no stream is running
    */
   push(samples: Float32Array): void {
-    if (!this.id || this.ended) throw new Error("No stream is running. Call start first.");
+    if (!this.id || this.ending) return;
     this.pushed += samples.length;
     this.pending.push(samples.slice());
     if (this.pushed - this.frame * this.samplesPerFrame > MOST_BEHIND * this.rate) {
@@ -75,10 +76,9 @@ export class MouthClient {
   /** End the stream: resolves when its last frames have come. */
   stop(): Promise<void> {
     if (!this.id) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.ended = resolve;
-      this.next();
-    });
+    this.ending ??= new Promise((resolve) => { this.ended = resolve; });
+    this.next();
+    return this.ending;
   }
 
   /** End the worker. */
@@ -87,8 +87,7 @@ export class MouthClient {
   }
 
   private begin(pending: Float32Array[]): void {
-    this.ended?.();
-    this.ended = undefined;
+    this.end();
     this.pending = pending;
     this.busy = false;
     this.id = ++this.requests;
@@ -99,7 +98,7 @@ export class MouthClient {
   private next(): void {
     if (this.busy || !this.id) return;
     const samples = this.pending.shift();
-    if (!samples && !this.ended) return;
+    if (!samples && !this.ending) return;
     this.busy = true;
     if (samples) this.send({ kind: "push", id: this.id, samples }, [samples.buffer as ArrayBuffer]);
     else this.send({ kind: "stop", id: this.id });
@@ -112,21 +111,23 @@ export class MouthClient {
     else if (answer.kind === "frames" && answer.id === this.id) this.show(answer.frames, answer.ended);
     else if (answer.kind === "failed") {
       const error = new Error(answer.message);
-      if (waiting) waiting.reject(error);
-      else this.onerror?.(error);
+      if (waiting) return waiting.reject(error);
+      if (answer.id === this.id) this.end();
+      this.onerror?.(error);
     }
   }
 
   private show(frames: Float32Array[], ended: boolean): void {
     this.busy = false;
     for (const coefficients of frames) this.onframe?.(coefficients, this.frame++);
-    if (ended) {
-      this.id = 0;
-      this.ended?.();
-      this.ended = undefined;
-    } else {
-      this.next();
-    }
+    if (ended) this.end();
+    else this.next();
+  }
+
+  private end(): void {
+    this.id = 0;
+    this.ended?.();
+    this.ended = this.ending = undefined;
   }
 
   private send(request: Request, buffers: ArrayBuffer[] = []): void {
