@@ -148,9 +148,8 @@ docs: $(STAMP)
 	@$(BIN)/python tools/docs/build.py outputs/docs
 
 # the built page is committed, so that users need no Node.js; tests/browser/test_web_page.py builds it again
-web:
-	@cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
-	@cp web/dist/index.html egstalker_nb/web/page.html
+web: $(STAMP)
+	@$(BIN)/python tools/web_page.py
 
 # --universal: one file for Python 3.10-3.12. The versions first, then the hashes of all their files.
 lock:

@@ -28,7 +28,6 @@ export class Session {
   private readonly client: MouthClient;
   private player?: Player;
   private microphone?: Microphone;
-  private hearing = false;
   private recorder?: Recorder;
   private finished?: (recording: Recording) => void;
   private spoken = new Float32Array(0);   // coefficients of the sound's frames
@@ -101,12 +100,11 @@ export class Session {
       if (this.microphone) return this.stopListening();
       this.player?.pause();
       this.client.start();
-      this.hearing = true;
-      this.microphone = await Microphone.open((samples) => { if (this.hearing) this.client.push(samples); });
+      this.microphone = await Microphone.open((samples) => this.client.push(samples));
       this.microphone.onended = (message) => {
         this.stopListening();
-        this.onerror?.(message);
         this.onchange?.();
+        this.onerror?.(message);
       };
     });
   }
@@ -142,19 +140,20 @@ export class Session {
   }
 
   private stopListening(): void {
-    this.hearing = false;  // some samples may still be on their way
     this.microphone?.close();
     this.microphone = this.heard = undefined;
     void this.client.stop();
   }
 
   private async attempt(work: () => Promise<void>): Promise<void> {
+    let failure: Error | undefined;
     try {
       await work();
     } catch (error) {
-      this.failed(error as Error);
+      failure = error as Error;
     }
     this.onchange?.();
+    if (failure) this.failed(failure);
   }
 
   private failed(error: Error): void {
