@@ -14,9 +14,10 @@ from .score_cases import CASES as SCORES
 from .sweep_cases import CASES as SWEEPS
 from .upstream_folder_cases import CASES as UPSTREAM_FOLDERS
 from .viewer_cases import CASES as VIEWER
+from .web_cases import CASES as WEB
 
 CASES: list[Case] = [*ARRAYS, *CHECKPOINTS, *CONFIGS, *DATASETS, *GAUSSIANS, *MEDIA, *NOTEBOOKS, *PREPARE, *SCORES,
-                     *SWEEPS, *UPSTREAM_FOLDERS, *VIEWER]
+                     *SWEEPS, *UPSTREAM_FOLDERS, *VIEWER, *WEB]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

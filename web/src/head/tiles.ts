@@ -1,8 +1,8 @@
-/** Which splats reach which tile of the image, nearest first, as gsplat does it. */
+/** Which splats reach which tile of the image, nearest first, as in gsplat, whose tiles are of 16 px. */
 import { SPLAT_FLOATS } from "./projection";
 
 /** Edge of a tile, px. */
-export const TILE = 16;
+export const TILE = 8;
 
 export class Tiles {
   /** Tiles along each axis. */
