@@ -23,7 +23,11 @@ export async function decodeAudio(bytes: ArrayBuffer): Promise<Float32Array> {
   }
   if (decoded.length === 0) throw new Error("There is no sound in this file. Choose another one.");
   const channels = Array.from({ length: decoded.numberOfChannels }, (_, i) => decoded.getChannelData(i));
-  return average(channels).map((x) => Math.min(Math.max(x, -1), 1));
+  const mono = average(channels);
+  if (!mono.every(Number.isFinite)) {
+    throw new Error("Some samples of this file are no numbers. Save it again as a WAV.");
+  }
+  return mono.map((x) => Math.min(Math.max(x, -1), 1));
 }
 
 /** A WAV with 16-bit samples at 16 kHz; undefined for any other file. */

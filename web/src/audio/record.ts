@@ -1,12 +1,15 @@
 /** Records the picture and its sound as a video file. */
 
-const TYPES = ["video/mp4;codecs=avc1.640028,mp4a.40.2", "video/mp4;codecs=avc1.42E01F,mp4a.40.2", "video/mp4",
-               "video/webm;codecs=vp9,opus", "video/webm;codecs=vp8,opus", "video/webm"];
+import { marked } from "./mark";
+
+// H.264 plays everywhere; without it VP9, which players expect in a WebM rather than in an MP4
+const TYPES = ["video/mp4;codecs=avc1.640028,mp4a.40.2", "video/mp4;codecs=avc1.42E01F,mp4a.40.2",
+               "video/mp4;codecs=avc1.42E01F,opus", "video/webm;codecs=vp9,opus", "video/webm;codecs=vp8,opus",
+               "video/webm", "video/mp4"];
 const PICTURE_BITS = 8_000_000, SOUND_BITS = 128_000;  // per second
 
 export interface Recording {
   blob: Blob;
-  /** Browsers write no metadata into a recording, so its name says what it is. */
   name: string;
 }
 
@@ -19,7 +22,7 @@ export class Recorder {
    * Begin a recording. Its error says what the user can do.
    *
    * @param canvas that the picture is drawn on
-   * @param sound of a `Player`; none: a video without sound
+   * @param sound of a `Player` or a `Microphone`; none: a video without sound
    */
   constructor(canvas: HTMLCanvasElement, sound?: MediaStream) {
     const type = typeof MediaRecorder === "undefined" ? undefined
@@ -36,13 +39,14 @@ export class Recorder {
     this.recorder.start(1000);
   }
 
-  /** End the recording. */
+  /** End the recording. The video says that it is synthetic, in its metadata and in its name. */
   stop(): Promise<Recording> {
     return new Promise((resolve) => {
       const finish = () => {
         for (const track of this.picture.getTracks()) track.stop();
         const type = this.recorder.mimeType.split(";")[0], end = type === "video/mp4" ? "mp4" : "webm";
-        resolve({ blob: new Blob(this.chunks, { type }), name: `talking-head-synthetic.${end}` });
+        const name = `talking-head-synthetic.${end}`;
+        resolve(marked(new Blob(this.chunks, { type })).then((blob) => ({ blob, name })));
       };
       if (this.recorder.state === "inactive") return finish();
       this.recorder.onstop = finish;
