@@ -21,22 +21,28 @@ SIZE = 256
 CONFIG = dict(coarse_iterations=1500, densify_until_iter=5000, iterations=8000, max_points=3000)
 
 
-def build(project: Path) -> str:
-    """The page, built from a copy of `web/`.
-
-    Args:
-        project: where the copy is, and where npm may install what it is built with.
+def npm(project: Path, *arguments: str) -> None:
+    """Run npm in a folder.
 
     Raises:
         RuntimeError: there is no npm, or it failed; with what it said.
     """
-    npm = shutil.which("npm")
-    if npm is None:
+    program = shutil.which("npm")
+    if program is None:
         raise RuntimeError("there is no npm: install Node.js 20 or newer")
-    for command in (["ci", "--ignore-scripts", "--no-audit", "--no-fund"], ["run", "build"]):
-        done = subprocess.run([npm, *command], cwd=project, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"npm {' '.join(command)} failed: {(done.stderr or done.stdout).strip()[-800:]}")
+    done = subprocess.run([program, *arguments], cwd=project, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"npm {' '.join(arguments)} failed: {(done.stderr or done.stdout).strip()[-800:]}")
+
+
+def install(project: Path) -> None:
+    """Install what the page is built with into a copy of `web/`; see `npm` for errors."""
+    npm(project, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+
+
+def build(project: Path) -> str:
+    """The page, built in a copy of `web/`; see `npm` for errors."""
+    npm(project, "run", "build")
     return (project / "dist" / "index.html").read_text(encoding="utf-8")
 
 
@@ -61,6 +67,7 @@ def main() -> None:
     if parser.parse_args().sample:
         return export_sample()
     try:
+        install(ROOT / "web")
         page = build(ROOT / "web")
     except RuntimeError as error:
         sys.exit(f"error: {error}")

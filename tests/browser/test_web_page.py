@@ -1,7 +1,6 @@
 """Protects: the page of `egs.export_web` shows the pictures of `egs.render`, speaks, and neither loads nor sends."""
 import base64
 import io
-import shutil
 import sys
 from pathlib import Path
 
@@ -166,16 +165,9 @@ def test_it_predicts_the_mouth_of_render(still, run):
     assert np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean()) < 0.02
 
 
-def test_the_shipped_pages_are_built_from_the_source(tmp_path):
+def test_the_shipped_pages_are_built_from_the_source(web_project):
     """What users get is what `make web` builds, also in the sample head that the README shows."""
-    project = tmp_path / "web"
-    shutil.copytree(ROOT / "web", project, ignore=shutil.ignore_patterns("node_modules", "dist"))
-    try:
-        built = web_page.build(project)
-    except RuntimeError as error:
-        if "npm run build" in str(error):
-            raise
-        pytest.skip(f"nothing to build it with: {error}")
+    built = web_page.build(web_project)
     assert PAGE.read_text(encoding="utf-8") == built
     sample = web_page.SAMPLE.read_text(encoding="utf-8")
     assert sample == web_page.renewed(sample, built) and len(sample) < 5e6
