@@ -3,7 +3,6 @@ import base64
 import gzip
 import io
 import json
-import shutil
 import struct
 import subprocess
 import wave
@@ -62,14 +61,13 @@ window.join = (frames) => {
 """
 
 
-def page_html(head_bytes: bytes, folder: Path) -> str:
+def page_html(head_bytes: bytes, project: Path, folder: Path) -> str:
     """A page with the code of `web/src/audio` and a head in it."""
-    source = ROOT / "web" / "src"
-    (folder / "entry.ts").write_text(ENTRY.format(source=source.as_posix()))
-    index = (ROOT / "web" / "index.html").read_text()
+    (folder / "entry.ts").write_text(ENTRY.format(source=(project / "src").as_posix()))
+    index = (project / "index.html").read_text()
     (folder / "index.html").write_text(index.replace("/src/main.ts", "./entry.ts"))
     command = ["node", "node_modules/vite/bin/vite.js", "build", str(folder), "--config", "vite.config.ts"]
-    subprocess.run(command, cwd=ROOT / "web", check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=project, check=True, capture_output=True, timeout=120)
     html = (folder / "dist" / "index.html").read_text()
     packed = base64.b64encode(gzip.compress(head_bytes, 1)).decode()
     return html.replace('<script id="head" type="text/plain">', f'<script id="head" type="text/plain">{packed}', 1)
@@ -129,15 +127,13 @@ def reference(speech):
 
 
 @pytest.fixture(scope="module")
-def page(browser, mouth, reference, tmp_path_factory):
+def page(browser, web_project, mouth, reference, tmp_path_factory):
     """A page opened from disk, with a tone as its microphone."""
     from lab import chromium
 
-    if not shutil.which("node") or not (ROOT / "web" / "node_modules").is_dir():
-        pytest.skip("no node with the packages of web/: the page cannot be built")
     folder = tmp_path_factory.mktemp("page")
     tensors, facts = audio_tensors(SimpleNamespace(mouth=mouth), reference)
-    html = page_html(save(tensors, metadata={"facts": json.dumps({"audio": facts})}), folder)
+    html = page_html(save(tensors, metadata={"facts": json.dumps({"audio": facts})}), web_project, folder)
     (folder / "head.html").write_text(html)
     (folder / "tone.wav").write_bytes(wav(0.5 * np.sin(2 * np.pi * TONE * np.arange(48_000) / 48_000), 48_000))
     with chromium(["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={folder / 'tone.wav'}",
