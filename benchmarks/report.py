@@ -4,7 +4,7 @@
 
 `gpu.json` and `cpu.json` are written by `run.py`; `gpu_clips.json`, also by `run.py`, has more clips and presets;
 `sync_<name>.json` is by `sync.py`; the others are named after their scripts.
-Each table is in README.md, docs/experiments.md or docs/scale.md between `<!-- bench: name -->` and `<!-- end -->`.
+Each table is in README.md or a page of docs/ between `<!-- bench: name -->` and `<!-- end -->`.
 """
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 import report_prior
 import report_scale
+import report_web
 from matplotlib.ticker import FuncFormatter, LogLocator
 from report_table import table, where
 
@@ -22,7 +23,7 @@ from egstalker_nb.notebook import plots
 
 ROOT = Path(__file__).parents[1]
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
-README, EXPERIMENTS, SCALE = ROOT / "README.md", ROOT / "docs" / "experiments.md", ROOT / "docs" / "scale.md"
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("experiments", "scale", "web_head"))]
 AXES = {"points": "Gaussians", "frames": "frames", "size": "image size (px)", "batch": "batch size"}
 
 
@@ -235,7 +236,8 @@ def main() -> None:
     if found := read("prior"):
         texts.update(report_prior.texts(found))
     texts.update(report_scale.texts(read))
-    for page in (README, EXPERIMENTS, SCALE):
+    texts.update(report_web.texts(read))
+    for page in PAGES:
         if page.exists():
             filled = page.read_text(encoding="utf-8")
             for name, text in texts.items():

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from common import facts
 from PIL import Image
-from report_table import table
+from report_web import web_head
 
 import egstalker_nb as egs
 from egstalker_nb.rendering.script import audio_script
@@ -60,7 +60,7 @@ def measured(run: egs.Run, audio: Path, arguments: list[str]) -> dict:
     with tempfile.TemporaryDirectory() as folder, chromium(arguments) as browser:
         began = time.perf_counter()
         done = egs.export_web(run, Path(folder) / "head.html", device="cpu")
-        export_s, page = time.perf_counter() - began, browser.new_page()
+        export_s, page, version = time.perf_counter() - began, browser.new_page(), browser.version
         began = time.perf_counter()
         page.goto(done.path.as_uri())
         page.locator("#listen").wait_for()
@@ -76,21 +76,10 @@ def measured(run: egs.Run, audio: Path, arguments: list[str]) -> dict:
     found = {"run": run.root.name, "size": renderer.ds.size, "gaussians": done.gaussians, "bases": done.bases,
              "mb": done.bytes / 1e6, "export_s": export_s, "load_s": load_s, "network_psnr": done.network_psnr,
              "page_psnr": done.page_psnr, "render_agreement_min": min(agreement),
-             "render_agreement_mean": float(np.mean(agreement))}
+             "render_agreement_mean": float(np.mean(agreement)), "browser": version}
     for name, values in times.items():
         found[f"{name}_ms"], found[f"{name}_ms_95"] = (float(np.quantile(values, q)) for q in (0.5, 0.95))
     return found
-
-
-def rows(result: dict) -> str:
-    """The table of the results."""
-    head = ["head", "size", "Gaussians / bases", "file", "validation PSNR: network / page", "page against `egs.render`: "
-            "mean / least", "worker, ms a frame", "whole frame, ms (median / 95 %)", "export", "opening"]
-    return table(head, [[r["run"], f"{r['size']} px", f"{r['gaussians']:,} / {r['bases']}", f"{r['mb']:.1f} MB",
-                         f"{r['network_psnr']:.2f} / {r['page_psnr']:.2f} dB",
-                         f"{r['render_agreement_mean']:.1f} / {r['render_agreement_min']:.1f} dB",
-                         f"{r['worker_ms']:.1f}", f"{r['frame_ms']:.0f} / {r['frame_ms_95']:.0f}",
-                         f"{r['export_s']:.0f} s", f"{r['load_s']:.1f} s"] for r in result["heads"]])
 
 
 def main() -> None:
@@ -100,9 +89,9 @@ def main() -> None:
     parser.add_argument("--browser-args", nargs="+", default=SOFTWARE)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    result = {"facts": facts(), "browser": args.browser_args,
-              "heads": [measured(egs.load_run(run), args.audio, args.browser_args) for run in args.runs]}
-    print(rows(result))
+    heads = [measured(egs.load_run(run), args.audio, args.browser_args) for run in args.runs]
+    result = {"facts": facts(), "browser": heads[0].pop("browser"), "heads": heads}
+    print(web_head(result))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

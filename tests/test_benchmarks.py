@@ -71,7 +71,7 @@ def test_tables_are_filled_and_everything_else_stays(tmp_path, monkeypatch):
     readme = tmp_path / "README.md"
     empty, kept = "<!-- bench: cpu -->\n<!-- end -->\n", "<!-- bench: reached -->\nkept\n<!-- end -->\n"
     readme.write_text(f"before\n{empty}after\n{kept}{empty.replace('-->', '-->' + chr(10) + 'old', 1)}")
-    for name, value in (("RESULTS", tmp_path), ("IMAGES", tmp_path / "images"), ("README", readme)):
+    for name, value in (("RESULTS", tmp_path), ("IMAGES", tmp_path / "images"), ("PAGES", [readme])):
         monkeypatch.setattr(report, name, value)
     report.main()
     text = readme.read_text()
