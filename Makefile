@@ -154,7 +154,8 @@ web: $(STAMP)
 # --universal: one file for Python 3.10-3.12. The versions first, then the hashes of all their files.
 lock:
 	@"$$UV" pip compile pyproject.toml requirements.in --extra notebooks --extra cluster --extra gpu --extra test \
-	  --extra sample --extra asr --extra models --extra viewer --extra tracking --extra metrics --extra docs \
+	  --extra sample --extra asr --extra models --extra viewer --extra tracking --extra metrics --extra tts --extra live \
+	  --extra docs \
 	  --universal --fork-strategy fewest --python-version 3.10 --no-header --no-annotate \
 	  --quiet --output-file requirements.lock.new
 	@python3 tools/lock_hashes.py requirements.lock.new requirements.lock

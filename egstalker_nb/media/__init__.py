@@ -7,7 +7,8 @@
 - `feature_shapes`: naming the extractor that features of another shape come from.
 - `downmix`: averaging several audio channels into one.
 - `live_audio`: chunks of a live recording, resampled to 16 kHz mono.
-- `tts`: speech synthesis with espeak-ng or flite.
+- `tts`: speech synthesis, as a file or sentence by sentence; `tts_neural` (hibari, the extra `tts`) and `tts_programs`
+  (espeak-ng, flite) speak a sentence, `tts_text` cuts a text into sentences, `tts_voice` is what they have in common.
 - `video_reader`, `video_writer`: clips to RGB frames and back.
 - `video_encoder`: RGB frames to H.264, in segments that are encoded side by side.
 - `alpha_video`: RGBA frames to ProRes 4444 and VP9, with their alpha.

@@ -1,83 +1,45 @@
-"""Text to speech with an installed synthesiser: espeak-ng (many languages) or flite (English)."""
+"""Text to speech: hibari (English, the extra `tts`), or an installed espeak-ng (many languages) or flite (English)."""
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-import tempfile
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Optional
+from typing import Iterator, Optional
+
+import numpy as np
 
 from ..core.errors import InputError, MissingPackageError
 from ..core.files import check_target
-from .audio import load_audio, save_wav
+from .audio import save_wav
+from .rates import SAMPLE_RATE
+from .tts_neural import HIBARI, INSTALL
+from .tts_programs import ESPEAK, FLITE
+from .tts_text import plain, sentences
+from .tts_voice import Synthesizer
+from .tts_voice import Voice as Voice
 
 MAX_TEXT = 5000          # characters: about six minutes of speech
 MIN_PACE, MAX_PACE = 80, 400  # words a minute
 DEFAULT_PACE = 160
-TIMEOUT = 120             # seconds, for a synthesiser that hangs
-FLITE_PACE = 175          # words a minute of flite's voices by default
-#: flite's voices by quality, best first; others follow
-FLITE_ORDER = ("slt", "rms", "awb", "kal16")
-
-
-@dataclass(frozen=True)
-class Voice:
-    """A voice of a synthesiser.
-
-    Attributes:
-        program: espeak-ng or flite.
-        id: the program's name for it.
-        language: a tag such as en-us.
-        name: display name.
-    """
-
-    program: str
-    id: str
-    language: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.language}, {self.program})"
+#: by preference. hibari is a neural voice, and its version is in the lock: a text sounds the same on every computer.
+#: The encoder finds its b, p and m nearly as often as espeak-ng's, its other phones less often (docs/typed_speech.md).
+SYNTHESIZERS: dict[str, Synthesizer] = {"hibari": HIBARI, "espeak-ng": ESPEAK, "flite": FLITE}
+SILENT = 1e-3            # peak of a sentence in which nothing is said
+EDGE = 10 ** (-50 / 20)  # of a sentence's peak; what is softer before and after it is cut off
+MARGIN = 0.04            # seconds of it that stay: breath and closures are soft
+PAUSE = 48.0             # words a minute times seconds between sentences: 0.3 s at 160
 
 
 @lru_cache
 def voices() -> tuple[Voice, ...]:
     """All voices of the installed synthesisers, English ones first; empty if there is none."""
-    found = (*_espeak_voices(), *_flite_voices())
-    return tuple(sorted(found, key=lambda v: (not v.language.startswith("en"), v.language != "en-us", v.program)))
-
-
-def _espeak_voices() -> list[Voice]:
-    found = []
-    for line in _output("espeak-ng", "--voices").splitlines()[1:]:
-        fields = line.split()
-        if len(fields) >= 5:  # priority, language, gender, name, file
-            found.append(Voice("espeak-ng", fields[1], fields[1], fields[3].replace("_", " ")))
-    return found
-
-
-def _flite_voices() -> list[Voice]:
-    listed = re.search(r"available:(.*)", _output("flite", "-lv"))
-    names = set(listed[1].split()) if listed else set()
-    ordered = [n for n in FLITE_ORDER if n in names] + sorted(names - set(FLITE_ORDER))
-    return [Voice("flite", name, "en-us", name) for name in ordered]
-
-
-def _output(*command: str) -> str:
-    """Standard output of a program; "" if it is not installed or fails."""
-    if shutil.which(command[0]) is None:
-        return ""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, errors="replace").stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    order = list(SYNTHESIZERS)
+    found = [voice for synthesizer in SYNTHESIZERS.values() for voice in synthesizer.voices()]
+    return tuple(sorted(found, key=lambda v: (not v.language.startswith("en"), v.language != "en-us",
+                                              order.index(v.program))))
 
 
 def find_voice(name: Optional[str] = None) -> Voice:
-    """A voice by its id, language or name; None: the first one.
+    """A voice by its id, language, name or synthesiser, the first that fits; None: the first of all.
 
     Raises:
         MissingPackageError: no synthesiser is installed.
@@ -85,13 +47,14 @@ def find_voice(name: Optional[str] = None) -> Voice:
     """
     have = voices()
     if not have:
-        raise MissingPackageError("a speech synthesiser on this computer: espeak-ng or flite", "neither",
-                                  "Install one, for instance with: sudo apt-get install espeak-ng (macOS: brew install "
-                                  "espeak-ng), or give an audio file.")
+        voices.cache_clear()  # the next call finds what has been installed by then
+        raise MissingPackageError(f"a speech synthesiser: {', '.join(SYNTHESIZERS)}", "none",
+                                  f"Install one, for English with: {INSTALL}, for other languages with: sudo apt-get "
+                                  "install espeak-ng (macOS: brew install espeak-ng), or give an audio file.")
     if name is None:
         return have[0]
     wanted = name.strip().lower()
-    for matches in (lambda v: wanted in (v.id.lower(), v.language.lower(), v.name.lower(), str(v).lower()),
+    for matches in (lambda v: wanted in (v.id.lower(), v.language.lower(), v.name.lower(), v.program, str(v).lower()),
                     lambda v: v.language.lower().split("-")[0] == wanted):
         for voice in have:
             if matches(voice):
@@ -100,13 +63,60 @@ def find_voice(name: Optional[str] = None) -> Voice:
                      f"For instance {', '.join(sorted({v.language for v in have})[:12])}; nb.tts.voices() lists all.")
 
 
+def stream(text: str, voice: Optional[str | Voice] = None, pace: float = DEFAULT_PACE) -> Iterator[np.ndarray]:
+    """Synthesise a text sentence by sentence, each when it is asked for, so that the first sound comes early.
+
+    Args:
+        text: 1 ... 5000 characters.
+        voice: a `Voice`, or how `find_voice` finds it.
+        pace: words a minute, 80 ... 400.
+
+    Returns:
+        An iterator over float32 [samples] at 16 kHz, -1 ... 1, one array per sentence and the pause after it. What has
+        nothing to say (a line of dashes) is left out. Another thread may take it.
+
+    Raises:
+        MissingPackageError: no synthesiser is installed.
+        InputError: at once for no text or too long a text, no such voice, a pace out of range, or letters that the
+            voice does not know; while iterating, for a text in which there is nothing that the voice can say.
+    """
+    if not isinstance(text, str) or not text.strip() or len(text) > MAX_TEXT:
+        found = f"{len(text)} characters" if isinstance(text, str) and text.strip() else "no text"
+        raise InputError(f"a text of 1 to {MAX_TEXT} characters", found, "Type what the head is to say.")
+    if not MIN_PACE <= pace <= MAX_PACE:
+        raise InputError(f"a pace of {MIN_PACE} to {MAX_PACE} words a minute", str(pace), "People speak 120 to 180.")
+    voice = voice if isinstance(voice, Voice) else find_voice(voice)
+    parts = sentences(SYNTHESIZERS[voice.program].readable(plain(text)))
+    # a line of dashes says nothing, while a text of emoji alone may: espeak-ng reads their names
+    return _spoken([part for part in parts if any(map(str.isalnum, part))] or parts, voice, pace)
+
+
+def _spoken(parts: list[str], voice: Voice, pace: float) -> Iterator[np.ndarray]:
+    silent = True
+    for sentence in parts:
+        wave = SYNTHESIZERS[voice.program].speak(voice, sentence, pace)
+        if abs(wave).max(initial=0) >= SILENT:
+            silent = False
+            yield np.concatenate([_trimmed(wave), np.zeros(round(PAUSE / pace * SAMPLE_RATE), np.float32)])
+    if silent:
+        raise InputError(f"words that {voice} can say", f"{' '.join(parts)[:40]!r}, for which it gave silence",
+                         "Choose a voice of that language.")
+
+
+def _trimmed(wave: np.ndarray) -> np.ndarray:
+    """A sentence without the silence around it, which each synthesiser makes of another length (hibari 0.7 s)."""
+    loud = np.flatnonzero(abs(wave) > EDGE * abs(wave).max())
+    margin = round(MARGIN * SAMPLE_RATE)
+    return wave[max(0, loud[0] - margin):loud[-1] + margin]
+
+
 def synthesize(text: str, out: str | Path, voice: Optional[str | Voice] = None, pace: float = DEFAULT_PACE) -> Path:
     """Synthesise a text into a WAV file (16 kHz, mono, 16 bit).
 
     Args:
         text: 1 ... 5000 characters.
         out: the WAV file to write.
-        voice: a `Voice`, or its id, language or name (see `find_voice`).
+        voice: a `Voice`, or how `find_voice` finds it.
         pace: words a minute, 80 ... 400.
 
     Returns:
@@ -117,31 +127,5 @@ def synthesize(text: str, out: str | Path, voice: Optional[str | Voice] = None, 
         InputError: no text or too long a text, no such voice, a pace out of range, or a voice that cannot speak the
             text (letters of another script).
     """
-    if not isinstance(text, str) or not text.strip() or len(text) > MAX_TEXT:
-        found = f"{len(text)} characters" if isinstance(text, str) and text.strip() else "no text"
-        raise InputError(f"a text of 1 to {MAX_TEXT} characters", found, "Type what the head is to say.")
-    if not MIN_PACE <= pace <= MAX_PACE:
-        raise InputError(f"a pace of {MIN_PACE} to {MAX_PACE} words a minute", str(pace), "People speak 120 to 180.")
-    voice = voice if isinstance(voice, Voice) else find_voice(voice)
-    out = check_target(out, ".wav")
-    with tempfile.TemporaryDirectory() as folder:
-        words, spoken = Path(folder) / "text.txt", Path(folder) / "spoken.wav"
-        # in a file, so that no text can be taken for an option
-        words.write_text(text.replace("\0", " ") + "\n", encoding="utf-8")
-        command = (["espeak-ng", "-v", voice.id, "-s", str(round(pace)), "-f", str(words), "-w", str(spoken)]
-                   if voice.program == "espeak-ng" else
-                   ["flite", "-voice", voice.id, "--setf", f"duration_stretch={FLITE_PACE / pace:.3f}",
-                    "-f", str(words), "-o", str(spoken)])
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, errors="replace")
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise InputError(f"speech from {voice.program}", str(error),
-                             "Try another voice or a shorter text.") from error
-        if done.returncode != 0 or not spoken.is_file():
-            raise InputError(f"speech from {voice.program}", (done.stderr or "no audio").strip()[:200],
-                             "Try another voice.")
-        wave = load_audio(spoken)
-    if abs(wave).max() < 1e-3:
-        raise InputError(f"words that {voice} can say", f"{text.strip()[:40]!r}, for which it gave silence",
-                         "Choose a voice of that language.")
-    return save_wav(out, wave)
+    chunks = stream(text, voice, pace)
+    return save_wav(check_target(out, ".wav"), np.concatenate(list(chunks)))

@@ -99,7 +99,7 @@ class SpeechInput(Panel):
     def _text_page(self) -> ipywidgets.Widget:
         have = tts.voices()
         self.text = ipywidgets.Textarea("Hello. You can type whatever I say.", layout=ipywidgets.Layout(width="40em"))
-        none: list[tuple[str, Optional[tts.Voice]]] = [("no synthesiser is installed", None)]
+        none: list[tuple[str, Optional[tts.Voice]]] = [(f"none is installed: {tts.INSTALL}", None)]
         voices = [(str(voice), voice) for voice in have] or none
         self.voice = choices("voice", voices, width="40em")
         self.pace = slider("words/min", tts.MIN_PACE, tts.MAX_PACE, tts.DEFAULT_PACE)
@@ -111,7 +111,7 @@ class SpeechInput(Panel):
         have = tts.voices()
         programs, languages = sorted({v.program for v in have}), {v.language.split("-")[0] for v in have}
         typed = (f"{len(have)} voices, {len(languages)} languages of {' and '.join(programs)}" if have
-                 else "install espeak-ng or flite")
+                 else f"{tts.INSTALL}, or install espeak-ng or flite")
         return Table(("speech", "source"), [
             ("driving audio", self.about()), ("file", "any audio file, or a video with audio"),
             ("record", "the browser's microphone"), ("type", typed)])
