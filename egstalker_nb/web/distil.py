@@ -23,7 +23,7 @@ from ..rendering.renderer import Renderer
 
 MAX_BASES = 40
 EXPLAINED = 0.95        # of the offsets' weighted variance: more bases are left out
-MAX_BASIS_BYTES = 7_400_000  # of all bases, one byte a number: what leaves a file of 15 MB room for the rest
+MAX_BASIS_BYTES = 6_400_000  # of all bases, one byte a number: a file of 15 MB has room for the rest, at 1,024 px too
 BASIS_FRAMES = 400      # conditions that the bases are the principal components of
 FIT_FRAMES = 3000       # conditions that the coefficients' network is fitted to
 FIT_GAUSSIANS = 2000    # from whose offsets the coefficients of these are found
