@@ -33,12 +33,13 @@ ROOMS = {
                  "rendering", "evaluation"},
     "viewer": {"core", "media", "face", "model", "training", "rendering"},
     "web": {"core", "media", "face", "speech", "metrics", "data", "model", "training", "rendering"},
+    "live": {"core", "media", "training", "rendering"},
     "cuda_setup": {"core", "rasterizer"},
     "scheduling": {"core", "config", "media", "data", "training", "cuda_setup"},
     "notebook": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "preparation",
-                 "training", "rendering", "evaluation", "analysis", "scheduling", "cuda_setup"},
+                 "training", "rendering", "evaluation", "analysis", "scheduling", "live", "cuda_setup"},
     "cli": {"core", "speech", "preparation", "upstream", "rendering", "evaluation", "scheduling", "notebook",
-            "viewer", "cuda_setup"},
+            "viewer", "live", "cuda_setup"},
     "__main__": {"cli"},
 }
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__").replace("/", "."): path

@@ -107,7 +107,7 @@ def test_the_network_is_never_conditioned_on_a_pose_outside_the_clip(stand_in, w
     given = {"wild": wild, "circle": full_circle(stand_in)}.get(poses, poses)
     _, w2c, pose = motion.head_motion(stand_in, given, 200)
     mean = motion.mean_pose(stand_in.w2c)
-    given, known = motion._pose_vectors(mean, pose), motion._pose_vectors(mean, stand_in.w2c)
+    given, known = motion.pose_vectors(mean, pose), motion.pose_vectors(mean, stand_in.w2c)
     assert (given >= known.min(0) - 1e-4).all() and (given <= known.max(0) + 1e-4).all()
     assert turns(pose).max() <= turns(w2c).max() + 1e-3, "and it does not jump where the camera does not"
 

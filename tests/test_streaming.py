@@ -17,7 +17,7 @@ from egstalker_nb.rendering import motion, streaming
 from egstalker_nb.rendering.live_motion import LiveMotion
 from egstalker_nb.rendering.renderer import Renderer
 from egstalker_nb.rendering.script import audio_script
-from egstalker_nb.rendering.streaming import LOOK_AHEAD, LiveFeatures
+from egstalker_nb.rendering.streaming import LOOK_AHEAD, MIN_LOOK_AHEAD, LiveFeatures
 from egstalker_nb.speech.encoders import load_encoder
 from egstalker_nb.speech.phones import CLASSES, OPENNESS
 from egstalker_nb.speech.voice_activity import shut_in_silence
@@ -241,6 +241,29 @@ def test_any_rate_gives_the_features_of_16_khz(tiny_dataset, speech, rate, agree
     opened = [(x[:, 8] ** 2 @ OPEN)[5:] for x in (windows, known)]
     assert np.corrcoef(opened)[0, 1] > agree
     assert np.abs(silent - known_silent).mean() < 0.02
+
+
+@pytest.mark.parametrize("look_ahead", [MIN_LOOK_AHEAD, 0.165, LOOK_AHEAD])
+def test_left_out_frames_do_not_change_the_others(tiny_dataset, speech, look_ahead):
+    """A machine that is too slow for every frame shows the same ones, in the same place, for less work."""
+    wave, reference = speech[:24_000], tiny_dataset.audio()
+    live_features = LiveFeatures(reference, look_ahead)
+    whole = list(live_features.push(wave))
+    assert len(whole) == (len(wave) - round(look_ahead * 16_000)) // 640 + 1 and live_features.due == 0
+    some, taken, rng = LiveFeatures(reference, look_ahead), 0, np.random.default_rng(0)
+    for chunk in chopped(wave, 1000, 37):
+        some.append(chunk)
+        while some.due:
+            number = some.frame
+            if rng.random() < 0.6:
+                some.skip()
+                assert some.frame == number + 1
+                continue
+            taken += 1
+            features, silent = some.next()
+            np.testing.assert_array_equal(features, whole[number][0])
+            assert silent == whole[number][1]
+    assert some.frame == len(whole) and 5 < taken < len(whole)
 
 
 @pytest.mark.parametrize("rate", [48_000, 44_100, 8000, 47_999])

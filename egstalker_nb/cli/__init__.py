@@ -4,11 +4,12 @@
 - `train_commands`: prepare, config, train, track, prior.
 - `head_commands`: render, replay, export, export-gaussians, evaluate, score, trim.
 - `view_commands`: view.
+- `live_commands`: live.
 - `upstream_commands`: import-dataset, export-dataset.
 - `checkpoint_commands`: checkpoint.
 - `notebook_commands`: notebooks, run, sweep, gallery, setup-gpu.
 
-May import: core, speech, preparation, upstream, rendering, evaluation, scheduling, notebook, viewer, cuda_setup.
+May import: core, speech, preparation, upstream, rendering, evaluation, scheduling, notebook, viewer, live, cuda_setup.
 """
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from ..core.errors import EgsError, Terminated
 from . import (
     checkpoint_commands,
     head_commands,
+    live_commands,
     notebook_commands,
     train_commands,
     upstream_commands,
@@ -45,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     for commands_of in (train_commands, head_commands, upstream_commands, checkpoint_commands, view_commands,
-                        notebook_commands):
+                        live_commands, notebook_commands):
         commands_of.add_commands(command)
     return top
 

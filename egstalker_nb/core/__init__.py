@@ -8,6 +8,7 @@
 - `progress`: one progress line for terminals, notebooks and headless runs.
 - `table`: tables shown as HTML in a notebook and as text in a terminal.
 - `device`: choosing and checking the torch device.
+- `local_server`: where the package's servers listen, and how JupyterLab shows their pages.
 - `ray_cluster`: connecting to a Ray cluster, or starting Ray on this computer.
 - `cuda_extension`: finding and loading gsplat's compiled CUDA extension.
 - `cuda_graph`: capturing a function in a CUDA graph and replaying it.

@@ -14,6 +14,8 @@ from typing import Callable, Iterable, Iterator, Optional, TypeVar
 
 T = TypeVar("T")
 REFRESH_SECONDS = 0.25
+#: if this environment variable is 1, only static forms are shown: for notebooks that are executed headless
+STATIC = "EGS_STATIC"
 
 
 def in_notebook() -> bool:

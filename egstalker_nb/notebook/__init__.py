@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..face.pose_math import euler as euler
     from ..face.regions import share_of_parts as share_of_parts
     from ..face.tracker import FaceTracker as FaceTracker
+    from ..live.live_session import Live as Live
     from ..media import tts as tts
     from ..media.audio import load_audio as load_audio
     from ..media.audio import save_wav as save_wav
@@ -74,7 +75,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "correlation_and_lag": "..metrics.landmark_metrics", "default_device": "..core.device",
     "device_name": "..core.device", "euler": "..face.pose_math", "FaceTracker": "..face.tracker",
     "FPS": "..media.rates", "ground_truth": "..rendering.inspection", "lip_rects": "..rendering.inspection",
-    "load_audio": "..media.audio", "load_ply": "..model.ply", "loudness": "..speech.voice_activity",
+    "Live": "..live.live_session", "load_audio": "..media.audio", "load_ply": "..model.ply",
+    "loudness": "..speech.voice_activity",
     "new_head": "..training.init_head", "offsets": "..rendering.inspection", "probe": "..media.video_reader",
     "progress": "..core.progress", "psnr": "..metrics.image_metrics", "read_frames": "..media.video_reader",
     "read_rgb": "..media.image_io", "render_ply": "..rendering.export", "render_frames": "..rendering.inspection",

@@ -241,7 +241,7 @@ def clamp_poses(known: np.ndarray, w2c: np.ndarray) -> np.ndarray:
         [F, 4, 4] float32.
     """
     mean = mean_pose(known)
-    away, training = _pose_vectors(mean, w2c), _pose_vectors(mean, known)
+    away, training = pose_vectors(mean, w2c), pose_vectors(mean, known)
     # the rotation vector changes its sign at 180 degrees: fading to the mean pose before that avoids a jump
     angle = np.linalg.norm(away[:, :3], axis=1, keepdims=True)
     away[:, :3] *= np.clip(2 - 2 * angle / np.pi, 0, 1)
@@ -253,14 +253,19 @@ def clamp_poses(known: np.ndarray, w2c: np.ndarray) -> np.ndarray:
     limit = np.quantile(distance(training), TRAINING_QUANTILE)
     away *= np.minimum(1, limit / np.maximum(distance(away), 1e-9))[:, None]
     away = np.clip(away, training.min(0), training.max(0))
-    rotation = Rotation.from_matrix(mean[:3, :3]) * Rotation.from_rotvec(away[:, :3])
-    return _matrices(rotation, mean[:3, 3] + away[:, 3:]).astype(np.float32)
+    return poses_of_vectors(mean, away).astype(np.float32)
 
 
-def _pose_vectors(mean: np.ndarray, w2c: np.ndarray) -> np.ndarray:
+def pose_vectors(mean: np.ndarray, w2c: np.ndarray) -> np.ndarray:
     """Poses relative to `mean`, [F, 6]: rotation (rad, head axes) and translation (head units, camera axes)."""
     vectors = Rotation.from_matrix(mean[:3, :3].T @ w2c[:, :3, :3]).as_rotvec()
     return np.concatenate([vectors, w2c[:, :3, 3] - mean[:3, 3]], 1)
+
+
+def poses_of_vectors(mean: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """The poses [F, 4, 4] float64 whose `pose_vectors` are these [F, 6]."""
+    rotation = Rotation.from_matrix(mean[:3, :3]) * Rotation.from_rotvec(vectors[:, :3])
+    return _matrices(rotation, mean[:3, 3] + vectors[:, 3:])
 
 
 def eye_motion(ds: Dataset, blink: Blink, count: int) -> np.ndarray:

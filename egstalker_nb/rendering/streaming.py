@@ -27,17 +27,17 @@ from .live_motion import LiveMotion
 from .motion import Blink, Poses
 from .renderer import Renderer
 
-#: Seconds of audio after a frame's own time that it waits for; at least 0.163. The encoder does without what comes
-#: later, as at the end of a file. Correlation of the mouth opening with that of offline features of the same level and
-#: mean (3 heads, 6 voices): 0.08 s: r = 0.84, 0.12 s: 0.95, 0.16 s: 0.990, 0.20 s: 0.998, 0.285 s (the full context of
-#: the offline features): 0.999. Holding the last step with full context instead: 0.94 at 0.20 s.
+#: Seconds of audio after a frame's own time that it waits for; at least `MIN_LOOK_AHEAD`. The encoder does without what
+#: comes later, as at the end of a file. Correlation of the mouth opening with that of offline features of the same
+#: level and mean (3 heads, 6 voices): 0.08 s: r = 0.84, 0.12 s: 0.95, 0.16 s: 0.990, 0.20 s: 0.998, 0.285 s (the full
+#: context of the offline features): 0.999. Holding the last step with full context instead: 0.94 at 0.20 s.
 LOOK_AHEAD = 0.2
+MIN_LOOK_AHEAD = 0.163  # half a window of features, half an analysis window, and the hop that both end on
 STATISTICS_STEPS = 500  # steps (10 s) of speech that level and mean are estimated from
 SILENCE_STRIDE = 8      # every 8th step without speech counts, so that noise in a pause is not amplified to speech
 ADAPTATION_STEPS = 25   # steps (0.5 s) of new speech after which the clip's own no longer counts
 BLUR_RADIUS = 6         # frames: silence this far away still closes the mouth a little; 4 standard deviations
 NOTE_FRAMES = 250       # frames (10 s) of silence at the start after which the user is warned of a silent microphone
-_LOOK_AHEAD_SAMPLES = round(LOOK_AHEAD * SAMPLE_RATE)
 _CONTEXT = BACK + WINDOW_STEPS // 2  # steps before a frame's own time that the encoder gets
 
 
@@ -76,7 +76,7 @@ def stream(run: Run, chunks: Iterable[np.ndarray], poses: Poses = "cycle", blink
             that is not audio.
         DatasetError: no such checkpoint; `poses` is a folder without a dataset.
     """
-    _check_encoder(run.manifest["encoder"])
+    check_encoder(run.manifest["encoder"])
     check_rate(sample_rate)
     try:
         chunks = iter(chunks)
@@ -85,11 +85,16 @@ def stream(run: Run, chunks: Iterable[np.ndarray], poses: Poses = "cycle", blink
                          "Give a list or a generator; audio in one piece as [wave].") from error
     renderer = Renderer.from_run(run, iteration, device)
     live_motion, live_features = LiveMotion(renderer, poses, blink), LiveFeatures(renderer.ds.audio())
-    _warm_up(renderer)
+    warm_up(renderer)
     return _frames(renderer, live_motion, live_features, mono_16khz(chunks, sample_rate))
 
 
-def _check_encoder(spec: dict[str, Any]) -> None:
+def check_encoder(spec: dict[str, Any]) -> None:
+    """Whether features of this encoder can be computed while audio comes in.
+
+    Raises:
+        InputError: another encoder than `phones`.
+    """
     if spec.get("name") != "phones":
         raise InputError("a run with the encoder 'phones', which works on audio as it comes in", describe(spec),
                          "Prepare the clip with encoder='phones' (the default) and train on that; egs.render takes "
@@ -97,10 +102,10 @@ def _check_encoder(spec: dict[str, Any]) -> None:
     load_encoder(spec)  # raises if the weights are not the same
 
 
-def _warm_up(renderer: Renderer) -> None:
+def warm_up(renderer: Renderer) -> None:
     """Do the imports, compilation and CUDA graph capture that would delay the first frames."""
     live_motion, live_features = LiveMotion(renderer, "static", "dataset"), LiveFeatures(renderer.ds.audio())
-    features, silent = next(live_features.push(np.zeros(_LOOK_AHEAD_SAMPLES, np.float32)))
+    features, silent = next(live_features.push(np.zeros(round(LOOK_AHEAD * SAMPLE_RATE), np.float32)))
     for _ in range(3 if renderer.device.type == "cuda" else 1):
         renderer.render_frames(live_motion.script(0, features, silent))
 
@@ -133,6 +138,7 @@ class LiveFeatures:
     Args:
         reference: [samples] float32, the audio of the head's own clip: voices are assumed to be like it until
             `ADAPTATION_STEPS` steps of them have come in.
+        look_ahead: seconds of audio after its own time that a frame waits for, at least `MIN_LOOK_AHEAD`.
 
     Attributes:
         samples: number of samples that have come in.
@@ -140,8 +146,9 @@ class LiveFeatures:
         loudest: level of the loudest frame so far in dBFS.
     """
 
-    def __init__(self, reference: np.ndarray):
+    def __init__(self, reference: np.ndarray, look_ahead: float = LOOK_AHEAD):
         self.samples = self.frame = 0
+        self._look_ahead = round(look_ahead * SAMPLE_RATE)
         self._speaker = SpeakerStatistics(reference)
         self._pending: list[np.ndarray] = []
         self._wave, self._begin = np.zeros(0, np.float32), 0  # buffered samples, and the number of the first of them
@@ -159,10 +166,35 @@ class LiveFeatures:
         Yields:
             features [16, 29] float32 and silence 0...1 of each frame that has its look-ahead now.
         """
+        self.append(samples)
+        while self.due:
+            yield self.next()
+
+    def append(self, samples: np.ndarray) -> None:
+        """Append audio, as `push` does, and leave its frames to `next` and `skip`."""
         self._pending.append(samples)
         self.samples += len(samples)
-        while self.samples >= self.frame * SAMPLES_PER_FRAME + _LOOK_AHEAD_SAMPLES:
-            yield self._next(self.frame * SAMPLES_PER_FRAME + _LOOK_AHEAD_SAMPLES, ended=False)
+
+    @property
+    def due(self) -> int:
+        """Number of frames that have their look-ahead and were neither taken nor skipped."""
+        return max(0, (self.samples - self._look_ahead) // SAMPLES_PER_FRAME + 1 - self.frame)
+
+    def next(self) -> tuple[np.ndarray, float]:
+        """Features and silence of the next frame, which must be due; see `push`."""
+        return self._next(self._until, ended=False)
+
+    def skip(self) -> None:
+        """Leave the next frame out, which must be due: the network does not run, later frames are the same."""
+        self._collect()
+        self._measure_new(self._until, ended=False)
+        self.frame += 1
+        self._discard()
+
+    @property
+    def _until(self) -> int:
+        """Number of samples that the next frame is computed from."""
+        return self.frame * SAMPLES_PER_FRAME + self._look_ahead
 
     def finish(self) -> Iterator[tuple[np.ndarray, float]]:
         """The audio has ended: the remaining frames, see `push`."""
@@ -171,8 +203,7 @@ class LiveFeatures:
 
     def _next(self, until: int, ended: bool) -> tuple[np.ndarray, float]:
         """Features and silence of the next frame from the samples up to `until`."""
-        if self._pending:
-            self._wave, self._pending = np.concatenate([self._wave, *self._pending]), []
+        self._collect()
         self._measure_new(until, ended)
         level, mean = self._speaker.level_and_mean
         first = max(0, 2 * self.frame - _CONTEXT)
@@ -184,6 +215,10 @@ class LiveFeatures:
         self.frame += 1
         self._discard()
         return window, silent
+
+    def _collect(self) -> None:
+        if self._pending:
+            self._wave, self._pending = np.concatenate([self._wave, *self._pending]), []
 
     def _measure_new(self, until: int, ended: bool) -> None:
         """Update log-mel power, speaker statistics and frame levels with the new samples."""

@@ -1,9 +1,6 @@
 """`view`: a trained head, or a PLY, in the 3D viewer viser."""
 from __future__ import annotations
 
-import importlib.util
-import socket
-import uuid
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -14,23 +11,12 @@ import torch
 
 from ..core.errors import InputError, require_package
 from ..core.files import shortened
+from ..core.local_server import LOOPBACK, address, embedded, listen
 from ..rendering.renderer import Renderer
 from ..rendering.script import audio_script, replay_script
 from ..training.run import Run
 from .splat_frames import HeadFrames, PlyFrames, SplatSequence
 from .splat_panel import SplatPanel
-
-LOOPBACK = "127.0.0.1"
-#: In Jupyter with jupyter-server-proxy the browser reaches the server through Jupyter, wherever that runs; elsewhere
-#: (VS Code, for instance) at its own address. Which it is, is known in the browser: Jupyter's pages say their base URL.
-_EMBED = """<iframe id="{id}" title="{title}" allow="autoplay" style="width: 100%; height: 640px; border: 0"></iframe>
-<script>
-(() => {{
-  const config = document.getElementById('jupyter-config-data');
-  const base = config ? JSON.parse(config.textContent).baseUrl : document.body.dataset.baseUrl;
-  document.getElementById('{id}').src = base && {proxied} ? `${{base.replace(/\\/*$/, '/')}}proxy/{port}/` : '{url}';
-}})();
-</script>"""
 
 
 class SplatViewer:
@@ -53,11 +39,11 @@ class SplatViewer:
 
     def __init__(self, sequence: SplatSequence, port: Optional[int] = None, host: str = LOOPBACK):
         viser = _viser()
-        _check_port(host, port)
+        listen(host, port).close()  # viser itself silently takes another port
         with _silent_viser():
             self._server = viser.ViserServer(host=host, port=port or 0, label=sequence.title, verbose=False)
         self.port: int = self._server.get_port()
-        self.url = f"http://{host if socket.gethostbyname(host).strip('0.') else LOOPBACK}:{self.port}/"
+        self.url = address(host, self.port)
         self._title, self._closed = sequence.title, False
         try:
             self.panel = SplatPanel(self._server, sequence)
@@ -88,9 +74,7 @@ class SplatViewer:
     def _repr_html_(self) -> str:
         if self._closed:
             return f"<code>{escape(repr(self))}</code>"
-        proxied = str(importlib.util.find_spec("jupyter_server_proxy") is not None).lower()
-        return _EMBED.format(id=f"egs-{uuid.uuid4().hex}", title=escape(self._title), proxied=proxied,
-                             port=self.port, url=self.url)
+        return embedded(self._title, self.url)
 
 
 def view(run: Run | str | Path, audio: Optional[str | Path] = None, port: Optional[int] = None, host: str = LOOPBACK,
@@ -122,7 +106,7 @@ def view(run: Run | str | Path, audio: Optional[str | Path] = None, port: Option
         MissingPackageError: viser is not installed.
     """
     _viser()  # before the work
-    _check_port(host, port)
+    listen(host, port).close()
     script = {name: value for name, value in script.items() if value is not None}
     if not isinstance(run, Run):
         if audio is not None or script:
@@ -153,17 +137,3 @@ def _silent_viser() -> Iterator[None]:
         yield
     finally:
         console.quiet = before
-
-
-def _check_port(host: str, port: Optional[int]) -> None:
-    """Whether the server can listen there: viser itself silently takes another port."""
-    if port is not None and not 1 <= port <= 65535:
-        raise InputError("a port 1 ... 65535", str(port), "Leave it out for a free one.")
-    try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port or 0))
-    except (OSError, OverflowError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "not an address"
-        raise InputError("a free port of this machine", f"{host}:{port or 'any'} ({why})",
-                         "Choose another port, or none for a free one.") from error

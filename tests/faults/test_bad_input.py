@@ -7,6 +7,7 @@ from .checkpoint_cases import CASES as CHECKPOINTS
 from .config_cases import CASES as CONFIGS
 from .dataset_cases import CASES as DATASETS
 from .gaussian_cases import CASES as GAUSSIANS
+from .live_cases import CASES as LIVE
 from .media_cases import CASES as MEDIA
 from .notebook_cases import CASES as NOTEBOOKS
 from .prepare_cases import CASES as PREPARE
@@ -16,8 +17,8 @@ from .upstream_folder_cases import CASES as UPSTREAM_FOLDERS
 from .viewer_cases import CASES as VIEWER
 from .web_cases import CASES as WEB
 
-CASES: list[Case] = [*ARRAYS, *CHECKPOINTS, *CONFIGS, *DATASETS, *GAUSSIANS, *MEDIA, *NOTEBOOKS, *PREPARE, *SCORES,
-                     *SWEEPS, *UPSTREAM_FOLDERS, *VIEWER, *WEB]
+CASES: list[Case] = [*ARRAYS, *CHECKPOINTS, *CONFIGS, *DATASETS, *GAUSSIANS, *LIVE, *MEDIA, *NOTEBOOKS, *PREPARE,
+                     *SCORES, *SWEEPS, *UPSTREAM_FOLDERS, *VIEWER, *WEB]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

@@ -15,13 +15,11 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
 from ...core.errors import EgsError
-from ...core.progress import in_notebook
+from ...core.progress import STATIC, in_notebook
 from ...media import player
 from ...media.image_io import encode_jpeg, encode_png
 from ..plots import STYLES
 
-#: if this environment variable is 1, panels show their static form only: for notebooks that are executed headless
-STATIC = "EGS_STATIC"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PLOTLY = "application/vnd.plotly.v1+json"
 DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot")
