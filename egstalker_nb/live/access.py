@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any, Awaitable, Callable
+from typing import Any, Awaitable, Callable, MutableMapping
 from urllib.parse import urlsplit
 
 MAX_BODY = 32 * 2 ** 20  # bytes of a request
@@ -10,8 +10,10 @@ MAX_BODY = 32 * 2 ** 20  # bytes of a request
 HEADERS = {"Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:",
            "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
-Scope, Message = dict[str, Any], dict[str, Any]
-Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 class TokenGate:

@@ -18,7 +18,8 @@ IDLE_WAIT = 0.04     # s between looks at the microphone
 class DrawsFrames(Protocol):
     """What a `Performer` needs of a head; see `LiveHead`."""
 
-    frame: int
+    @property
+    def frame(self) -> int: ...
 
     def hear(self, samples: np.ndarray) -> None: ...
 

@@ -5,7 +5,7 @@ import asyncio
 import json
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, MutableMapping, Optional, Protocol
 
 import numpy as np
 from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
@@ -169,7 +169,7 @@ async def _send_all(connection: WebSocket, listener: Listener) -> None:
         pass  # he left; the receiving side sees it, too
 
 
-def _understood(message: dict[str, Any], listener: Listener, audience: Audience, track: SoundTrack) -> bool:
+def _understood(message: MutableMapping[str, Any], listener: Listener, audience: Audience, track: SoundTrack) -> bool:
     """Do what a message of the page asks for; False if it is none."""
     data, text = message.get("bytes"), message.get("text")
     if data is not None:
