@@ -330,6 +330,20 @@ def test_closing_frees_the_port_and_ends_the_threads(run):
         live.play("a.wav")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_head_that_fails_says_so(run, monkeypatch):
+    with nb.Live(run, device="cpu") as live, connected(live) as socket:
+        take(socket)
+        monkeypatch.setattr(live._head._renderer, "render_frames", lambda script: 1 / 0)
+        end, error = time.monotonic() + PATIENCE, None
+        while error is None and time.monotonic() < end:
+            message = socket.recv(PATIENCE)
+            error = json.loads(message)["error"] if isinstance(message, str) else None
+        assert "division" in error
+        with pytest.raises(InputError, match="division"):
+            live.say("hello")
+
+
 def test_only_this_machine_reaches_it(live):
     listening = {c.laddr.ip for c in psutil.Process().net_connections() if c.laddr and c.laddr.port == live.port
                  and c.status == "LISTEN"}

@@ -97,26 +97,27 @@ class Audience:
         self._newest = frame.number
         for listener in self._listeners:
             listener.offer(frame)
-        if frame.number % FPS == 0:
-            self.tell()
 
-    def tell(self) -> None:
-        """Tell everybody the state of the head."""
+    def tell(self, listener: Listener) -> None:
+        """Tell a listener the state of the head."""
+        owner = self._track.owner
+        microphone = "free" if owner is None else "yours" if owner is listener else "taken"
+        listener.send(json.dumps({**self._about(), "microphone": microphone, "listeners": len(self)}))
+
+    def _tell_all(self) -> None:
         for listener in self._listeners:
-            owner = self._track.owner
-            microphone = "free" if owner is None else "yours" if owner is listener else "taken"
-            listener.send(json.dumps({**self._about(), "microphone": microphone, "listeners": len(self)}))
+            self.tell(listener)
 
     def join(self) -> Listener:
         listener = Listener(self._newest)
         self._listeners.add(listener)
-        self.tell()
+        self._tell_all()
         return listener
 
     def leave(self, listener: Listener) -> None:
         self._listeners.discard(listener)
         self._track.close_microphone(listener)
-        self.tell()
+        self._tell_all()
 
     def confirm(self, listener: Listener, number: int) -> None:
         """A listener has taken the frames up to this one."""
@@ -128,4 +129,4 @@ class Audience:
             self._track.open_microphone(listener)
         else:
             self._track.close_microphone(listener)
-        self.tell()
+        self._tell_all()

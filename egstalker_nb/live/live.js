@@ -93,6 +93,10 @@ function show(text) {
 
 function state(about) {
   find("listeners").textContent = about.listeners;
+  if (about.error) {
+    show("ended");
+    note(`the head ended: ${about.error}`);
+  }
   if (about.microphone === "taken" && microphone) {
     closeMicrophone();
     note("somebody else has the microphone");

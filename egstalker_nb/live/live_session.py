@@ -13,7 +13,7 @@ from typing import Any, Iterable, Optional
 
 import torch
 
-from ..core.errors import InputError, require_package
+from ..core.errors import InputError, first_line, require_package
 from ..core.local_server import LOOPBACK, address, embedded, listen
 from ..core.progress import STATIC
 from ..media import tts
@@ -82,8 +82,9 @@ class Live:
 
     def _about(self) -> dict[str, Any]:
         """What the page shows of the state."""
+        error = self._performer.error
         return {"queued_s": round(self._track.queued, 1), "drawn": self._performer.drawn,
-                "left_out": self._performer.left_out}
+                "left_out": self._performer.left_out, "error": first_line(error) if error else None}
 
     # ---- what it says ----
 
@@ -99,9 +100,10 @@ class Live:
             MissingPackageError: no synthesiser is installed.
             InputError: as for `synthesize` and `play`.
         """
+        track = self._running()
         with tempfile.TemporaryDirectory() as folder:
             wave = load_audio(tts.synthesize(text, Path(folder) / "speech.wav", voice))
-        self._running().say(wave, interrupt)
+        track.say(wave, interrupt)
 
     def play(self, audio: str | Path, interrupt: bool = True) -> None:
         """Say the audio of a file.
@@ -144,6 +146,9 @@ class Live:
     def _running(self) -> SoundTrack:
         if self._closed:
             raise InputError("a live head", "one that was closed", "Make another one: Live(run).")
+        if self._performer.error is not None:
+            raise InputError("a live head", f"one that ended: {first_line(self._performer.error)}",
+                             "Make another one: Live(run).") from self._performer.error
         return self._track
 
     # ---- as an object ----

@@ -66,6 +66,7 @@ class Performer:
         now: seconds of a clock that never goes back.
 
     Attributes:
+        error: what ended it, such as exhausted memory; None while it goes on.
         drawn: number of frames that were drawn.
         left_out: number of frames that were not drawn although somebody looked.
     """
@@ -75,6 +76,7 @@ class Performer:
         self._head, self._track, self._publish, self._watched, self._now = head, track, publish, watched, now
         self._start, self._stop = now(), threading.Event()
         self._speaking = False
+        self.error: Optional[Exception] = None
         self.drawn = self.left_out = 0
         self._thread = threading.Thread(target=self._loop, name="egs-live", daemon=True)
 
@@ -92,7 +94,11 @@ class Performer:
 
     def _loop(self) -> None:
         while not self._stop.is_set():
-            self.step()
+            try:
+                self.step()
+            except Exception as error:
+                self.error = error
+                raise  # the traceback goes to stderr
             with self._track.changed:
                 if not self._stop.is_set():
                     self._track.changed.wait(self.pause)

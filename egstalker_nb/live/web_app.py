@@ -29,6 +29,7 @@ MAX_TEXT_BYTES = 40_000
 MAX_CHUNK = 6400    # bytes of a microphone's message: 0.2 s
 TRY_AGAIN = 1013    # WebSocket close codes
 NOT_UNDERSTOOD = 1003
+STATE_SECONDS = 1.0
 POLL = 0.02         # s between looks for room
 
 
@@ -142,7 +143,8 @@ async def _say_stream(request: Request, track: SoundTrack, stream: PcmStream, in
 async def _serve(connection: WebSocket, audience: Audience, track: SoundTrack) -> None:
     """One listener, until he leaves."""
     listener = audience.join()
-    sender = asyncio.create_task(_send_all(connection, listener))
+    tasks = [asyncio.create_task(work) for work in (_send_all(connection, listener),
+                                                    _tell_regularly(audience, listener))]
     try:
         while True:
             message = await connection.receive()
@@ -155,7 +157,15 @@ async def _serve(connection: WebSocket, audience: Audience, track: SoundTrack) -
         pass
     finally:
         audience.leave(listener)
-        sender.cancel()
+        for task in tasks:
+            task.cancel()
+
+
+async def _tell_regularly(audience: Audience, listener: Listener) -> None:
+    """The state, also if no more frames come."""
+    while True:
+        await asyncio.sleep(STATE_SECONDS)
+        audience.tell(listener)
 
 
 async def _send_all(connection: WebSocket, listener: Listener) -> None:
