@@ -5,7 +5,6 @@ import base64
 import os
 import secrets
 import socket
-import tempfile
 import threading
 from html import escape
 from pathlib import Path
@@ -89,7 +88,7 @@ class Live:
     # ---- what it says ----
 
     def say(self, text: str, voice: Optional[str] = None, interrupt: bool = True) -> None:
-        """Say a text.
+        """Say a text, sentence by sentence, beginning with the first; returns as `feed` does.
 
         Args:
             text: see `nb.tts.synthesize`.
@@ -98,12 +97,9 @@ class Live:
 
         Raises:
             MissingPackageError: no synthesiser is installed.
-            InputError: as for `synthesize` and `play`.
+            InputError: as for `synthesize` and `feed`.
         """
-        track = self._running()
-        with tempfile.TemporaryDirectory() as folder:
-            wave = load_audio(tts.synthesize(text, Path(folder) / "speech.wav", voice))
-        track.say(wave, interrupt)
+        self.feed(tts.stream(text, voice), interrupt=interrupt)
 
     def play(self, audio: str | Path, interrupt: bool = True) -> None:
         """Say the audio of a file.
