@@ -37,7 +37,7 @@ ROOMS = {
     "cuda_setup": {"core", "rasterizer"},
     "scheduling": {"core", "config", "media", "data", "training", "cuda_setup"},
     "notebook": {"core", "config", "media", "face", "speech", "metrics", "data", "rasterizer", "model", "preparation",
-                 "training", "rendering", "evaluation", "analysis", "scheduling", "live", "cuda_setup"},
+                 "training", "rendering", "evaluation", "analysis", "scheduling", "web", "live", "cuda_setup"},
     "cli": {"core", "speech", "preparation", "upstream", "rendering", "evaluation", "scheduling", "notebook",
             "viewer", "live", "cuda_setup"},
     "__main__": {"cli"},

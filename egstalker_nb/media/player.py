@@ -32,14 +32,14 @@ def html(path: Path, kind: Literal["video", "audio"] = "video") -> str:
         suffix = quote(path.suffix[1:].lower())
         data = base64.b64encode(path.read_bytes()).decode()
         return f'<{kind} controls width="512" src="data:{kind}/{suffix};base64,{data}"></{kind}>'
-    address = escape(_address(path))
-    return (f'<{kind} controls preload="metadata" width="512" src="{address}"></{kind}><br>'
-            f'<a href="{address}" target="_blank">{escape(path.name)}</a> ({path.stat().st_size / 1e6:.1f} MB) is '
+    link = escape(address(path))
+    return (f'<{kind} controls preload="metadata" width="512" src="{link}"></{kind}><br>'
+            f'<a href="{link}" target="_blank">{escape(path.name)}</a> ({path.stat().st_size / 1e6:.1f} MB) is '
             f"played from its file: the notebook holds a copy of files up to {MAX_EMBEDDED / 1e6:g} MB only.")
 
 
-def _address(path: Path) -> str:
-    """URL of the file, relative to the notebook's folder."""
+def address(path: Path) -> str:
+    """URL of a file, relative to the notebook's folder if possible; not escaped for HTML."""
     path = path.resolve()
     try:
         return quote(Path(os.path.relpath(path, os.environ.get(NOTEBOOK_FOLDER) or Path.cwd())).as_posix())

@@ -1,11 +1,14 @@
 """`export_web`: a trained head as one HTML file that speaks what one says to it."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
 import torch
 
 from ..core.errors import InputError
@@ -20,6 +23,7 @@ from .page_data import clip_tensors, gaussian_tensors, pack, page_facts, torso_t
 
 PAGE = Path(__file__).with_name("page.html")  # `make web` builds it
 HEAD, TITLE = '<script id="head" type="text/plain">', "<title>Talking head</title>"
+MAX_BYTES = 15_000_000
 AT_ONCE = 4
 
 
@@ -35,6 +39,7 @@ class WebHead:
         network_psnr: PSNR in dB of validation frames rendered by the trained network, against the clip.
         page_psnr: the same with the page's deformation.
         agreement: PSNR in dB of one against the other.
+        picture: [S, S, 3] uint8, the first validation frame with the page's deformation.
     """
 
     path: Path
@@ -44,6 +49,7 @@ class WebHead:
     network_psnr: float
     page_psnr: float
     agreement: float
+    picture: np.ndarray = field(repr=False, compare=False)
 
     def __str__(self) -> str:
         return (f"{self.path}: {self.bytes / 1e6:.1f} MB, {self.gaussians} Gaussians on {self.bases} bases, "
@@ -84,7 +90,7 @@ def export_web(run: Run, out: str | Path, iteration: Optional[int] = None, title
                          "whose mouth does not move", "Train on, or choose a later checkpoint.")
     sound, sound_facts = audio_tensors(renderer.head, renderer.ds.audio())  # raises an error before the long part
     distilled = distil(renderer)
-    network_psnr, page_psnr, agreement = _cost(renderer, distilled)
+    network_psnr, page_psnr, agreement, picture = _cost(renderer, distilled)
     title = run.root.name if title is None else title
     facts = page_facts(renderer, title) | {"audio": sound_facts, "psnr": round(page_psnr, 2)}
     tensors = gaussian_tensors(distilled) | clip_tensors(renderer) | torso_tensors(renderer) | sound
@@ -92,16 +98,42 @@ def export_web(run: Run, out: str | Path, iteration: Optional[int] = None, title
     page = page.replace(TITLE, f"<title>{escape(title)}</title>", 1).replace(HEAD, HEAD + pack(tensors, facts), 1)
     write_text(out, page)
     return WebHead(out, out.stat().st_size, len(renderer.head), len(distilled.bases), network_psnr, page_psnr,
-                   agreement)
+                   agreement, picture)
+
+
+def read_web_head(path: Path) -> Optional[bytes]:
+    """A page that this version of `export_web` wrote: the page's own code, with a title and a packed head put in.
+
+    Neither of these two is executed, so such a page may be shown whoever sent it.
+
+    Args:
+        path: any file.
+
+    Returns:
+        The whole page; None if the file is anything else, or above `MAX_BYTES`.
+    """
+    with path.open("rb") as file:
+        page = file.read(MAX_BYTES + 1)
+    return page if len(page) <= MAX_BYTES and _written().fullmatch(page) else None
+
+
+@lru_cache(1)
+def _written() -> re.Pattern[bytes]:
+    page = re.escape(PAGE.read_bytes())
+    title, head = re.escape(TITLE.encode()), re.escape(HEAD.encode())
+    page = page.replace(title, b"<title>[^<>]*</title>", 1)
+    return re.compile(page.replace(head, head + b"[A-Za-z0-9+/]+={0,2}", 1))
 
 
 @torch.no_grad()
-def _cost(renderer: Renderer, distilled: DistilledMotion) -> tuple[float, float, float]:
-    """PSNR of the network, of the distilled deformation, and between them, mean over the validation frames."""
+def _cost(renderer: Renderer, distilled: DistilledMotion) -> tuple[float, float, float, np.ndarray]:
+    """PSNR of the network, of the distilled deformation, and between them, mean over the validation frames; and the
+    first of these frames with the distilled deformation, [S, S, 3] uint8."""
     head, ds, device = renderer.head, renderer.ds, renderer.device
     ids = [int(i) for i in ds.split("val")]
     frames = Frames(ds, ids, device, place="disk").for_head(head)
-    scores = []
+    scores: list[torch.Tensor] = []
+    picture = np.empty(0, np.uint8)
     for first in range(0, len(ids), AT_ONCE):
         batch = frames.batch(ids[first:first + AT_ONCE])
         given = frames.conditions(batch["ids"])
@@ -109,7 +141,9 @@ def _cost(renderer: Renderer, distilled: DistilledMotion) -> tuple[float, float,
         offsets = {name: value.to(device) for name, value in distilled.offsets(head, given).items()}
         page, _, _ = head.splat(offsets, given.w2c, renderer.K, ds.size, batch["background"])
         page.clamp_(0, 1)
+        if not scores:
+            picture = (page[0] * 255).round().byte().cpu().numpy()
         scores.append(torch.stack([psnr(exact, batch["frame"]), psnr(page, batch["frame"]), psnr(page, exact)]))
     network_psnr, page_psnr, agreement = torch.cat(scores, 1).mean(1).tolist()
-    return network_psnr, page_psnr, agreement
+    return network_psnr, page_psnr, agreement, picture
 

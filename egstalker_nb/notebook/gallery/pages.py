@@ -29,6 +29,7 @@ class Page:
         run: id of the run of a sweep that executed it, or "".
         pictures: images written beside it, as links relative to the gallery.
         videos: the same for videos, each with its size in bytes.
+        heads: the same for exported heads.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Page:
     run: str = ""
     pictures: list[str] = field(default_factory=list)
     videos: dict[str, int] = field(default_factory=dict)
+    heads: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> str:

@@ -19,6 +19,7 @@ from ...core.progress import clock, progress
 from ...scheduling.report import REPORT
 from ...scheduling.runner import RESULT
 from .clean import clean
+from .head_frames import FRAME_POLICY, frame, pictured_head
 from .mathml import with_mathml
 from .pages import Page, found_pages, plain, sentence
 
@@ -76,8 +77,8 @@ def export(outputs: str | Path = "outputs", out: Optional[str | Path] = None) ->
     It opens from disk and offline: plots can be rotated, videos play, nothing is fetched from the network. An old
     gallery is replaced only by a complete new one, and only if nothing else lies in its folder.
 
-    Prose and outputs are shown without scripts, and what they refer to is copied only if it is an image, audio or video
-    of this project: a notebook may be a stranger's.
+    Prose and outputs are shown without scripts, and what they refer to is copied only if it is an image, audio, video
+    or exported head of this project: a notebook may be a stranger's.
 
     Args:
         outputs: the folder of results that `make demo` and `egs run` write to.
@@ -171,7 +172,8 @@ def _write_page(page: Page, group: list[Page], root: Path, exporter: Any, output
              f"<main><p class='ran'>{escape(page.ran)} <button id='code' type='button' aria-pressed='false'>Show all "
              f"code</button></p>{body}</main>", _navigation(page, group)]
     scripts = '<script src="../assets/plotly.min.js" defer></script>' if 'class="plot"' in body else ""
-    text = _PAGE.format(title=escape(page.title), up="../", policy=_POLICY, scripts=scripts, body="".join(parts))
+    policy = _POLICY + FRAME_POLICY * bool(page.heads)
+    text = _PAGE.format(title=escape(page.title), up="../", policy=policy, scripts=scripts, body="".join(parts))
     (root / page.html).write_text(text, encoding="utf-8")
 
 
@@ -218,7 +220,13 @@ def _shown(output: Any, page: Page, root: Path, about: str, outputs: Path) -> Op
         if kind == "text/html":
             if _FETCHED.search(value) or "requirejs" in value:
                 return None  # it loads a script from the network
-            value = clean(_with_files(value, page, root, about, outputs.resolve().parent))
+            project = outputs.resolve().parent
+            if (head := pictured_head(value, page.path.parent, project)) is not None:
+                name = _save(page, root, head, "html")
+                page.heads.append(quote(f"{page.folder}/{name}"))
+                value = frame(f"{page.link}/{name}", len(head))
+            else:
+                value = clean(_with_files(value, page, root, about, project))
     output.pop("execution_count", None)
     output.output_type, output.data = "display_data", {kind: value}  # the template knows no other
     return output

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .growth_panel import GrowthCloud as GrowthCloud
     from .growth_panel import cloud_page as cloud_page
     from .growth_panel import densification_counts as densification_counts
+    from .head_page import HeadPage as HeadPage
     from .job import Job as Job
     from .live_view import show_frames as show_frames
     from .loss_terms import LossTerms as LossTerms
@@ -51,5 +52,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "run_curves": ".comparison_plots", "cost_plot": ".comparison_plots",
     "SweepPanel": ".sweep_panel", "parallel_coordinates": ".sweep_plots", "sweep_curves": ".sweep_plots",
     "score_against_cost": ".sweep_plots",
-    "Studio": ".studio", "Orbit": ".orbit", "Recorder": ".recorder",
+    "Studio": ".studio", "Orbit": ".orbit", "Recorder": ".recorder", "HeadPage": ".head_page",
 })
