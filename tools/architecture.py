@@ -66,6 +66,11 @@ def levels(graph: dict[str, set[str]]) -> dict[str, int]:
     return {name: level(name) for name in graph}
 
 
+def wrapped(names: list[str], width: float) -> str:
+    """Names as lines of so many characters."""
+    return textwrap.fill(", ".join(names), int(width), break_on_hyphens=False)
+
+
 def picture(out: Path) -> None:
     """Draw the rooms, floor by floor, with the arrows of their imports (those that follow from others left out)."""
     import matplotlib
@@ -82,7 +87,7 @@ def picture(out: Path) -> None:
         row = sorted((name for name in graph if floor[name] == y), key=lambda name: (ORDER.get(name, 5), name))
         for k, name in enumerate(row):
             left, right = SPANS.get(name, (3.0, 8.8))
-            if len(row) > 2:
+            if len(row) > 2 or len(row) == 2 and not SPANS.keys() & row:
                 left, right = 12 / len(row) * k + 0.1, 12 / len(row) * (k + 1) - 0.1
             boxes[name] = left, right, STEP * y
     for name, others in reduced(graph).items():
@@ -97,13 +102,15 @@ def picture(out: Path) -> None:
         if name == "notebook":
             folders = sorted({m.split("/")[0] + "/" for m in listed if "/" in m})
             listed = [*[m for m in listed if "/" not in m], *folders]
-        body = textwrap.fill(", ".join(listed), int((right - left) * 15), break_on_hyphens=False)
+        font, body = 7.0, wrapped(listed, (right - left) * 15)
+        if body.count("\n") > 3:
+            font, body = 5.5, wrapped(listed, (right - left) * 19)
         axis.add_patch(plt.Rectangle((left, y - HALF), right - left, 2 * HALF, facecolor=FILL, edgecolor=INK, lw=1.2,
                                      zorder=3))
         axis.text((left + right) / 2, y + HALF - 0.06, name if listed else f"{name}.py", ha="center", va="top",
                   fontsize=11, weight="bold", color=INK, zorder=4)
-        axis.text((left + right) / 2, y + HALF - 0.34, body, ha="center", va="top", fontsize=7, color="#222222",
-                  zorder=4, linespacing=1.15)
+        axis.text((left + right) / 2, y + HALF - 0.34, body, ha="center", va="top", fontsize=font,
+                  color="#222222", zorder=4, linespacing=1.15)
     axis.set(xlim=(-0.1, 12.1), ylim=(-HALF - 0.1, STEP * (height - 1) + HALF + 0.1))
     axis.axis("off")
     figure.savefig(out, dpi=100)
