@@ -174,8 +174,8 @@ def _fit(inputs: Tensor, wanted: Tensor, bar: Progress) -> nn.Sequential:
     middle, spread = inputs.mean(0), inputs.std(0).clamp_min(0.02)
     centre, size = wanted.mean(0), wanted.std(0).clamp_min(1e-9)
     importance = size.square() / size.square().sum()
-    network = nn.Sequential(nn.Linear(inputs.shape[1], HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh(),
-                            nn.Linear(HIDDEN, wanted.shape[1]))
+    first, last = nn.Linear(inputs.shape[1], HIDDEN), nn.Linear(HIDDEN, wanted.shape[1])
+    network = nn.Sequential(first, nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), last)
     x, y = (inputs - middle) / spread, (wanted - centre) / size
     optimizer = torch.optim.Adam(network.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
@@ -188,9 +188,8 @@ def _fit(inputs: Tensor, wanted: Tensor, bar: Progress) -> nn.Sequential:
             optimizer.step()
             schedule.step()
             bar.update()
-    first, last = network[0], network[-1]
-    first.bias -= first.weight @ (middle / spread)
-    first.weight /= spread
-    last.weight *= size[:, None]
+    first.bias.sub_(first.weight @ (middle / spread))
+    first.weight.div_(spread)
+    last.weight.mul_(size[:, None])
     last.bias.mul_(size).add_(centre)
     return network.eval().requires_grad_(False)
