@@ -27,7 +27,8 @@ ROOT = HERE.parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # no sandbox: it does not start for root in containers; the pages are our own. Nothing leaves the machine.
 BROWSER_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-                "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
+                "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+                "--enable-unsafe-swiftshader"]  # WebGL without a GPU
 INSTALL_SECONDS, END_SECONDS, LOG_LINES = 300, 15, 40
 
 

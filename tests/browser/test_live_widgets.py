@@ -1,5 +1,6 @@
 """Widgets in a real browser, with a kernel behind them and a reader's hands before them; and the driver itself."""
 import json
+import shutil
 
 import nbformat
 import pytest
@@ -54,6 +55,13 @@ job
 """, """
 job.result()
 """]
+HEAD = """
+from pathlib import Path
+import numpy as np
+from egstalker_nb import notebook as nb
+from egstalker_nb.web.export_web import WebHead
+nb.widgets.HeadPage(WebHead(Path("runs/my head.html"), 1, 1, 1, 1.0, 1.0, 1.0, np.zeros((8, 8, 3), np.uint8)))
+"""
 
 
 def test_missing_browser_is_explained(monkeypatch):
@@ -133,6 +141,19 @@ def test_parts_of_panels_work_live(lab):
             book.wait(lambda: wipe.get_attribute("aria-valuenow") == place, f"the line to follow {key}")  # noqa: B023
         charts = book.page.locator(".js-plotly-plot")
         book.wait(lambda: charts.count() == 2, "a Plot to show its chart, not its picture")
+
+
+def test_an_exported_head_speaks_in_a_notebook(lab):
+    """JupyterLab serves its file as a sandbox: drawing, workers and sound files must work in one."""
+    (lab.folder / "runs").mkdir()
+    shutil.copy(driver.ROOT / "docs" / "sample_head.html", lab.folder / "runs" / "my head.html")
+    with lab.open(write_cells(lab, "head.ipynb", [HEAD])) as book:
+        book.run_all()
+        frame = book.page.frame_locator("iframe[title='my head.html']")
+        frame.locator("canvas").wait_for()
+        frame.locator("#file").set_input_files(driver.ROOT / "data" / "sample" / "speech.wav")
+        frame.get_by_text("Speaking speech.wav").wait_for()
+        assert book.errors() == [] and book.complaints == [] and book.faults() == []
 
 
 def drag(book, wipe, share):

@@ -11,8 +11,7 @@ from ...web.export_web import WebHead
 from .base import Panel, encode
 
 #: JupyterLab serves HTML files as a sandbox without an origin, to which browsers refuse the microphone and downloads
-LIMITS = ("JupyterLab gives this frame neither the microphone nor downloads. For both, download the file and open it "
-          "from disk.")
+LIMITS = "JupyterLab gives this frame neither the microphone nor downloads. For both, open the file from disk."
 
 
 class HeadPage(Panel):
@@ -30,7 +29,7 @@ class HeadPage(Panel):
         link, name = escape(player.address(self.head.path)), escape(self.head.path.name)
         html = (f'<iframe src="{link}" title="{name}" sandbox="allow-scripts" width="640" height="1072" '
                 f'style="border:0;max-width:100%"></iframe><br>'
-                f'<a href="{link}" download>{name}</a> ({self.head.bytes / 1e6:.1f} MB). {LIMITS}')
+                f'<a href="{link}" target="_blank">{name}</a> ({self.head.bytes / 1e6:.1f} MB). {LIMITS}')
         shown = {"output_type": "display_data", "metadata": {}, "data": {"text/html": html, "text/plain": str(self)}}
         return ipywidgets.Output(outputs=(shown,))
 
