@@ -7,6 +7,7 @@ import secrets
 import socket
 import threading
 from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import Any, Iterable, Optional
 
@@ -88,7 +89,7 @@ class Live:
     # ---- what it says ----
 
     def say(self, text: str, voice: Optional[str] = None, interrupt: bool = True) -> None:
-        """Say a text, sentence by sentence, beginning with the first; returns as `feed` does.
+        """Say a text, from its first sentence on while the others are synthesised; returns when all are.
 
         Args:
             text: see `nb.tts.synthesize`.
@@ -99,7 +100,16 @@ class Live:
             MissingPackageError: no synthesiser is installed.
             InputError: as for `synthesize` and `feed`.
         """
-        self.feed(tts.stream(text, voice), interrupt=interrupt)
+        track, sentences = self._running(), tts.stream(text, voice)
+        first = next(sentences)  # an error leaves what it says now alone
+        utterance = track.begin(interrupt)
+        try:
+            for wave in chain([first], sentences):
+                utterance.add(wave)
+                if utterance.stopped:
+                    return
+        finally:
+            utterance.end()
 
     def play(self, audio: str | Path, interrupt: bool = True) -> None:
         """Say the audio of a file.
