@@ -53,7 +53,7 @@ export function buildControls(root: HTMLElement, canvas: HTMLCanvasElement, show
     find("#listen .text").textContent = state === "listening" ? "Stop" : "Speak";
     find("#listen").setAttribute("aria-pressed", String(state === "listening"));
     find<HTMLButtonElement>("#toggle").disabled = !loaded || state === "listening";
-    find("#toggle").textContent = state === "speaking" ? "Pause" : state === "paused" ? "Go on" : "Play again";
+    find("#toggle").textContent = state === "speaking" ? "Pause" : state === "paused" ? "Resume" : "Play again";
     find("#record").textContent = show.recording ? "Stop and save" : "Save video";
     find("#progress").hidden = !loaded;
   };
