@@ -144,15 +144,18 @@ def test_parts_of_panels_work_live(lab):
 
 
 def test_an_exported_head_speaks_in_a_notebook(lab):
-    """JupyterLab serves its file as a sandbox: drawing, workers and sound files must work in one."""
+    """JupyterLab serves its file as a sandbox: drawing, workers and sound files must work in one, and a download is the
+    way out of it."""
     (lab.folder / "runs").mkdir()
-    shutil.copy(driver.ROOT / "docs" / "sample_head.html", lab.folder / "runs" / "my head.html")
+    exported = shutil.copy(driver.ROOT / "docs" / "sample_head.html", lab.folder / "runs" / "my head.html")
     with lab.open(write_cells(lab, "head.ipynb", [HEAD])) as book:
         book.run_all()
         frame = book.page.frame_locator("iframe[title='my head.html']")
         frame.locator("canvas").wait_for()
         frame.locator("#file").set_input_files(driver.ROOT / "data" / "sample" / "speech.wav")
         frame.get_by_text("Speaking speech.wav").wait_for()
+        link = book.page.locator("a[download]")
+        assert book.page.request.get(link.get_attribute("href")).body() == exported.read_bytes()
         assert book.errors() == [] and book.complaints == [] and book.faults() == []
 
 

@@ -11,7 +11,8 @@ from ...web.export_web import WebHead
 from .base import Panel, encode
 
 #: JupyterLab serves HTML files as a sandbox without an origin, to which browsers refuse the microphone and downloads
-LIMITS = "JupyterLab gives this frame neither the microphone nor downloads. For both, open the file from disk."
+LIMITS = ("JupyterLab gives this frame neither the microphone nor downloads. For both, download the file and open it "
+          "from disk.")
 
 
 class HeadPage(Panel):
@@ -27,9 +28,9 @@ class HeadPage(Panel):
     def build(self) -> ipywidgets.Widget:
         """An output, because JupyterLab resolves addresses relative to the notebook in outputs only."""
         link, name = escape(player.address(self.head.path)), escape(self.head.path.name)
-        html = (f'<iframe src="{link}" title="{name}" sandbox="allow-scripts" width="640" height="1072" '
-                f'style="border:0;max-width:100%"></iframe><br>'
-                f'<a href="{link}" target="_blank">{name}</a> ({self.head.bytes / 1e6:.1f} MB). {LIMITS}')
+        html = (f'<a href="{link}" download>{name}</a> ({self.head.bytes / 1e6:.1f} MB). {LIMITS}<br>'
+                f'<iframe src="{link}" title="{name}" sandbox="allow-scripts" width="640" height="720" '
+                f'style="border:0;max-width:100%"></iframe>')
         shown = {"output_type": "display_data", "metadata": {}, "data": {"text/html": html, "text/plain": str(self)}}
         return ipywidgets.Output(outputs=(shown,))
 
