@@ -22,9 +22,10 @@ SLIDERS = {
 
 
 @pytest.fixture(scope="module")
-def workspace(headless, tmp_path_factory):
-    """A copy of what the headless run made, for the notebooks to work on."""
-    folder = tmp_path_factory.mktemp("lab")
+def workspace(lab, headless):
+    """A copy of what the headless run made, for the notebooks to work on; in the folder that JupyterLab serves, as
+    after `make lab`."""
+    folder = lab.folder / "work"
     shutil.copytree(headless.out / "runs", folder / "out" / "runs")  # as far apart as there: runs find their dataset
     shutil.copytree(headless.dataset, folder / "dataset")
     return folder

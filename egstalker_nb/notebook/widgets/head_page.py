@@ -12,7 +12,7 @@ from .base import Panel, encode
 
 #: JupyterLab serves HTML files as a sandbox without an origin, to which browsers refuse the microphone and downloads
 LIMITS = ("JupyterLab gives this frame neither the microphone nor downloads. For both, download the file and open it "
-          "from disk.")
+          "from disk. It cannot be shown if it lies outside the folder that JupyterLab serves.")
 
 
 class HeadPage(Panel):
