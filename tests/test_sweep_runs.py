@@ -11,7 +11,7 @@ from egstalker_nb.scheduling import worker
 from egstalker_nb.scheduling.sweep import load_sweep
 from egstalker_nb.scheduling.worker import work
 
-SLEEP = "time.sleep(60)"
+SLEEP = "time.sleep(600)"
 
 
 def start(sweep, number=0):
@@ -22,7 +22,7 @@ def start(sweep, number=0):
 
 
 def wait_for(condition):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -66,7 +66,7 @@ def test_a_run_stops_when_it_is_asked_to_and_stays_stopped_until_it_is_resumed(t
     wait_for(lambda: ran(tmp_path, 3))
     assert states(sweep) == ["running"]
     sweep.stop(sweep.runs[0].id[-6:])  # the end of its name is enough
-    thread.join(60)
+    thread.join(300)
     assert ended == ["stopped"] and start(sweep) == "stopped" and ran(tmp_path, 3) == 1
     (tmp_path / "go").touch()
     sweep.resume(sweep.runs[0])

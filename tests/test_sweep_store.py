@@ -113,13 +113,13 @@ def test_a_run_on_another_computer_stops_when_it_is_asked_to(store, tmp_path, mo
     monkeypatch.setattr(worker, "PUSH_SECONDS", 0.5)
     monkeypatch.setattr(sweep, "FETCH_SECONDS", 0.2)
     RemoteFolder("s3://heads/data").write("face", b"a face")
-    opened, ended = open_sweep(tmp_path, "time.sleep(60)"), []
+    opened, ended = open_sweep(tmp_path, "time.sleep(600)"), []
     thread = threading.Thread(target=lambda: ended.append(start(opened)))
     thread.start()
     while thread.is_alive() and (states(opened) != ["running"] or not ran(tmp_path, 1)):
         time.sleep(0.1)
     opened.stop(opened.runs[0])
-    thread.join(60)
+    thread.join(300)
     assert ended == ["stopped"]
     monkeypatch.setenv("EGS_CACHE", str(tmp_path / "another"))
     assert states(load_sweep(tmp_path / "some.yaml", "s3://heads/sweeps/some")) == ["stopped"]
