@@ -30,7 +30,7 @@ from egstalker_nb.speech.voice_activity import shut_in_silence
 from egstalker_nb.web.audio_tensors import audio_tensors
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "browser"))
-from lab import chromium  # noqa: E402
+from lab import SOFTWARE, chromium  # noqa: E402
 
 MEASURE = """(text) => {
   const { audio } = window.talkingHead, bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -78,8 +78,7 @@ def main() -> None:
     tensors, constants = audio_tensors(run.load_head(device="cpu"), run.dataset.audio())
     packed = gzip.compress(save(tensors, metadata={"facts": json.dumps(constants)}), 9)
     result: dict = {"facts": facts(), "packed_bytes": len(packed), "audio": {}}
-    with tempfile.TemporaryDirectory() as folder, chromium(["--use-angle=swiftshader",
-                                                            "--enable-unsafe-swiftshader"]) as browser:
+    with tempfile.TemporaryDirectory() as folder, chromium(SOFTWARE) as browser:
         path = args.page or egs.export_web(run, Path(folder) / "head.html").path
         result["browser"] = browser.version
         page = browser.new_page()

@@ -23,11 +23,13 @@ from PIL import Image
 from report_web import web_head
 
 import egstalker_nb as egs
+from egstalker_nb.metrics.image_metrics import psnr
 from egstalker_nb.rendering.script import audio_script
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "browser"))
-SOFTWARE = ["--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
+from lab import SOFTWARE, chromium  # noqa: E402
+
 COMPARED = 8  # frames of the audio, evenly spaced
 FRAME = """async ([i, mouth]) => {
   await talkingHead.show(i, Float32Array.from(mouth));
@@ -47,13 +49,7 @@ TIMES = """async (mouths) => {
 }"""
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return float(-10 * np.log10(np.square(a / 255.0 - b / 255.0).mean()))
-
-
 def measured(run: egs.Run, audio: Path, arguments: list[str]) -> dict:
-    from lab import chromium
-
     renderer = egs.Renderer.from_run(run, device="cpu")
     script = audio_script(renderer, audio)
     mouths = renderer.mouth_coefficients(script).numpy()
@@ -71,8 +67,8 @@ def measured(run: egs.Run, audio: Path, arguments: list[str]) -> dict:
         agreement = []
         for i in np.linspace(0, len(script) - 1, COMPARED).astype(int).tolist():
             data = page.evaluate(FRAME, [i, mouths[i].tolist()]).partition(",")[2]
-            shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(float)
-            agreement.append(psnr(shown, renderer.render_frames(script.part(i, i + 1))[0].astype(float)))
+            shown = np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+            agreement.append(float(psnr(shown, renderer.render_frames(script.part(i, i + 1))[0])))
     found = {"run": run.root.name, "size": renderer.ds.size, "gaussians": done.gaussians, "bases": done.bases,
              "mb": done.bytes / 1e6, "export_s": export_s, "load_s": load_s, "network_psnr": done.network_psnr,
              "page_psnr": done.page_psnr, "render_agreement_min": min(agreement),

@@ -26,13 +26,7 @@ CFG = dict(iterations=30, coarse_iterations=10, batch_size=2, plane_resolution=[
 OPEN = np.array([OPENNESS[name] for name in CLASSES])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small take half as much processor time again with two threads, which wake each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

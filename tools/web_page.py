@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import egstalker_nb as egs
-from egstalker_nb.web.export_web import HEAD, PAGE
+from egstalker_nb.web.export_web import HEAD, PAGE, TITLE
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "docs" / "sample_head.html"
@@ -50,7 +50,7 @@ def renewed(exported: str, page: str) -> str:
     """An exported head in another page."""
     data = exported.partition(HEAD)[2].partition("</script>")[0]
     title = exported.partition("<title>")[2].partition("</title>")[0]
-    return page.replace("<title>Talking head</title>", f"<title>{title}</title>", 1).replace(HEAD, HEAD + data, 1)
+    return page.replace(TITLE, f"<title>{title}</title>", 1).replace(HEAD, HEAD + data, 1)
 
 
 def export_sample() -> None:

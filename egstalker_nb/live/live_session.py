@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Iterable, Optional
 
+import numpy as np
 import torch
 
 from ..core.errors import InputError, first_line, require_package
@@ -25,7 +26,7 @@ from .audience import Audience
 from .live_head import LiveHead
 from .pcm import arrays_of
 from .performer import Performer
-from .soundtrack import SoundTrack, Utterance
+from .soundtrack import SoundTrack
 
 MAX_CONNECTIONS = 64
 MAX_MESSAGE = 64 * 1024      # bytes of a WebSocket message to the server
@@ -102,14 +103,7 @@ class Live:
         """
         track, sentences = self._running(), tts.stream(text, voice)
         first = next(sentences)  # an error leaves what it says now alone
-        utterance = track.begin(interrupt)
-        try:
-            for wave in chain([first], sentences):
-                utterance.add(wave)
-                if utterance.stopped:
-                    return
-        finally:
-            utterance.end()
+        _speak(track, chain([first], sentences), interrupt, wait=False)
 
     def play(self, audio: str | Path, interrupt: bool = True) -> None:
         """Say the audio of a file.
@@ -136,14 +130,7 @@ class Live:
             InputError: an impossible rate, a chunk that is not audio, or too many utterances wait.
         """
         check_rate(sample_rate)
-        utterance = self._running().begin(interrupt)
-        try:
-            for wave in mono_16khz(arrays_of(chunks), sample_rate):
-                _add(utterance, wave)
-                if utterance.stopped:
-                    return
-        finally:
-            utterance.end()
+        _speak(self._running(), mono_16khz(arrays_of(chunks), sample_rate), interrupt, wait=True)
 
     def stop(self) -> None:
         """End what it says, and drop what waits."""
@@ -187,10 +174,18 @@ class Live:
         return embedded(self._run.root.name, self._base, f"{self._token}/", "autoplay; microphone", 720)
 
 
-def _add(utterance: Utterance, wave: Any) -> None:
-    utterance.add(wave)
-    while not utterance.wait_for_room(1.0):
-        pass
+def _speak(track: SoundTrack, waves: Iterable[np.ndarray], interrupt: bool, wait: bool) -> None:
+    """Say audio as it comes; `wait`: no further ahead than an utterance has room for."""
+    utterance = track.begin(interrupt)
+    try:
+        for wave in waves:
+            utterance.add(wave)
+            while wait and not utterance.wait_for_room(1.0):
+                pass
+            if utterance.stopped:
+                return
+    finally:
+        utterance.end()
 
 
 class _Server:

@@ -7,7 +7,6 @@ fitted to the trained network alone: no frame of the clip is looked at.
 """
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Iterator, Optional
 
@@ -66,9 +65,10 @@ class DistilledMotion:
 
 
 def condition_values(given: Conditions) -> Tensor:
-    """What the small network sees of B frames: mouth (8), eyes (7), rotation (9) and translation (3): [B, 27]."""
+    """What the small network sees of B frames, on the CPU: mouth (8), eyes (7), rotation (9), translation (3): [B, 27].
+    """
     pose = given.network_pose
-    return torch.cat([given.mouth, given.eyes, pose[:, :3, :3].flatten(1), pose[:, :3, 3]], 1)
+    return torch.cat([given.mouth, given.eyes, pose[:, :3, :3].flatten(1), pose[:, :3, 3]], 1).cpu()
 
 
 def canonical_values(head: Head) -> Tensor:
@@ -180,7 +180,7 @@ def _fit(inputs: Tensor, wanted: Tensor, bar: Progress) -> nn.Sequential:
     optimizer = torch.optim.Adam(network.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     with torch.enable_grad():
-        for _ in itertools.repeat(None, STEPS):
+        for _ in range(STEPS):
             chosen = torch.randint(len(x), (BATCH,))
             loss = (F.mse_loss(network(x[chosen]), y[chosen], reduction="none") * importance).sum(1).mean()
             optimizer.zero_grad(set_to_none=True)

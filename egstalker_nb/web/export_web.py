@@ -92,7 +92,7 @@ def export_web(run: Run, out: str | Path, iteration: Optional[int] = None, title
     distilled = distil(renderer)
     network_psnr, page_psnr, agreement, picture = _cost(renderer, distilled)
     title = run.root.name if title is None else title
-    facts = page_facts(renderer, title) | {"audio": sound_facts, "psnr": round(page_psnr, 2)}
+    facts = page_facts(renderer, title) | {"audio": sound_facts}
     tensors = gaussian_tensors(distilled) | clip_tensors(renderer) | torso_tensors(renderer) | sound
     page = PAGE.read_text(encoding="utf-8")
     page = page.replace(TITLE, f"<title>{escape(title)}</title>", 1).replace(HEAD, HEAD + pack(tensors, facts), 1)
@@ -146,4 +146,3 @@ def _cost(renderer: Renderer, distilled: DistilledMotion) -> tuple[float, float,
         scores.append(torch.stack([psnr(exact, batch["frame"]), psnr(page, batch["frame"]), psnr(page, exact)]))
     network_psnr, page_psnr, agreement = torch.cat(scores, 1).mean(1).tolist()
     return network_psnr, page_psnr, agreement, picture
-

@@ -14,7 +14,6 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from ..media.rates import FPS
-from ..media.synthetic import COMMENT
 from ..model.torso import GRID
 from ..rendering import motion
 from ..rendering.renderer import Renderer
@@ -71,6 +70,5 @@ def _webp(image: Tensor) -> np.ndarray:
 def page_facts(renderer: Renderer, title: str) -> dict[str, Any]:
     """What the page must know besides tensors."""
     head, ds = renderer.head, renderer.ds
-    return {"title": title, "comment": COMMENT, "size": ds.size, "fps": FPS, "ease_frames": motion.EASE_FRAMES,
-            "K": ds.K.tolist(), "sh_degree": head.cfg.sh_degree, "still_frame": motion.middle_frame(ds),
-            "shut": head.mouth.shut.tolist()}
+    return {"title": title, "size": ds.size, "fps": FPS, "ease_frames": motion.EASE_FRAMES, "K": ds.K.tolist(),
+            "sh_degree": head.cfg.sh_degree}

@@ -29,6 +29,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 BROWSER_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
                 "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
                 "--enable-unsafe-swiftshader"]  # WebGL without a GPU
+#: further arguments: WebGL2 drawn by the CPU, at once and not after a try with a graphics card
+SOFTWARE = ["--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
 INSTALL_SECONDS, END_SECONDS, LOG_LINES = 300, 15, 40
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("jupyterlab", reason="jupyterlab is not installed: no browse
 pytest.importorskip("viser", reason="viser is not installed: no viewer")
 pytest.importorskip("jupyter_server_proxy", reason="jupyter-server-proxy is not installed: no viewer through it")
 
-from lab import Lab  # noqa: E402
+from lab import SOFTWARE, Lab  # noqa: E402
 from PIL import Image  # noqa: E402
 from test_live_widgets import write_cells  # noqa: E402
 
@@ -20,8 +20,6 @@ import egstalker_nb as egs  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from faults.made import copy_run  # noqa: E402
 
-#: WebGL2 without a GPU
-SOFTWARE = ["--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
 BASE = "/user/ada/"
 SOUND = "document.getElementById('egs-sound')"
 

@@ -94,12 +94,7 @@ def computed(page, code: str, *waves) -> np.ndarray:
     return decoded(page.evaluate(f"async (list) => {{ const a = list.map(floats); {code} }}", [*map(encoded, waves)]))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

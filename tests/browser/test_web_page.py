@@ -22,8 +22,6 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 import web_page  # noqa: E402
 
-#: WebGL2 without a GPU
-SOFTWARE = ["--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
 SPEECH = ROOT / "data" / "sample" / "speech.wav"
 SHOW = """async ([i, mouth]) => {
   await talkingHead.show(i, Float32Array.from(mouth));
@@ -48,7 +46,7 @@ def exported(run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser_page(browser, exported):
     """The page, opened from disk, with speech as its microphone."""
-    from lab import chromium
+    from lab import SOFTWARE, chromium
 
     with chromium([*SOFTWARE, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
                    f"--use-file-for-fake-audio-capture={SPEECH}",

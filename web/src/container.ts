@@ -20,6 +20,11 @@ export class Head {
     return found.data;
   }
 
+  /** The tensors whose names begin with one of these, for a worker that needs no others. */
+  part(...beginnings: string[]): Map<string, Tensor> {
+    return new Map([...this.tensors].filter(([name]) => beginnings.some((start) => name.startsWith(start))));
+  }
+
   get(name: string): Tensor {
     const found = this.tensors.get(name);
     if (!found) throw new Error(`The head has no tensor ${name}`);

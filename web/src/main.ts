@@ -1,4 +1,3 @@
-import { MouthModel } from "./audio/mouth_model";
 import { unpack } from "./container";
 import { TalkingHead } from "./head/talking_head";
 import { buildControls } from "./ui/controls";
@@ -12,7 +11,7 @@ async function start(root: HTMLElement): Promise<void> {
   const canvas = document.createElement("canvas"), talking = await TalkingHead.load(head, canvas);
   buildControls(root, canvas, new Session(talking));
   // for pages and tests that drive the head themselves: a frame at a time, and the mouth of a sound
-  Object.assign(window, { talkingHead: Object.assign(talking, { audio: new MouthModel(head) }) });
+  Object.assign(window, { talkingHead: talking });
 }
 
 const root = document.getElementById("app")!;

@@ -35,7 +35,7 @@ export class MouthClient {
     const facts = audioFacts(head);
     this.rate = facts.sample_rate;
     this.samplesPerFrame = facts.samples_per_frame;
-    const tensors = new Map([...head.tensors].filter(([name]) => name.startsWith("audio.")));
+    const tensors = head.part("audio.");
     this.worker.onmessage = ({ data }: MessageEvent<Answer>) => this.receive(data);
     this.worker.onerror = (event) => this.onerror?.(new Error(event.message));
     this.send({ kind: "head", tensors, facts: { audio: head.facts.audio } });  // copies, the page may need them

@@ -83,10 +83,11 @@ export class Compositor {
   private readonly program: WebGLProgram;
   private readonly images: Record<(typeof IMAGES)[number], WebGLTexture>;
   private readonly numbers: Record<(typeof NUMBERS)[number], Numbers>;
+  private readonly choice: Record<"background" | "color", WebGLUniformLocation | null>;
   private background: Background = "clip";
 
   /** `size` of the image in px, `side` of the torso's fields; call `load` before `draw`. */
-  constructor(readonly canvas: HTMLCanvasElement, private readonly size: number, private readonly side: number) {
+  constructor(readonly canvas: HTMLCanvasElement, size: number, private readonly side: number) {
     canvas.width = canvas.height = size;
     // kept: photographs of the canvas and recordings are taken after it was shown
     const gl = canvas.getContext("webgl2", { alpha: true, antialias: false, preserveDrawingBuffer: true });
@@ -97,6 +98,13 @@ export class Compositor {
     this.images = Object.fromEntries(IMAGES.map((name) => [name, texture(gl)])) as typeof this.images;
     this.numbers = { splats: new Numbers(gl, true), starts: new Numbers(gl, false), list: new Numbers(gl, false) };
     this.picture("own", null);
+    const uniform = (name: string) => gl.getUniformLocation(this.program, name);
+    this.choice = { background: uniform("background"), color: uniform("color") };
+    gl.useProgram(this.program);
+    [...IMAGES, ...NUMBERS].forEach((name, unit) => gl.uniform1i(uniform(name), unit));
+    gl.uniform1f(uniform("size"), size);
+    gl.uniform1i(uniform("side"), side);
+    gl.uniform1i(uniform("tiles"), Math.ceil(size / TILE));
   }
 
   /** The images of the head. */
@@ -114,30 +122,21 @@ export class Compositor {
 
   /** Draw a frame: see `Answer` and `TorsoField.at`. */
   draw(frame: Pick<Answer, (typeof NUMBERS)[number]>, fields: [Float32Array, Float32Array]): void {
-    const { gl, background } = this, uniform = (name: string) => gl.getUniformLocation(this.program, name);
+    const { gl, background, choice } = this;
     for (const name of NUMBERS) this.numbers[name].fill(frame[name]);
     (["first", "second"] as const).forEach((name, i) => {
       gl.bindTexture(gl.TEXTURE_2D, this.images[name]);
       gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA16F, this.side, this.side, 0, gl.RGBA, gl.FLOAT, fields[i]);
     });
-    gl.viewport(0, 0, this.size, this.size);
-    gl.useProgram(this.program);
     IMAGES.forEach((name, unit) => {
       gl.activeTexture(gl.TEXTURE0 + unit);
       gl.bindTexture(gl.TEXTURE_2D, this.images[name]);
-      gl.uniform1i(uniform(name), unit);
     });
-    NUMBERS.forEach((name, i) => {
-      this.numbers[name].bind(IMAGES.length + i);
-      gl.uniform1i(uniform(name), IMAGES.length + i);
-    });
+    NUMBERS.forEach((name, i) => this.numbers[name].bind(IMAGES.length + i));
     gl.activeTexture(gl.TEXTURE0);
-    gl.uniform1f(uniform("size"), this.size);
-    gl.uniform1i(uniform("side"), this.side);
-    gl.uniform1i(uniform("tiles"), Math.ceil(this.size / TILE));
     const colored = typeof background === "object" && "color" in background;
-    gl.uniform1i(uniform("background"), background === "clip" ? 0 : background === "transparent" ? 1 : colored ? 2 : 3);
-    if (colored) gl.uniform3fv(uniform("color"), background.color);
+    gl.uniform1i(choice.background, background === "clip" ? 0 : background === "transparent" ? 1 : colored ? 2 : 3);
+    if (colored) gl.uniform3fv(choice.color, background.color);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
 

@@ -1,4 +1,5 @@
 /** The head of the page: a frame from mouth coefficients, its motion and the user's choices. */
+import { MouthModel } from "../audio/mouth_model";
 import type { Head } from "../container";
 import type { Background } from "../draw/compositor";
 import { Compositor } from "../draw/compositor";
@@ -27,11 +28,12 @@ export class TalkingHead {
   private readonly worker = new FrameWorker();
   private readonly waiting = new Map<number, (answer: Answer) => void>();
   private asked = 0;
+  private model?: MouthModel;
 
   private constructor(readonly head: Head, canvas: HTMLCanvasElement) {
     const { facts } = head, K = facts.K as number[][], size = facts.size as number;
     this.camera = { fx: K[0][0], fy: K[1][1], cx: K[0][2], cy: K[1][2], size };
-    this.shut = Float32Array.from(facts.shut as number[]);
+    this.shut = head.floats("audio.shut");
     this.motion = new Motion(head);
     this.torso = new TorsoField(head);
     this.compositor = new Compositor(canvas, size, this.torso.side);
@@ -39,13 +41,18 @@ export class TalkingHead {
       this.waiting.get(data.id)?.(data);
       this.waiting.delete(data.id);
     };
-    this.worker.postMessage({ tensors: head.tensors, facts });
+    this.worker.postMessage({ tensors: head.part("gaussians.", "motion."), facts });
   }
 
   static async load(head: Head, canvas: HTMLCanvasElement): Promise<TalkingHead> {
     const made = new TalkingHead(head, canvas);
     await made.compositor.load(head);
     return made;
+  }
+
+  /** The mouth of sounds, for pages and tests that drive the head themselves; made when it is asked for. */
+  get audio(): MouthModel {
+    return this.model ??= new MouthModel(this.head);
   }
 
   setBackground(background: Background): void {

@@ -1,4 +1,5 @@
 /** The controls of the page. */
+import { COMMENT } from "../audio/mark";
 import type { Background } from "../draw/compositor";
 import type { Session, State } from "./session";
 
@@ -42,7 +43,7 @@ export function buildControls(root: HTMLElement, canvas: HTMLCanvasElement, show
     Nothing leaves this page: it can neither load nor send anything.</p><p id="speed"></p></footer>`;
   const find = <T extends HTMLElement>(name: string) => root.querySelector<T>(name)!;
   find("h1").textContent = facts.title as string;
-  find("footer p").textContent = facts.comment as string;
+  find("footer p").textContent = COMMENT;
   find(".stage").append(canvas);
 
   const status = find("#status");
