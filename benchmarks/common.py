@@ -73,7 +73,8 @@ def milliseconds(function: Callable[[], object], seconds: float = 0.5, min_calls
 
 
 class Stretched(Dataset):
-    """A dataset played back and forth to any number of frames and scaled to any image size, without files of its own.
+    """A dataset played back and forth to any number of frames and scaled to any image size, without files of its own,
+    and as if its camera stood still.
 
     Args:
         ds: the dataset.
@@ -82,11 +83,13 @@ class Stretched(Dataset):
     """
 
     def __init__(self, ds: Dataset, frames: int, size: int):
-        self.__dict__.update({k: v for k, v in ds.__dict__.items() if k not in ("plate", "head_box")})
+        own = "canvas", "head_box", "exposes", "gains"
+        self.__dict__.update({k: v for k, v in ds.__dict__.items() if k not in own})
         at, scale = cycle(len(ds), frames), size / ds.size
         for name in ("landmarks", "found", "w2c", "blink", "aperture", "lip_rect", "eye_rect", "reprojection",
                      "features", "eyes", "mouth"):
             setattr(self, name, getattr(ds, name)[at])
+        self.camera = np.zeros_like(ds.camera, shape=(frames, ds.camera.shape[1]))
         self.landmarks = self.landmarks * np.float32(scale)
         self.lip_rect, self.eye_rect = ((r * scale).round().astype(np.int32) for r in (self.lip_rect, self.eye_rect))
         self.num_frames, self.num_train, self.size = frames, frames - max(frames // 10, 1), size
@@ -94,9 +97,9 @@ class Stretched(Dataset):
         self.K[:2] *= scale
         self._ds, self._at, self._cache = ds, at, {}
 
-    def _image(self, path: Path) -> np.ndarray:
+    def _image(self, path: Path, largest: Optional[int] = None) -> np.ndarray:
         if path not in self._cache:
-            image = self._ds._image(path)
+            image = self._ds._image(path, 2 * self._ds.size)
             self._cache[path] = image if image.shape[0] == self.size else cv2.resize(
                 image, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return self._cache[path]

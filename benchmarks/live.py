@@ -32,8 +32,10 @@ def scaled(run: Run, size: int) -> Run:
 
     def load_scaled(*args, **kwargs):
         head = load(*args, **kwargs)
-        head.torso.picture = _resized(head.torso.picture, size)
-        head.torso.plate = _resized(head.torso.plate.permute(2, 0, 1), size).permute(1, 2, 0).contiguous()
+        torso, side = head.torso, round(size * len(head.torso.plate) / head.torso.size)
+        torso.picture = _resized(torso.picture, side)
+        torso.plate = _resized(torso.plate.permute(2, 0, 1), side).permute(1, 2, 0).contiguous()
+        torso.size = size
         return head
 
     run.load_head = load_scaled

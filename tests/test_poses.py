@@ -20,7 +20,7 @@ SIZE, COUNT = 64, 6
 class Clip(SimpleNamespace):
     """As much of a dataset as frames need."""
 
-    packed = Dataset.packed
+    packed, exposes = Dataset.packed, False
 
     def __len__(self):
         return COUNT

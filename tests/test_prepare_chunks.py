@@ -14,6 +14,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import undrawn
+from moving_camera import seen, textured
 
 import egstalker_nb as egs
 from egstalker_nb.core.errors import (
@@ -31,11 +32,13 @@ from egstalker_nb.media.video_writer import write_video
 from egstalker_nb.preparation import (
     account,
     build,
+    camera,
     extract,
     landmark_tracking,
     overlay,
     parallel,
     pipeline,
+    plate,
     scan,
     source,
     steps,
@@ -75,6 +78,18 @@ def video_of(tmp_path_factory):
         return made[count]
 
     return get
+
+
+def panned_video(path, count):
+    """The same numbers in front of a background that a camera pans over and zooms into."""
+    scene = textured(SIDE)
+
+    def frame(i):
+        image = seen(scene, SIDE, [0.02 * i, 0, 0.005 * i, 0])
+        image[:8] = numbered(i)[:8]
+        return image
+
+    return write_video(path, map(frame, range(count)), np.zeros(count * 640, np.float32) + 0.1, crf=1)
 
 
 def stand_ins(face):
@@ -165,13 +180,13 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-@pytest.mark.parametrize("count", [1, 9, 10, 11, 20, 30])
+@pytest.mark.parametrize("count, moves", [(1, False), (9, False), (10, False), (11, False), (20, False), (30, True)])
 @pytest.mark.parametrize("after", [True, False])
 def test_work_that_was_killed_at_any_edge_of_a_chunk_continues_with_the_same_result(
-        video_of, no_nets, monkeypatch, tmp_path, count, after):
-    """Killed before or after each file that a step writes, and continued to the next."""
+        video_of, no_nets, monkeypatch, tmp_path, count, moves, after):
+    """Killed before or after each file that a step writes, and continued to the next; also if the camera moves."""
     monkeypatch.setattr(steps, "CHUNK", 10)
-    video, real = video_of(count), build.write_npz
+    video, real = panned_video(tmp_path / "pan.mp4", count) if moves else video_of(count), build.write_npz
     whole = contents(prepared(video, tmp_path / "whole"))
     written = set()
 
@@ -185,7 +200,7 @@ def test_work_that_was_killed_at_any_edge_of_a_chunk_continues_with_the_same_res
         if not after:
             real(path, **arrays)
 
-    for module in (scan, landmark_tracking, extract, build):
+    for module in (scan, landmark_tracking, extract, camera, plate, build):
         monkeypatch.setattr(module, "write_npz", write_and_die)
     kills = 0
     while True:
@@ -196,8 +211,10 @@ def test_work_that_was_killed_at_any_edge_of_a_chunk_continues_with_the_same_res
             kills += 1
             assert not (tmp_path / "ds" / "dataset.json").exists()
     chunks = -(-count // 10)
-    assert kills == 3 * chunks + 4  # scan, track and frames by chunk; pose, plate, sound and tracking.npz
+    # scan, track, frames, camera and, if it moves, the plate by chunk; pose, plate, sound and tracking.npz
+    assert kills == (5 if moves else 4) * chunks + 4
     assert contents(ds) == whole
+    assert ds.camera.any() == moves == (len(ds.canvas) > SIDE) != ds.report["camera"]["still"]
     check_whole(ds, count)
 
 

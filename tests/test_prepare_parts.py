@@ -332,6 +332,8 @@ GOOD = {
     "person_share": 0.5, "mouth_movement": {"mean": 0.04, "range": 0.08}, "blinks": 5,
     "sound": {"level_dbfs": -20.0, "silence_share": 0.2, "moved_s": 0.0, "notes": []}, "face": "largest",
     "other_faces_share": 0.0, "cuts": [], "black_frames": 0,
+    "camera": {"still": True, "measured_share": 1.0, "corners_moved_px": 0.2, "zoom": [1.0, 1.0],
+               "roll_deg": [0.0, 0.0], "exposure": [1.0, 1.0], "canvas_margin_px": 0, "cut": False},
     "account": {"video_frames": 500, "video_fps": 25.0, "frames": 500, "kept": 500, "used": [0, 500],
                 "missing": {"could not be decoded": 0, "in another shot": 0}, "other_shots": []},
 }
@@ -352,6 +354,7 @@ def test_a_good_clip_has_no_warnings():
     (("head_motion", "yaw_deg"), [30, 50], "from the side"),
     (("head_motion", "yaw_deg"), [-20, 60], "60 degrees"),
     (("uncovered_background",), 0.01, "background"),
+    (("camera", "cut"), True, "camera moves so far"),
     (("source", "notes"), ["cut off"], "damaged"),
     (("cuts",), [100], "4.0 s"),
     (("account", "missing", "could not be decoded"), 30, "30 of 500 frames"),

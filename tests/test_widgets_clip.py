@@ -168,7 +168,7 @@ def test_preparation_can_be_stopped_between_steps(sample_clip, tmp_path, monkeyp
 def test_status_agrees_with_the_warnings():
     status = widgets.QualityStatus(GOOD)
     assert status.verdict == "ok" and [c.name for c in status.concerns] == [
-        "length", "frames", "face", "view", "image", "timing", "audio", "mouth", "pose"]
+        "length", "frames", "face", "view", "camera", "image", "timing", "audio", "mouth", "pose"]
     bad = copy.deepcopy(GOOD)
     bad["seconds"], bad["sound"]["moved_s"], bad["other_faces_share"] = 2.0, -0.08, 0.5
     status = widgets.QualityStatus(bad)

@@ -248,6 +248,20 @@ def read_npz(path: Path, specs: Optional[Mapping[str, ArraySpec]] = None) -> dic
     return result
 
 
+def has_array(path: Path, name: str) -> bool:
+    """Whether an `.npz` file has an array of this name.
+
+    Raises:
+        Unreadable: missing or damaged.
+    """
+    _size(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return f"{name}.npy" in archive.namelist()
+    except Exception as error:
+        raise Unreadable(f"'{shortened(path)}' is damaged, or no .npz file ({first_line(error)})") from error
+
+
 def _array(file: Any, size: int, spec: Optional[ArraySpec], what: str) -> np.ndarray:
     """Read the array of an open `.npy` file of `size` bytes."""
     shape, order, dtype = _header(file, what)

@@ -5,6 +5,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from ..core.files import shortened
 from ..core.reading import Unreadable, read_json
 from ..face.expression import landmark_motion, lower_face, upper_face
 from ..media.image_io import is_whole, read_rgb
-from .dataset_files import AGAIN, AUDIO_FILE, FORMAT, TRACKING, Arrays, Meta, read_dataset
+from .camera_view import CAMERA, MAX_CANVAS, VIEW
+from .dataset_files import AGAIN, AUDIO_FILE, FORMAT, OPTIONAL, TRACKING, Arrays, Meta, read_dataset
 
 __all__ = ["FORMAT", "Dataset", "load_dataset"]
 
@@ -42,6 +44,8 @@ class Dataset:
         reprojection: [N] float32, reprojection error of the pose in px.
         lip_rect, eye_rect: [N, 4] int32 (x0, y0, x1, y1) px, end exclusive.
         eyes: [N, 7] float32, lids, brows and gaze (see `upper_face`), the input of the eye token.
+        camera: [N, 7] float32, how the camera saw the scene: view (see `camera_view`) and log gains of red, green and
+            blue, against the mean of the training frames. Zeros: it stood still.
         mouth: [N, D] float32, shape of lips and jaw, head units (see `lower_face`).
         features: [N, 16, 29] float32 audio features.
         encoder: spec of the audio encoder that computed the features.
@@ -58,6 +62,7 @@ class Dataset:
     eye_rect: np.ndarray
     mean_face: np.ndarray
     reprojection: np.ndarray
+    camera: np.ndarray
 
     def __init__(self, root: Path, meta: Meta, arrays: Arrays, stored: tuple[Meta, Arrays]):
         self.root, self.meta, self._stored = root, meta, stored
@@ -67,6 +72,8 @@ class Dataset:
         self.features = np.ascontiguousarray(arrays["features"], np.float32)
         for name in TRACKING:
             setattr(self, name, np.ascontiguousarray(arrays[name], _DTYPES.get(name, np.float32)))
+        still = np.zeros((self.num_frames, CAMERA), np.float32)
+        self.camera = np.ascontiguousarray(arrays.get("camera", still), np.float32)
         moved = landmark_motion(self.landmarks, self.w2c, self.mean_face, self.focal, self.size)
         self.eyes = upper_face(moved, self.blink, self.num_train)
         self.mouth = lower_face(moved)
@@ -128,7 +135,9 @@ class Dataset:
             raise DatasetError("split 'train', 'val' or 'all'", repr(name), "Choose one of the three.")
         return ids[name]
 
-    def _image(self, path: Path) -> np.ndarray:
+    def _image(self, path: Path, largest: Optional[int] = None) -> np.ndarray:
+        """A square image of the frames' size, or with an equal margin on all sides, up to `largest` px."""
+        largest = largest or self.size
         expected = f"an image of {self.size} x {self.size} px at '{shortened(path)}'"
         try:
             if not is_whole(path):
@@ -136,7 +145,8 @@ class Dataset:
             image = read_rgb(path)
         except (InputError, OSError) as error:
             raise DatasetError(expected, "none that can be read", AGAIN) from error
-        if image.shape[:2] != (self.size, self.size):
+        height, width = image.shape[:2]
+        if height != width or not self.size <= width <= largest or (width - self.size) % 2:
             raise DatasetError(expected, f"one of {image.shape[1]} x {image.shape[0]} px", AGAIN)
         return image
 
@@ -149,9 +159,32 @@ class Dataset:
         return self._image(self.root / "masks" / f"{i:06d}.png")
 
     @cached_property
+    def canvas(self) -> np.ndarray:
+        """The clean background in the reference view, [S + 2M, S + 2M, 3] uint8, with a margin M for what other frames
+        of a camera that moves show; M = 0 if it is still."""
+        largest = int(MAX_CANVAS * self.size) if self.views.any() else self.size
+        return self._image(self.root / "background.png", largest)
+
+    @property
     def plate(self) -> np.ndarray:
-        """The clean background, [S, S, 3] uint8."""
-        return self._image(self.root / "background.png")
+        """The clean background as the reference view shows it, [S, S, 3] uint8. Frames of a still camera all do."""
+        margin = (len(self.canvas) - self.size) // 2
+        return self.canvas[margin:margin + self.size, margin:margin + self.size]
+
+    @cached_property
+    def exposes(self) -> bool:
+        """Whether the exposure of the camera changes."""
+        return bool(self.camera[:, VIEW:].any())
+
+    @cached_property
+    def gains(self) -> np.ndarray:
+        """[N, 3] float32, brightness of red, green and blue in each frame against the reference exposure."""
+        return np.exp(self.camera[:, VIEW:])
+
+    @property
+    def views(self) -> np.ndarray:
+        """[N, 4] float32, see `camera_view`."""
+        return self.camera[:, :VIEW]
 
     def packed(self, i: int) -> np.ndarray:
         """The bytes of frame i that training needs: frame, then head mask, [4 S S] uint8."""
@@ -193,7 +226,7 @@ class Dataset:
         """SHA-256, first 12 hex digits, of tracking, features and metadata: all that training uses except images."""
         meta, arrays = self._stored
         digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
-        for name in TRACKING:
+        for name in (*TRACKING, *(name for name in OPTIONAL if name in arrays)):
             digest.update(np.ascontiguousarray(arrays[name]).tobytes())
         digest.update(np.ascontiguousarray(arrays["features"], np.float32).tobytes())
         return digest.hexdigest()[:12]

@@ -11,8 +11,9 @@ import numpy as np
 
 from ..core.errors import DatasetError
 from ..core.files import shortened
-from ..core.reading import ArraySpec, Unreadable, read_json, read_npy, read_npz, shown
+from ..core.reading import ArraySpec, Unreadable, has_array, read_json, read_npy, read_npz, shown
 from ..media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from .camera_view import CAMERA
 
 Meta = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -23,11 +24,14 @@ FORMAT = 1
 MIGRATIONS: dict[int, Callable[[Meta, Arrays], tuple[Meta, Arrays]]] = {}
 #: arrays of tracking.npz
 TRACKING = ("landmarks", "found", "w2c", "blink", "aperture", "lip_rect", "eye_rect", "mean_face", "reprojection")
+#: arrays that it may lack: of a camera that moves, or whose exposure changes
+OPTIONAL = ("camera",)
 META_FILE, TRACKING_FILE, FEATURES_FILE, AUDIO_FILE = "dataset.json", "tracking.npz", "features.npy", "audio.wav"
 #: folder -> suffix of its files, one for each frame
 IMAGES = {"frames": ".jpg", "masks": ".png"}
 MAX_VALUE = 1e6         # of any number in an array; larger ones overflow in float32 arithmetic
 RIGID_TOLERANCE = 1e-2  # by how much a pose may deviate from a rotation
+MAX_CAMERA = 4.0        # of a number in `camera`: two images, 55 times the size, or the brightness
 SIZES, MAX_FRAMES = (16, 4096), 10_000_000
 FOCALS = 0.1, 100.0     # image widths
 
@@ -42,8 +46,9 @@ def read_dataset(root: Path) -> tuple[Meta, Arrays, tuple[Meta, Arrays]]:
         root: the folder.
 
     Returns:
-        the contents of `dataset.json` and the arrays (`TRACKING` and `features`), both in this format, and the same as
-        they are stored, for the dataset's hash: a dataset stays the one that a run was trained on.
+        the contents of `dataset.json` and the arrays (`TRACKING`, `features`, and those of `OPTIONAL` that are there),
+        both in this format, and the same as they are stored, for the dataset's hash: a dataset stays the one that a run
+        was trained on.
 
     Raises:
         DatasetError: the folder is missing, incomplete, damaged, contradicts itself, or was made by a later version.
@@ -59,7 +64,9 @@ def read_dataset(root: Path) -> tuple[Meta, Arrays, tuple[Meta, Arrays]]:
             _check_meta(stored_meta)
         specs = _specs(stored_meta["num_frames"]) if current else None
         features = read_npy(root / FEATURES_FILE, specs.pop("features") if specs else None)
-        stored = {**read_npz(root / TRACKING_FILE, specs), "features": features}
+        optional = {name: spec for name, spec in _optional_specs(stored_meta["num_frames"]).items()
+                    if has_array(root / TRACKING_FILE, name)} if current else {}
+        stored = {**read_npz(root / TRACKING_FILE, specs and {**specs, **optional}), "features": features}
         meta, arrays = _migrated(stored_meta, stored)
         _check_meta(meta)
         _check_arrays(meta, arrays)
@@ -98,6 +105,11 @@ def _specs(num_frames: int) -> dict[str, ArraySpec]:
             "features": ArraySpec((n, 16, 29))}
 
 
+def _optional_specs(num_frames: int) -> dict[str, ArraySpec]:
+    """What each array of `OPTIONAL` must be."""
+    return {"camera": ArraySpec((num_frames, CAMERA))}
+
+
 def _check_meta(meta: Meta) -> None:
     """Raise Unreadable for metadata of this format that cannot be."""
     def number(name: str, low: float, high: float, kinds: tuple[type, ...] = (int,), why: str = "") -> None:
@@ -123,7 +135,8 @@ def _check_meta(meta: Meta) -> None:
 
 def _check_arrays(meta: Meta, arrays: Arrays) -> None:
     """Raise Unreadable for arrays of this format that do not fit the metadata, or that cannot be of a head."""
-    for name, spec in _specs(meta["num_frames"]).items():
+    optional = {name: spec for name, spec in _optional_specs(meta["num_frames"]).items() if name in arrays}
+    for name, spec in {**_specs(meta["num_frames"]), **optional}.items():
         values = arrays[name]
         if not spec.fits(values.shape, values.dtype):
             raise Unreadable(f"{name} of {values.dtype.name} {list(values.shape)} instead of {spec}")
@@ -133,6 +146,8 @@ def _check_arrays(meta: Meta, arrays: Arrays) -> None:
         _check_rows(name, _is_rectangle(arrays[name], meta["size"]), f"a rectangle within {meta['size']} px")
     _check_rows("blink", np.abs(arrays["blink"] - 0.5) <= 0.5, "0 open ... 1 closed")
     _check_rows("w2c", _is_rigid(arrays["w2c"]), "a rotation and a translation")
+    if "camera" in arrays:
+        _check_rows("camera", np.abs(arrays["camera"]).max(1) <= MAX_CAMERA, "a small motion of the camera")
     depth = np.einsum("nj,kj->nk", arrays["w2c"][:, 2, :3], arrays["mean_face"]) + arrays["w2c"][:, 2, 3:]
     _check_rows("w2c", depth.min(1) > 0, "a head in front of the camera")
 

@@ -51,6 +51,7 @@ class Frames:
         self.ds, self.device, self.size = ds, torch.device(device), ds.size
         self.eyes = torch.from_numpy(ds.eyes).to(self.device)
         self.tracked = torch.from_numpy(ds.w2c).to(self.device)
+        self.gains = torch.from_numpy(ds.gains).to(self.device) if ds.exposes else None
         self.lip_rect = torch.from_numpy(ds.lip_rect.astype(np.int64)).to(self.device)
         self.place = place or self._choose(len(ids) * ds.size ** 2 * BYTES_PER_PIXEL)
         self.pool = ThreadPoolExecutor(16 if self.device.type == "cuda" else 2)
@@ -141,14 +142,16 @@ class Frames:
             index, bytes_: see `fetch`.
 
         Returns:
-            `frame` and, with a head, `background` [B, S, S, 3]; masks `head` and `lips` [B, S, S, 1]; all float32
-            0...1. `ids` [B].
+            `frame`, in the reference exposure of the camera, and, with a head, `background` [B, S, S, 3]; masks `head`
+            and `lips` [B, S, S, 1]; all float32 0...1. `ids` [B].
         """
         names = ("frame", "head") if self.head is None else ("frame", "head", "background")
         channels = dict(zip(names, FRAME_CHANNELS))
         ends = np.cumsum([0, *channels.values()]) * self.size ** 2
         parts = {name: bytes_[:, a:b] for name, a, b in zip(channels, ends, ends[1:])}
         images = {k: x.float().div_(255).view(len(index), self.size, self.size, -1) for k, x in parts.items()}
+        if self.gains is not None:
+            images["frame"] = (images["frame"] / self.gains[index][:, None, None]).clamp_(max=1)
         return {"ids": index, **images, "lips": self._rect(self.lip_rect[index])}
 
     def batch(self, ids: Sequence[int]) -> dict[str, Tensor]:

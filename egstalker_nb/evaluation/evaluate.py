@@ -132,13 +132,14 @@ def _scored_images(renderer: Renderer, ids: list[int], batch: int, per_frame: di
     """
     ds, device = renderer.ds, renderer.device
     frames = Frames(ds, ids, device).for_head(renderer.head)
-    plate = torch.from_numpy(ds.plate).to(device).float() / 255
+    torso = renderer.head.torso
     for first in range(0, len(ids), batch):
         given = frames.batch(ids[first:first + batch])
         splats, alpha = renderer.batch(frames.conditions(given["ids"]))
         composite = (splats + (1 - alpha) * given["background"]).clamp(0, 1)
         # quantised to 8 bits, as in a video
         composite = (composite * 255).round() / 255
+        plate = torso.scene(torso.codes[given["ids"]]).permute(0, 2, 3, 1)
         head_only = (splats + (1 - alpha) * plate).clamp(0, 1)
         for name, images, mask in (("composite", composite, None), ("frame", head_only, None),
                                    ("head", composite, given["head"])):

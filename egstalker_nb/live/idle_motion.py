@@ -34,7 +34,8 @@ class IdleMotion:
 
     def __init__(self, renderer: Renderer, blink: Blink = BLINKS):
         self._clip = LiveMotion(renderer, "cycle", blink)
-        known = renderer.w2c[:renderer.ds.num_train]
+        self._steady = renderer.steady  # the background stands still: the head must not move with the clip's camera
+        known = self._steady(renderer.w2c, np.arange(len(renderer.w2c)))[:renderer.ds.num_train]
         self._mean = mean_pose(known)
         vectors = pose_vectors(self._mean, known)
         self._low, self._high = vectors.min(0), vectors.max(0)
@@ -45,7 +46,8 @@ class IdleMotion:
         keep = np.exp((self._last - i) / (SETTLE_SECONDS * FPS))
         self._moving, self._last = keep * self._moving + (1 - keep) * (1 - silent), i
         given = self._clip.script(i, features, silent)
-        away = pose_vectors(self._mean, given.w2c) * (REST + (1 - REST) * self._moving)
+        w2c = self._steady(given.w2c, given.source)
+        away = pose_vectors(self._mean, w2c) * (REST + (1 - REST) * self._moving)
         breath = np.sin(2 * np.pi * i / (BREATH_SECONDS * FPS))
         away[:, 0] += BREATH_NOD * breath
         away[:, 4] -= BREATH_LIFT * self._mean[2, 3] * breath

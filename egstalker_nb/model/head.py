@@ -61,7 +61,8 @@ class Head(nn.Module):
         self.register_buffer("w2c", w2c)
 
     @classmethod
-    def blank(cls, cfg: Config, points: int, frames: int, size: int, encoder: Optional[dict] = None) -> Head:
+    def blank(cls, cfg: Config, points: int, frames: int, size: int, encoder: Optional[dict] = None,
+              margin: Optional[int] = None) -> Head:
         """A head of the right shapes for loading a checkpoint.
 
         Args:
@@ -70,11 +71,12 @@ class Head(nn.Module):
             frames: of the dataset.
             size: edge of its images, px.
             encoder: spec of the audio encoder of its speaker prior; None: it has none.
+            margin: of the canvas of a camera that moves, see `Torso`; None: it is still.
         """
         link = FeatureLink() if encoder is None else PriorLink(Prior(encoder))
         gaussians = make_gaussians(torch.randn(max(points, 4), 3), torch.zeros(max(points, 4), 3), cfg.sh_degree)
         network = Deformation(cfg, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM), torch.zeros(478, 3))
-        return cls(cfg, gaussians, network, Mouth(frames, link), Torso.blank(size, frames),
+        return cls(cfg, gaussians, network, Mouth(frames, link), Torso.blank(size, frames, margin),
                    torch.eye(4).repeat(frames, 1, 1))
 
     def __len__(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from ..core.errors import UnfinishedError
 from ..core.files import write_json, write_npy, write_npz
 from ..core.reading import ArraySpec, read_npy, read_npz
+from ..data.camera_view import VIEW, canvas_margin
 from ..data.dataset import FORMAT
 from ..face import landmarks as face
 from ..face import pose_math
@@ -24,6 +25,7 @@ from ..metrics.landmark_metrics import aperture
 from ..speech.encoders import Encoder
 from . import (
     account,
+    camera,
     extract,
     landmark_tracking,
     masks,
@@ -111,10 +113,16 @@ def _build(clip: Clip, work: Workspace, settings: dict[str, Any]) -> None:
             "frames", lambda step: _frames_step(step, tracked, source, root, square, landmarks, size, pool),
             {"size": size}, ["track"], clears=("frames", "masks"),
             results=lambda step: extract.results(step, len(shot), root, size))
-    plated = work.run("plate", lambda step: _plate_step(step, framed, work.folder), needs=["frames"],
-                      publishes=["background.png"], results=lambda step: [
+        seen_by = work.run("camera", lambda step: camera.track_camera(step, root, len(shot), pool), needs=["frames"],
+                           results=lambda step: camera.results(step, len(shot)))
+        motion = camera.solve_camera(root, load_chunks(seen_by), size, _num_train(len(shot)))
+        summed, margin = _canvas(work, motion.camera, size, pool)
+    plated = work.run("plate", lambda step: _plate_step(step, summed, work.folder), {"margin": margin},
+                      ["frames", "camera"], publishes=["background.png"], results=lambda step: [
                           _number_result(step, "uncovered", "plate.npz", root / "background.png")])
     tracking, focal = _tracking(posed, landmarks, raw["found"], size)
+    if motion.camera.any():
+        tracking["camera"] = motion.camera
     mouth = lower_face(landmark_motion(landmarks, tracking["w2c"], tracking["mean_face"], focal, size))
     heard = work.run("sound", lambda step: _audio_step(step, work.folder, clip, shot, mouth),
                      {name: settings[name] for name in ("features", "encoder", "track")}, ["pose"],
@@ -130,6 +138,7 @@ def _build(clip: Clip, work: Workspace, settings: dict[str, Any]) -> None:
     report["sound"]["notes"], report["face"] = clip.notes, settings["face"]
     if "speaker" in work.steps:
         report["follows"] = read_npz(work.steps["speaker"].folder / "speaker.npz")["follows"].round(3).tolist()
+    report["camera"] = quality.camera_report(motion, size, margin)
     report["account"] = account.make_account(clip.info, scanned, shots, shot)
     if remove_damaged(extract.results(framed, len(shot), root, size)):
         raise UnfinishedError("the frames and masks that were written", "some of them gone or damaged",
@@ -138,6 +147,25 @@ def _build(clip: Clip, work: Workspace, settings: dict[str, Any]) -> None:
         "tracking.npz": len(landmarks), "features.npy": len(read_npy(root / "features.npy")),
         "audio.wav": len(wave) / SAMPLES_PER_FRAME})
     _write_dataset(root, clip, settings, report, tracking, wave, square, size, focal, work)
+
+
+def _num_train(num_frames: int) -> int:
+    return max(1, num_frames * 10 // 11)
+
+
+def _canvas(work: Workspace, motion: np.ndarray, size: int, pool: WorkerPool) -> tuple[Step, int]:
+    """The step that holds the sums of the plate, and the margin of the plate around a frame, px.
+
+    Args:
+        motion: [N, 7], see `Dataset.camera`; of a still camera zeros, and the sums are those of `frames`.
+    """
+    if not motion.any():
+        return work.steps["frames"], 0
+    margin, _ = canvas_margin(motion[:, :VIEW], size)
+    side = size + 2 * margin
+    return work.run("canvas", lambda step: plate.plate_of_canvas(step, work.root, motion, side, pool),
+                    {"margin": margin}, ["frames", "camera"],
+                    results=lambda step: plate.canvas_results(step, len(motion), side)), margin
 
 
 def _pose_result(step: Step, num_frames: int) -> Result:
@@ -175,7 +203,7 @@ def _write_dataset(root: Path, clip: Clip, settings: dict[str, Any], report: dic
     n = report["account"]["kept"]
     for name, record in (("report.json", report), ("dataset.json", {
             "format": FORMAT, "source": clip.video.path.name, "fps": FPS, "size": size, "num_frames": n,
-            "crop": list(square), "focal": focal, "encoder": settings["encoder"], "num_train": max(1, n * 10 // 11),
+            "crop": list(square), "focal": focal, "encoder": settings["encoder"], "num_train": _num_train(n),
             "settings": {name: value for name, value in settings.items() if name != "encoder"}})):
         write_json(work.folder / name, record)
         os.sync()  # the images, before a file says that they are there
@@ -215,9 +243,9 @@ def _frames_step(step: Step, tracked: Step, source: Source, root: Path, square: 
     extract.extract(step, source, root, square, size, points, colours, pool)
 
 
-def _plate_step(step: Step, framed: Step, folder: Path) -> None:
+def _plate_step(step: Step, summed: Step, folder: Path) -> None:
     """Write `background.png`, and the share of its pixels that were visible in the clip."""
-    image, uncovered = plate.clean_plate(read_chunks(framed))
+    image, uncovered = plate.clean_plate(read_chunks(summed))
     write_png(folder / "background.png", image)
     write_npz(step.folder / "plate.npz", uncovered=np.array(uncovered, np.float32))
 

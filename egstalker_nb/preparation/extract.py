@@ -19,7 +19,7 @@ from . import masks
 from .crop import Crop, crop_frame
 from .landmark_tracking import reference_frames
 from .parallel import WorkerPool
-from .plate import PlateSum
+from .plate import PlateSum, image_paths, sums_spec
 from .results import Result
 from .source import Source
 from .steps import Step, WriterThreads, chunks, missing_chunks
@@ -70,16 +70,9 @@ def extract(step: Step, source: Source, root: Path, crop: Crop, size: int, point
 
 def results(step: Step, num_frames: int, root: Path, size: int) -> Iterator[Result]:
     """What `extract` leaves; arguments as for `extract`."""
-    arrays = {"totals": ArraySpec((2, size, size, 3), "u"), "counts": ArraySpec((2, size, size), "u"),
-              "frames": ArraySpec((), "i")}
     for number, ids in enumerate(chunks(num_frames)):
-        yield Result(step.chunk(number), {"shares": ArraySpec((len(ids), 3)), **arrays},
+        yield Result(step.chunk(number), {"shares": ArraySpec((len(ids), 3)), **sums_spec(size)},
                      tuple(path for i in ids for path in image_paths(root, i)))
-
-
-def image_paths(root: Path, i: int) -> tuple[Path, Path]:
-    """Files of a frame and of its masks in the dataset folder."""
-    return root / "frames" / f"{i:06d}.jpg", root / "masks" / f"{i:06d}.png"
 
 
 def extract_chunk(path: Path, source: Source, ids: range, root: Path, crop: Crop, size: int, points: np.ndarray,

@@ -1,10 +1,20 @@
 """The clean background: the mean of each pixel over the frames in which it is visible, the rest inpainted."""
 from __future__ import annotations
 
-from typing import Iterable
+from pathlib import Path
+from typing import Callable, Iterable, Iterator, Optional
 
 import cv2
 import numpy as np
+
+from ..core.files import write_npz
+from ..core.progress import Progress
+from ..core.reading import ArraySpec
+from ..data.camera_view import VIEW, to_canvas
+from ..media.image_io import read_rgb
+from .parallel import WorkerPool
+from .results import Result
+from .steps import Step, chunks, missing_chunks
 
 #: at 512 px: minimum distance of clean pixels from the person (hair tips, motion blur)
 CLEAN_GAP = 9
@@ -13,11 +23,23 @@ CLEAN_GAP = 9
 MIN_SHARE, MIN_SHARE_NEAR = 0.01, 0.05
 
 
+def uncovered(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clean pixels of the background, and those that are also near the person: [S, S] uint8 each, 1 or 0.
+
+    Args:
+        mask: [S, S, 3] uint8, head, torso, background.
+    """
+    near = (mask[..., 2] >= 250).astype(np.uint8)
+    gap = 2 * max(1, round(CLEAN_GAP * len(mask) / 512)) + 1
+    reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
+    return cv2.erode(near, reach, borderType=cv2.BORDER_CONSTANT, borderValue=(1,)), near
+
+
 class PlateSum:
     """Sums of uncovered pixels; memory does not grow with the number of frames, and the sums of chunks can be added.
 
     Args:
-        size: image size S.
+        size: side of the plate, px: that of a frame, or of the canvas of a camera that moves.
     """
 
     def __init__(self, size: int):
@@ -25,26 +47,75 @@ class PlateSum:
         self.totals = np.zeros((2, size, size, 3), np.float32)
         self.counts = np.zeros((2, size, size), np.uint32)
         self.frames = 0
-        gap = 2 * max(1, round(CLEAN_GAP * size / 512)) + 1
-        self._reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
 
-    def add(self, image: np.ndarray, mask: np.ndarray) -> None:
+    def add(self, image: np.ndarray, mask: np.ndarray, camera: Optional[np.ndarray] = None) -> None:
         """Add a frame; at most 65,000, so that the float32 sums stay exact.
 
         Args:
             image: [S, S, 3] uint8.
             mask: [S, S, 3] uint8, head, torso, background.
+            camera: [7] of the frame, see `Dataset.camera`: it is moved to its place on the canvas, in the reference
+                exposure. None: a still camera.
         """
-        near = (mask[..., 2] >= 250).astype(np.uint8)
-        clean = cv2.erode(near, self._reach, borderType=cv2.BORDER_CONSTANT, borderValue=(1,))
-        for k, use in enumerate((clean, near)):
+        uses = uncovered(mask)
+        if camera is not None:
+            side = len(self.counts[0])
+            px = to_canvas(camera[:VIEW], len(image), (side - len(image)) // 2)
+            # pixels of the canvas between two of the frame, of which one is covered, are not used
+            uses = tuple((cv2.warpAffine(255 * use, px, (side, side)) == 255).astype(np.uint8) for use in uses)
+            image = cv2.warpAffine(image / np.exp(camera[VIEW:]).astype(np.float32), px, (side, side),
+                                   flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).clip(0, 255)
+        for k, use in enumerate(uses):
             cv2.accumulate(image, self.totals[k], use)
             self.counts[k] += use
         self.frames += 1
 
     def sums(self) -> dict[str, np.ndarray]:
         """What `clean_plate` adds up: totals [2, S, S, 3] and counts [2, S, S], uint32."""
-        return {"totals": self.totals.astype(np.uint32), "counts": self.counts, "frames": np.array(self.frames)}
+        totals = np.rint(self.totals).astype(np.uint32)
+        return {"totals": totals, "counts": self.counts, "frames": np.array(self.frames)}
+
+
+def plate_of_canvas(step: Step, root: Path, camera: np.ndarray, size: int, pool: WorkerPool) -> None:
+    """The sums of a plate in the reference view of a camera that moves, of the frames and masks in a dataset folder.
+
+    Args:
+        step: holds the sums of each chunk, see `PlateSum.sums`.
+        root: the dataset folder.
+        camera: [N, 7], see `Dataset.camera`.
+        size: side of the canvas, px.
+        pool: runs the chunks.
+    """
+    todo = missing_chunks(step, len(camera))
+    with Progress(sum(len(ids) for _, ids in todo), "background of all views", "frame") as bar:
+        pool.run(_canvas_chunk, [(step.chunk(number), root, ids, camera[ids.start:ids.stop], size)
+                                 for number, ids in todo], bar)
+
+
+def canvas_results(step: Step, num_frames: int, size: int) -> Iterator[Result]:
+    """What `plate_of_canvas` leaves."""
+    for number, _ in enumerate(chunks(num_frames)):
+        yield Result(step.chunk(number), sums_spec(size))
+
+
+def sums_spec(size: int) -> dict[str, ArraySpec]:
+    """The arrays of `PlateSum.sums`."""
+    return {"totals": ArraySpec((2, size, size, 3), "u"), "counts": ArraySpec((2, size, size), "u"),
+            "frames": ArraySpec((), "i")}
+
+
+def _canvas_chunk(path: Path, root: Path, ids: range, camera: np.ndarray, size: int, tick: Callable[[], None]) -> None:
+    total = PlateSum(size)
+    for i, row in zip(ids, camera):
+        image, mask = map(read_rgb, image_paths(root, i))
+        total.add(image, mask, row)
+        tick()
+    write_npz(path, **total.sums())
+
+
+def image_paths(root: Path, i: int) -> tuple[Path, Path]:
+    """Files of a frame and of its masks in the dataset folder."""
+    return root / "frames" / f"{i:06d}.jpg", root / "masks" / f"{i:06d}.png"
 
 
 def clean_plate(parts: Iterable[dict[str, np.ndarray]]) -> tuple[np.ndarray, float]:

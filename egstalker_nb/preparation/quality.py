@@ -6,11 +6,13 @@ from typing import Any, Callable, Iterable, Literal
 
 import numpy as np
 
+from ..data.camera_view import VIEW, canvas_margin
 from ..face.landmarks import CHIN, FOREHEAD, OVAL
 from ..face.pose_math import euler
 from ..media.rates import FPS
 from ..speech.voice_activity import INAUDIBLE_DB, QUIET_DB, block_power, speech_level
 from .account import account_text
+from .camera import MIN_FOUND, CameraMotion
 from .scan import Scan
 from .shots import find_cuts
 
@@ -87,6 +89,22 @@ def measure(seen: Scan, others: np.ndarray, tracking: dict[str, np.ndarray], cro
         "cuts": [int(c) for c in find_cuts(seen.thumbs)],
         "black_frames": int((seen.brightness < BLACK).sum()),
     }
+
+
+def camera_report(motion: CameraMotion, size: int, margin: int) -> dict[str, Any]:
+    """What the report says of the camera, JSON-able.
+
+    Args:
+        motion: what was measured.
+        size: of a frame, px.
+        margin: of the plate around a frame, px.
+    """
+    views, gains = motion.camera[:, :VIEW], motion.camera[:, VIEW:]
+    return {"still": not views.any(), "measured_share": _round(motion.found),
+            "corners_moved_px": _round(motion.moved, 2),
+            "zoom": _range(np.exp(views[:, 2])), "roll_deg": _range(np.degrees(views[:, 3])),
+            "exposure": _range(np.exp(gains.mean(1))), "canvas_margin_px": margin,
+            "cut": canvas_margin(views, size)[1]}
 
 
 def _round(value: float, digits: int = 3) -> float:
@@ -207,6 +225,26 @@ def _check_view(r: Report) -> Iterable[Fault]:
                     "wider view.")
 
 
+def _check_camera(r: Report) -> Iterable[Fault]:
+    if r.get("camera", {}).get("cut"):
+        yield Fault("warning", "The camera moves so far that the background does not hold all that it shows: its edge "
+                    "is repeated there. Cut the clip to a part in which the camera moves less.")
+
+
+def _describe_camera(r: Report) -> str:
+    seen = r["camera"]
+    if seen["measured_share"] < MIN_FOUND:
+        return "taken as still: the background has too little texture to measure it"
+    moved = f"moves the corners by {seen['corners_moved_px']:.1f} px"
+    if not seen["still"]:
+        low, high = seen["zoom"]
+        moved = f"{moved}, zooms {low:.2f} to {high:.2f} times, rolls {seen['roll_deg'][0]:.1f} to " \
+                f"{seen['roll_deg'][1]:.1f} degrees; background and torso follow"
+    low, high = seen["exposure"]
+    exposure = "constant exposure" if low == high else f"exposure {low:.2f} to {high:.2f} times"
+    return f"{'still' if seen['still'] else 'moves'} ({moved}), {exposure}"
+
+
 def _check_frames(r: Report) -> Iterable[Fault]:
     account = r["account"]
     lost = account["missing"]["could not be decoded"]
@@ -295,6 +333,7 @@ QUALITY_CHECKS: dict[str, tuple[Callable[[Report], Iterable[Fault]], Callable[[R
     "view": (_check_view, lambda r: "turned {:.0f} to {:.0f} degrees, {:.0%} of the background visible".format(
         *r["head_motion"]["yaw_deg"], r["uncovered_background"]),
              f"from the front, turned {MAX_YAW:.0f} degrees at most, {MAX_FAULTY_SHARE:.0%} of the background or more"),
+    "camera": (_check_camera, _describe_camera, "still, or slow"),
     "image": (_check_image, lambda r: f"{len(r['cuts'])} cuts, {r['black_frames']} black frames, "
               f"{len(r['source']['notes'])} faults in the file", "none"),
     "timing": (_check_sync, _describe_sync, f"less than {1000 / FPS:.0f} ms"),

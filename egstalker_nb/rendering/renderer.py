@@ -64,9 +64,9 @@ class Renderer:
         """
         number = run.pick(iteration)
         head, ds = run.load_head(number, device), run.dataset
-        if (len(head.w2c), len(head.torso.plate)) != (len(ds), ds.size):
+        if (len(head.w2c), head.torso.size) != (len(ds), ds.size):
             raise DatasetError(f"a head of {len(ds)} frames of {ds.size} px, as the dataset of the run",
-                               f"one of {len(head.w2c)} frames of {len(head.torso.plate)} px in checkpoint "
+                               f"one of {len(head.w2c)} frames of {head.torso.size} px in checkpoint "
                                f"iteration_{number}", "The checkpoint is of another run: restore it, or train again.")
         return cls(head, ds, deform=run.config.stage(number) == "fine")
 
@@ -74,6 +74,15 @@ class Renderer:
     def w2c(self) -> np.ndarray:
         """The poses of all frames of the clip that the head was trained with, [N, 4, 4] float32, see `Head.w2c`."""
         return self.head.w2c.cpu().numpy()
+
+    def steady(self, w2c: np.ndarray, source: Optional[np.ndarray]) -> np.ndarray:
+        """Poses w2c [F, 4, 4] of the clip's frames `source` [F] as the reference view of a camera that moves shows
+        them, see `Torso.steadied`."""
+        torso = self.head.torso
+        if torso.views is None or source is None:
+            return w2c
+        poses = torch.from_numpy(np.ascontiguousarray(w2c, np.float32)).to(self.device)
+        return torso.steadied(poses, torso.views[source]).cpu().numpy()
 
     def conditions(self, ids: Sequence[int]) -> Conditions:
         """The inputs from which frames `ids` of the clip are rendered, on the device."""
@@ -142,7 +151,8 @@ class Renderer:
         return Conditions(self.mouth_coefficients(script), eyes, w2c, pose)
 
     def torso_codes(self, script: Script) -> Tensor:
-        """Torso codes [F, 8] of each frame: the clip's own if the script has `source` frames, else from the pose."""
+        """Torso codes [F, C] of each frame: the clip's own if the script has `source` frames, else from the pose, and
+        in the reference view of a camera that moves."""
         torso = self.head.torso
         if script.source is not None:
             return torso.codes[script.source]
@@ -188,6 +198,9 @@ class Renderer:
             given, codes, torso = self.conditions_of(script), self.torso_codes(script), self.head.torso
             if backdrop is None:
                 rgb, _ = self.batch(given, torso(codes))
+                if script.source is not None and self.ds.exposes:
+                    gains = torch.from_numpy(self.ds.gains[script.source]).to(self.device)
+                    rgb = (rgb * gains[:, None, None]).clamp(0, 1)
             else:
                 colour, opacity = torso.cut_out(codes)
                 if backdrop.image is None:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.progress import Progress
+from ..data.camera_view import to_canvas
 from ..data.dataset import Dataset
 from ..data.frame_loader import Frames
 from ..model.torso import CODES, Torso
@@ -43,7 +44,8 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 300, batch: int = 4, see
     learned = {"picture": nn.Parameter(first.clone()), "fields": torso.fields, "mix": torso.mix,
                "knots": nn.Parameter(torch.zeros((ds.num_train - 1) // SPACING + 2, CODES, device=device))}
     optimizer = _optimizer(learned)
-    most, plate, pose = _max_opacity(first), torso.clean_plate(), torso.pose_of(frames.w2c)
+    most, plate, views = _max_opacity(first), torso.clean_plate(), torso.views
+    pose = torso.pose_of(torso.steadied(frames.w2c, views))
     own = (torch.arange(batch, device=device) > 0).float()[:, None]
     order = [i for _ in range(-(-steps * batch // ds.num_train))
              for i in torch.randperm(ds.num_train, generator=generator).tolist()]
@@ -55,6 +57,8 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 300, batch: int = 4, see
             frames.prefetch(order[(step + 1) * batch:(step + 2) * batch])
             factor = next(scale for share, scale in SCALES if step < share * steps)
             codes = pose[given["ids"]] @ torso.mix + own * _interpolated(learned["knots"], given["ids"])
+            if views is not None:
+                codes = torch.cat([codes, views[given["ids"]]], -1)
             weight, target = (_downsampled(x[:, top:].permute(0, 3, 1, 2), factor)
                               for x in ((1 - EDGE * given["head"]).clamp_min(0), given["frame"]))
             image, behind = _downsampled(learned["picture"], factor), _downsampled(plate, factor)
@@ -70,8 +74,9 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 300, batch: int = 4, see
         parameter.requires_grad_(False)
     with torch.no_grad():
         torso.picture.copy_((learned["picture"] * 255).round())
-        torso.codes.copy_(torso.codes_of(frames.w2c))
-        torso.codes[:ds.num_train] += _interpolated(learned["knots"], torch.arange(ds.num_train, device=device))
+        torso.codes.copy_(torso.codes_of(frames.w2c, views))
+        residuals = _interpolated(learned["knots"], torch.arange(ds.num_train, device=device))
+        torso.codes[:ds.num_train, :CODES] += residuals
     return torso
 
 
@@ -106,9 +111,14 @@ def _interpolated(knots: Tensor, ids: Tensor) -> Tensor:
 
 def _initial_torso(ds: Dataset, generator: torch.Generator) -> Torso:
     """A layer with the range of the training poses that follows half of the head's translation."""
-    torso = Torso(ds.size, ds.num_frames)
-    torso.plate.copy_(torch.from_numpy(ds.plate))
+    views = torch.from_numpy(ds.views)
+    torso = Torso(ds.size, ds.num_frames, (len(ds.canvas) - ds.size) // 2 if views.any() else None)
+    torso.plate.copy_(torch.from_numpy(ds.canvas))
     w2c = torch.from_numpy(ds.w2c[:ds.num_train])
+    if torso.views is not None:
+        torso.lens.fill_(2 * ds.focal / ds.size)
+        torso.codes[:, CODES:] = views
+        w2c = torso.steadied(w2c, torso.views[:ds.num_train])
     u, _, vh = torch.linalg.svd(w2c[:, :3, :3].mean(0))
     torso.turned.copy_(u @ vh)
     torso.shifted.copy_(w2c[:, :3, 3].mean(0))
@@ -127,17 +137,26 @@ def _initial_image(ds: Dataset) -> tuple[np.ndarray, int]:
     """Mean colours and opacity of the torso, filled in under the head.
 
     Returns:
-        [4, S, S] float32 0...1, and the row, a multiple of 4, above which no frame shows any of it.
+        [4, S + 2M, S + 2M] float32 0...1, in the reference view, and the row of a frame, a multiple of 4, above which
+        none shows any of it.
     """
     ids = np.unique(np.linspace(0, ds.num_train - 1, SAMPLES).astype(int))
-    colour, torso, seen = (np.zeros((ds.size, ds.size, c), np.float32) for c in (3, 1, 1))
+    side, shown = len(ds.canvas), np.zeros((ds.size, ds.size), np.float32)
+    colour, torso, seen = (np.zeros((side, side, c), np.float32) for c in (3, 1, 1))
     for i in ids:
-        frame, mask = ds.frame(i).astype(np.float32) / 255, ds.mask(i).astype(np.float32) / 255
+        frame, mask = (image.astype(np.float32) / 255 for image in (ds.frame(i), ds.mask(i)))
         clean = np.clip(1 - EDGE * mask[..., :1], 0, 1) / len(ids)
+        shown += (clean * mask[..., 1:2])[..., 0]
+        if ds.exposes:
+            frame = frame / ds.gains[i]
+        if ds.views.any():
+            px = to_canvas(ds.views[i], ds.size, (side - ds.size) // 2)
+            frame, mask, clean = (np.asarray(cv2.warpAffine(x, px, (side, side)), np.float32).reshape(side, side, -1)
+                                  for x in (frame, mask, clean))
         colour += frame * clean * mask[..., 1:2]
         torso += clean * mask[..., 1:2]
         seen += clean
-    rows = np.flatnonzero((torso > 0.5 / len(ids)).any((1, 2)))
+    rows = np.flatnonzero((shown > 0.5 / len(ids)).any(1))
     top = max(0, rows[0] - ds.size // 16) // 4 * 4 if len(rows) else 0
     opacity, sure = _filled_in(torso, seen), np.clip(SAMPLES * seen, 0, 1)
     # under the head it stays opaque further up, so that a rising chin uncovers a neck and not the plate

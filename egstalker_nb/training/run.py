@@ -135,8 +135,9 @@ class Run:
         try:
             points, frames, size = (len(tensors[name]) for name in ("gaussians.means", "mouth.coefficients",
                                                                          "torso.plate"))
+            margin = int(tensors["torso.margin"]) if "torso.margin" in tensors else None
             encoder = self.manifest["encoder"] if "mouth.link.rest" in tensors else None
-            head = Head.blank(self.config, points, frames, size, encoder)
+            head = Head.blank(self.config, points, frames, size - 2 * (margin or 0), encoder, margin)
             for name in head.gaussians:
                 head.gaussians[name] = torch.nn.Parameter(torch.empty_like(tensors[f"gaussians.{name}"]))
             head.load_state_dict({k: v for k, v in tensors.items() if k != "added_at"})

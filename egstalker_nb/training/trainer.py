@@ -309,7 +309,8 @@ class Trainer:
         fine = self.cfg.stage(self.iteration) == "fine"
         self.head.w2c.copy_(self._refined_poses(fine))
         torso, val = self.head.torso, slice(self.ds.num_train, None)
-        torso.codes[val] = torso.codes_of(self.head.w2c[val])
+        views = None if torso.views is None else torso.views[val]
+        torso.codes[val] = torso.codes_of(self.head.w2c[val], views)
         self.eval_frames.for_head(self.head)
         self.device_step.reset()
 

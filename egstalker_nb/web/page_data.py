@@ -42,7 +42,8 @@ def gaussian_tensors(distilled: DistilledMotion) -> Tensors:
 
 
 def clip_tensors(renderer: Renderer) -> Tensors:
-    """Poses, eyes and torso codes of all frames of the clip, and the eyes without blinks."""
+    """Poses, eyes and torso codes (with the views of a camera that moves) of all frames of the clip, and the eyes
+    without blinks."""
     ds = renderer.ds
     return {"clip.w2c": renderer.w2c[:, :3], "clip.eyes": ds.eyes.astype(np.float32),
             "clip.lids": motion.without_blinks(ds.eyes[:, 0]).astype(np.float32), "clip.closed": motion.closed_eyes(ds),

@@ -49,6 +49,16 @@ def meta(**values: Any) -> Callable[[Path], list[Any]]:
     return broken(change)
 
 
+def camera(values: np.ndarray) -> Callable[[Path], list[Any]]:
+    """A camera that moves in tracking.npz."""
+    def write(data: Path) -> None:
+        with np.load(data / "tracking.npz") as file:
+            arrays = dict(file)
+        np.savez(data / "tracking.npz", **arrays, camera=values)
+
+    return broken(write)
+
+
 def tracking(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], list[Any]]:
     """Another array in tracking.npz."""
     def write(data: Path) -> None:
@@ -139,6 +149,8 @@ CASES: list[Case] = [
     Case("dataset_tracking_nan", tracking("w2c", with_value((3, 0, 0), np.nan)), ("w2c", "NaN", "entry 3")),
     Case("dataset_not_rigid", tracking("w2c", with_value((3, 0, 0), 5.0)), ("w2c of frame 3", "a rotation")),
     Case("dataset_head_behind_the_camera", tracking("w2c", with_value((3, 2, 3), -9.0)), ("frame 3", "in front")),
+    Case("dataset_camera_other_length", camera(np.zeros((11, 7), np.float32)), ("camera", "[11, 7]", "[12, 7]")),
+    Case("dataset_camera_huge", camera(np.full((12, 7), 9, np.float32)), ("camera of frame 0", "small motion")),
     Case("dataset_rectangle_outside", tracking("lip_rect", with_value((3, 2), 65)), ("lip_rect of frame 3", "64 px")),
     Case("dataset_rectangle_empty", tracking("eye_rect", with_value((3, 2), 0)), ("eye_rect of frame 3",)),
     Case("dataset_blink_outside", tracking("blink", with_value((3,), 1.5)), ("blink of frame 3",)),

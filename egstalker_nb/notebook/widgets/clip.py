@@ -34,6 +34,7 @@ PREPARATION_STEPS = {
     "scan": "detect faces, cuts and damaged frames", "track": "track 478 landmarks",
     "pose": "estimate the head poses and the mean face",
     "frames": "crop the square around the head; segment head, torso and background",
+    "camera": "measure the camera's motion and exposure",
     "plate": "reconstruct the background plate", "sound": "align the audio with the lips, compute its features"}
 STEP_STATES = {"done": "\u2713 done", "running": "\u25b6 running", "waiting": "\u00b7 waiting"}
 
@@ -172,10 +173,11 @@ class Preparation(Job[Dataset]):
 
     def steps(self) -> list[tuple[str, str, str, Optional[float]]]:
         """Name, description, state (done, running or waiting) and seconds of each step."""
-        took = self._seconds()
+        took, finished = self._seconds(), (self.root / "dataset.json").is_file()  # an earlier version had fewer steps
         todo = [name for name in PREPARATION_STEPS if name not in took]
-        return [(name, what, "done" if name in took else "running" if self.busy and name == todo[0] else "waiting",
-                 took.get(name)) for name, what in PREPARATION_STEPS.items()]
+        return [(name, what, "done" if finished or name in took
+                 else "running" if self.busy and name == todo[0] else "waiting", took.get(name))
+                for name, what in PREPARATION_STEPS.items()]
 
     def _seconds(self) -> dict[str, float]:
         """How long each finished step took."""

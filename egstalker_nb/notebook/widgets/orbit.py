@@ -127,12 +127,13 @@ class Viewer:
     def _behind(self, name: str, zoom: float) -> np.ndarray:
         """What is seen where there is no head, [size, size, 3] float32 0...1."""
         if name not in self._backgrounds:
-            torso, edge = self.head.torso, (self.size, self.size)
-            picture, plate = (F.interpolate(x[None].float() / 255, edge, mode="area")[0]
+            torso, code = self.head.torso, self.head.torso.codes[self.middle][None]
+            side = round(self.size * len(torso.plate) / torso.size)
+            picture, plate = (F.interpolate(x[None].float() / 255, (side, side), mode="area")[0]
                               for x in (torso.picture, torso.plate.permute(2, 0, 1)))
-            layer = torch.full_like(plate, LIGHT) if name == "plain" else plate
-            if name == "torso":
-                layer = torso.layer(torso.codes[self.middle][None], picture, plate)[0]
+            layer = torso.layer(code, picture, plate)[0] if name == "torso" else torso.scene(code, plate)[0]
+            if name == "plain":
+                layer = torch.full_like(layer, LIGHT)
             self._backgrounds[name] = layer.permute(1, 2, 0).cpu().numpy().copy()
         made = self._backgrounds[name]
         if zoom == 1 or name == "plain":

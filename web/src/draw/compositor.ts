@@ -19,6 +19,9 @@ const FRAGMENT = `
 uniform sampler2D plate, torso, opacity, first, second, own, splats;
 uniform usampler2D starts, list;
 uniform float size;
+uniform float canvas;    // side of plate and torso, px: with a camera that moves, larger than a frame
+uniform vec2 shift;      // half images, by which the camera's view of them is moved
+uniform vec2 turn;       // cosine and sine of its roll, over its zoom, in frames over canvases
 uniform int side;        // points of a torso field along each axis
 uniform int tiles;       // along each axis
 uniform int background;  // 0 the clip's, 1 transparent, 2 a colour, 3 a picture
@@ -51,13 +54,16 @@ vec4 head(vec2 at) {
 void main() {
   vec2 at = vec2(gl_FragCoord.x, size - gl_FragCoord.y);  // px, down from the top
   float points = float(side);
-  vec2 grid = ((at - 0.5) * (points - 1.0) / (size - 1.0) + 0.5) / points;  // corners of field and image coincide
+  vec2 off = 2.0 * at / size - 1.0 - shift;
+  vec2 place = 0.5 + 0.5 * vec2(turn.x * off.x + turn.y * off.y, turn.x * off.y - turn.y * off.x);  // on the canvas
+  // corners of field and canvas coincide
+  vec2 grid = ((place * canvas - 0.5) * (points - 1.0) / (canvas - 1.0) + 0.5) / points;
   vec4 bend = texture(first, grid), tint = texture(second, grid);
-  vec2 from = at / size + 0.5 * bend.xy;
+  vec2 from = place + 0.5 * bend.xy * size / canvas;
   vec3 cloth = clamp(texture(torso, from).rgb + vec3(bend.zw, tint.x), 0.0, 1.0);
   vec2 shape = texture(opacity, from).rg;
   float solid = clamp(shape.x * (1.0 + tint.y), 0.0, 1.0);
-  vec3 behind = texture(plate, at / size).rgb;
+  vec3 behind = texture(plate, place).rgb;
   vec4 front = head(at);
   if (background == 0) {
     result = vec4(clamp(front.rgb + (1.0 - front.a) * mix(behind, cloth, solid), 0.0, 1.0), 1.0);
@@ -83,7 +89,8 @@ export class Compositor {
   private readonly program: WebGLProgram;
   private readonly images: Record<(typeof IMAGES)[number], WebGLTexture>;
   private readonly numbers: Record<(typeof NUMBERS)[number], Numbers>;
-  private readonly choice: Record<"background" | "color", WebGLUniformLocation | null>;
+  private readonly choice: Record<"background" | "color" | "shift" | "turn" | "canvas", WebGLUniformLocation | null>;
+  private frames = 1;  // sides of a frame in the side of the canvas
   private background: Background = "clip";
 
   /** `size` of the image in px, `side` of the torso's fields; call `load` before `draw`. */
@@ -99,7 +106,8 @@ export class Compositor {
     this.numbers = { splats: new Numbers(gl, true), starts: new Numbers(gl, false), list: new Numbers(gl, false) };
     this.picture("own", null);
     const uniform = (name: string) => gl.getUniformLocation(this.program, name);
-    this.choice = { background: uniform("background"), color: uniform("color") };
+    this.choice = { background: uniform("background"), color: uniform("color"), shift: uniform("shift"),
+      turn: uniform("turn"), canvas: uniform("canvas") };
     gl.useProgram(this.program);
     [...IMAGES, ...NUMBERS].forEach((name, unit) => gl.uniform1i(uniform(name), unit));
     gl.uniform1f(uniform("size"), size);
@@ -111,7 +119,10 @@ export class Compositor {
   async load(head: Head): Promise<void> {
     for (const name of ["plate", "torso", "opacity"] as const) {
       const file = new Blob([head.get(`image.${name}`).data as Uint8Array<ArrayBuffer>], { type: "image/webp" });
-      this.picture(name, await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" }));
+      const image = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+      this.picture(name, image);
+      this.frames = this.canvas.width / image.width;
+      this.gl.uniform1f(this.choice.canvas, image.width);
     }
   }
 
@@ -120,8 +131,8 @@ export class Compositor {
     if (typeof background === "object" && "picture" in background) this.picture("own", background.picture);
   }
 
-  /** Draw a frame: see `Answer` and `TorsoField.at`. */
-  draw(frame: Pick<Answer, (typeof NUMBERS)[number]>, fields: [Float32Array, Float32Array]): void {
+  /** Draw a frame: see `Answer`, `TorsoField.at` and `TorsoField.view`. */
+  draw(frame: Pick<Answer, (typeof NUMBERS)[number]>, fields: [Float32Array, Float32Array], view: Float32Array): void {
     const { gl, background, choice } = this;
     for (const name of NUMBERS) this.numbers[name].fill(frame[name]);
     (["first", "second"] as const).forEach((name, i) => {
@@ -137,6 +148,9 @@ export class Compositor {
     const colored = typeof background === "object" && "color" in background;
     gl.uniform1i(choice.background, background === "clip" ? 0 : background === "transparent" ? 1 : colored ? 2 : 3);
     if (colored) gl.uniform3fv(choice.color, background.color);
+    const [x, y, scale, roll] = view, size = this.frames * Math.exp(-scale);
+    gl.uniform2f(choice.shift, x, y);
+    gl.uniform2f(choice.turn, size * Math.cos(roll), size * Math.sin(roll));
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
 

@@ -1,7 +1,7 @@
 /** Head poses, eyes and torso codes of the frames of the page: the clip's own, back and forth (`rendering/motion.py`). */
 import type { Head } from "../container";
 
-const EYES = 7, CODES = 8;
+const EYES = 7;
 const CLOSE = 0.09, HOLD = 0.05, OPEN = 0.18, MIN_INTERVAL = 0.8;  // seconds of a blink, and between two
 
 /** "clip": the clip's own; otherwise blinks per minute, at random times. */
@@ -11,7 +11,7 @@ export type Blinks = "clip" | number;
 export interface Pose {
   w2c: Float32Array;    // [12]
   eyes: Float32Array;   // [7]
-  codes: Float32Array;  // [8] of the torso
+  codes: Float32Array;  // of the torso, see `TorsoField`
 }
 
 export class Motion {
@@ -62,7 +62,8 @@ export class Motion {
       const closing = this.closing(i / this.fps, blinks);
       for (let j = 0; j < EYES; j++) eyes[j] += closing * (this.closed[j] - eyes[j]);
     }
-    return { w2c: this.between(low, high, share), eyes, codes: this.codes.slice(CODES * near, CODES * (near + 1)) };
+    const width = this.codes.length / this.frames;
+    return { w2c: this.between(low, high, share), eyes, codes: this.codes.slice(width * near, width * (near + 1)) };
   }
 
   /** Closing of the eyelids at a time in seconds, 0 open ... 1 closed. */

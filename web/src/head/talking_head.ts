@@ -72,7 +72,7 @@ export class TalkingHead {
     // the network is told the clip's own pose: the camera may leave what it has learned, the head does not
     const answer = await this.splats(conditions, { ...this.camera, w2c: turned(w2c, this.yaw, this.pitch) });
     const began = performance.now();
-    this.compositor.draw(answer, this.torso.at(codes));
+    this.compositor.draw(answer, this.torso.at(codes), this.torso.view(codes));
     this.cost.worker = answer.ms;
     this.cost.draw = performance.now() - began;
   }
