@@ -19,7 +19,7 @@ def loaded(ds):
 
 @pytest.fixture(scope="module")
 def torso(tiny_dataset):
-    return fit_torso(tiny_dataset, loaded(tiny_dataset))
+    return fit_torso(tiny_dataset, loaded(tiny_dataset), steps=300)
 
 
 def outside_error(picture, ds, i):
@@ -30,7 +30,7 @@ def outside_error(picture, ds, i):
 
 
 def test_it_is_better_than_a_torso_that_stands_still(torso, tiny_dataset):
-    """Training frames by their codes, validation frames by their pose alone; the torso of the fixture moves."""
+    """The torso of the fixture moves; its code in a frame is better than what follows from the head's pose alone."""
     ds = tiny_dataset
     still = torso(torso.codes[:ds.num_train].mean(0, keepdim=True))[0]
     assert ((torso(torso.codes) >= 0) & (torso(torso.codes) <= 1)).all()
@@ -38,21 +38,38 @@ def test_it_is_better_than_a_torso_that_stands_still(torso, tiny_dataset):
         error, standing, plate = (np.mean([outside_error(picture(i), ds, i) for i in ids]) for picture in (
             lambda i: torso(torso.codes[i:i + 1])[0], lambda i: still, lambda i: torch.from_numpy(ds.plate) / 255))
         assert error < 0.8 * standing < 0.5 * plate
-    poses = torch.from_numpy(ds.w2c)
-    torch.testing.assert_close(torso.codes[ds.num_train:], torso.codes_of(poses)[ds.num_train:])
-    assert (torso.codes_of(poses) - torso.codes)[:ds.num_train].abs().max() > 1e-4, "shoulders move by themselves too"
+
+
+def test_shoulders_that_move_by_themselves_are_followed(torso, tiny_dataset, tmp_path):
+    """In validation frames too: their code is the torso's pose, which does not follow from the head's."""
+    root, rows = tmp_path / "shrug", 3
+    shutil.copytree(tiny_dataset.root, root)
+    for i in tiny_dataset.val_ids:
+        up, body = np.roll(tiny_dataset.frame(i), -rows, 0), np.roll(tiny_dataset.mask(i)[..., 1:2], -rows, 0) / 255
+        frame = body * up + (1 - body) * tiny_dataset.frame(i)
+        cv2.imwrite(str(root / "frames" / f"{i:06d}.jpg"), frame[..., ::-1])
+    ds = egs.load_dataset(root)
+    layer = fit_torso(ds, loaded(ds), steps=300)
+    by_pose = layer.codes_of(torch.from_numpy(ds.w2c))
+    followed, stayed = (np.mean([outside_error(layer(codes[i:i + 1])[0], ds, i) for i in ds.val_ids])
+                        for codes in (layer.codes, by_pose))
+    assert followed < 0.9 * stayed
 
 
 def test_validation_frames_are_not_used(torso, tiny_dataset, tmp_path):
-    """Scores of validation frames would mean nothing."""
-    root = tmp_path / "changed"
+    """Scores of validation frames would mean nothing. Their codes are poses, which are their own."""
+    ds, root = tiny_dataset, tmp_path / "changed"
     shutil.copytree(tiny_dataset.root, root)
     for i in tiny_dataset.val_ids:
         cv2.imwrite(str(root / "frames" / f"{i:06d}.jpg"), np.zeros((64, 64, 3), np.uint8))
     changed = egs.load_dataset(root)
-    again = fit_torso(changed, loaded(changed))
+    again = fit_torso(changed, loaded(changed), steps=300)
     for name, value in torso.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), f"{name} differs: validation frames, or not repeatable"
+        other = again.state_dict()[name]
+        if name == "codes":
+            assert not torch.equal(value[ds.num_train:], other[ds.num_train:])
+            value, other = value[:ds.num_train], other[:ds.num_train]
+        assert torch.equal(value, other), f"{name} differs: validation frames, or not repeatable"
 
 
 def test_poses_never_seen_stay_within_those_seen(torso, tiny_dataset):
@@ -78,6 +95,17 @@ def test_a_checkpoint_holds_all_of_it(torso, tiny_dataset, tmp_path):
     codes = torso.codes[:3]
     assert torch.equal(blank(codes), torso(codes)) and codes.shape == (3, CODES)
     assert not any(p.requires_grad for p in torso.parameters()), "a head's training must not move it"
+
+
+def test_layers_of_earlier_versions_load(torso, tiny_dataset, tmp_path):
+    """They had 8 fields of 12 x 12 points."""
+    cfg = egs.load_config("quick_test", iterations=1, coarse_iterations=1, torso_steps=1)
+    run = egs.train(tiny_dataset, cfg, tmp_path / "run", device="cpu")
+    tensors = {name: value.clone() for name, value in run.load_head(device="cpu").state_dict().items()}
+    tensors |= {"torso.fields": tensors["torso.fields"][:8, :, :12, :12], "torso.mix": tensors["torso.mix"][:, :8],
+                "torso.codes": tensors["torso.codes"][:, :8]}
+    layer = run.head_of(tensors).torso
+    assert layer(layer.codes_of(torch.from_numpy(tiny_dataset.w2c))).isfinite().all() and layer.codes.shape[1] == 8
 
 
 def test_a_chin_that_rises_uncovers_torso_and_not_the_plate(torso, tiny_dataset):

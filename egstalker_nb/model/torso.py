@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ..data.camera_view import VIEW
 
-CODES = 8           # coefficients that describe the deformation of the torso in a frame
+CODES = 12          # coefficients that describe the deformation of the torso in a frame
 POSE = 6            # numbers of a head pose: rotation (against the mean, about rad) and translation (head units)
 CHANNELS = 6        # of a field: shift x and y (half images), red, green, blue and opacity
-GRID = 12           # control points of a field along each axis
+GRID = 20           # control points of a field along each axis
 
 
 class Torso(nn.Module):
@@ -38,9 +38,9 @@ class Torso(nn.Module):
         moving: whether the camera moves: the last `VIEW` numbers of a code are then how the camera sees the canvas.
         plate: [S + 2M, S + 2M, 3] uint8, the clean background.
         picture: [4, S + 2M, S + 2M] uint8, colours and opacity of the torso.
-        fields: [CODES, CHANNELS, GRID, GRID].
-        codes: [N, CODES] of the dataset's frames, or [N, CODES + VIEW]; those of validation frames follow from the pose
-            alone, but for the view, which is measured on the frame's own background.
+        fields: [CODES, CHANNELS, GRID, GRID]; checkpoints of earlier versions have [8, CHANNELS, 12, 12].
+        codes: [N, CODES] of the dataset's frames, or [N, CODES + VIEW]. All are fitted to their own frames, as head
+            poses are (see `fit_torso`); views are measured on the frames' background.
         turned: [3, 3] rotation of the mean training pose.
         shifted: [3] translation of the mean training pose, head units.
         spread: [POSE] standard deviation of the training poses around it.
@@ -86,7 +86,7 @@ class Torso(nn.Module):
     @property
     def views(self) -> Optional[Tensor]:
         """[N, VIEW] of the dataset's frames; None for a still camera."""
-        return self.codes[:, CODES:] if self.moving else None
+        return self.codes[:, len(self.fields):] if self.moving else None
 
     def codes_of(self, w2c: Tensor, views: Optional[Tensor] = None) -> Tensor:
         """Codes [B, C] for head poses [B, 4, 4].
@@ -209,7 +209,7 @@ class Torso(nn.Module):
             return None
         size = round(side * self.size / self.plate.shape[0])
         at = (torch.arange(size, device=codes.device) + 0.5) * (2 / size) - 1
-        view = codes[:, CODES:, None, None]                                                 # [B, VIEW, 1, 1]
+        view = codes[:, len(self.fields):, None, None]                                                 # [B, VIEW, 1, 1]
         x, y = at - view[:, 0], at[top:, None] - view[:, 1]
         scale = (-view[:, 2]).exp() * (self.size / self.plate.shape[0])
         along, across = scale * view[:, 3].cos(), scale * view[:, 3].sin()
@@ -225,9 +225,10 @@ class Torso(nn.Module):
               ) -> tuple[Tensor, Tensor, Tensor]:
         """Warped colours [B, 3, S - top, S], opacity [B, 1, ...] and what other channels `picture` has."""
         side = picture.shape[-1]
-        field = torch.einsum("bk,kcgh->bcgh", codes[:, :CODES], self.fields)
+        field = torch.einsum("bk,kcgh->bcgh", codes[:, :len(self.fields)], self.fields)
         # cubic first, so that control points do not show; then linear, which is cheap
-        field = F.interpolate(field, (4 * GRID, 4 * GRID), mode="bicubic", align_corners=True)
+        points = 4 * field.shape[-1]
+        field = F.interpolate(field, (points, points), mode="bicubic", align_corners=True)
         if places is None:
             field = F.interpolate(field, (side, side), mode="bilinear", align_corners=True)[:, :, top:]
             at = (torch.arange(side, device=codes.device) + 0.5) * (2 / side) - 1

@@ -21,14 +21,17 @@ SCALES = (0.4, 4), (0.75, 2), (1.0, 1)  # up to this share of the steps, images 
 RATES = {"picture": 6e-3, "fields": 2e-3, "mix": 5e-3, "knots": 2e-2}
 #: of the regularisation terms, relative to the mean absolute error of the image
 WEIGHTS = {"smooth": 2.0, "colour": 2e-3, "first": 2e-3, "knots": 1e-2, "jump": 1e-4}
+#: of the codes that are fitted to single frames: share of the steps, learning rate, frames at a time, factor by which
+#: images are downsampled, and the weight of their difference from what the layer was learned with
+CODE_SHARE, CODE_RATE, CODE_BATCH, CODE_SCALE, CODE_WEIGHT = 1 / 40, 5e-2, 16, 2, 1e-4
 
 
-def fit_torso(ds: Dataset, frames: Frames, steps: int = 300, batch: int = 4, seed: int = 0) -> Torso:
+def fit_torso(ds: Dataset, frames: Frames, steps: int = 1200, batch: int = 4, seed: int = 0) -> Torso:
     """Learn the torso layer from the training frames, where the head does not cover it.
 
     The codes of a frame are predicted from its head pose, plus a residual of its own (shoulders also move by
     themselves). One frame in each batch is rendered without its residual, so that poses alone render the best torso
-    that they can.
+    that they can. With the layer fixed, the codes of every frame are then fitted to its image, see `_fit_codes`.
 
     Args:
         ds: the dataset.
@@ -77,7 +80,40 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 300, batch: int = 4, see
         torso.codes.copy_(torso.codes_of(frames.w2c, views))
         residuals = _interpolated(learned["knots"], torch.arange(ds.num_train, device=device))
         torso.codes[:ds.num_train, :CODES] += residuals
+    _fit_codes(torso, ds, max(1, round(CODE_SHARE * steps)))
     return torso
+
+
+def _fit_codes(torso: Torso, ds: Dataset, steps: int) -> None:
+    """Fit the codes of every frame to its image, where the head does not cover it; the layer stays as it is.
+
+    They are the torso's pose, as a head has one: `CODES` numbers a frame along what was learned from training frames.
+    Validation frames are fitted as well, as by any tracker: shoulders that move by themselves cannot be heard, nor
+    follow from the pose of the head. Upstream pastes the torso of each frame, validation frames included.
+    """
+    device = torso.codes.device
+    frames = Frames(ds, range(len(ds)), device, place="disk")
+    chunks = [list(range(i, min(i + CODE_BATCH, len(ds)))) for i in range(0, len(ds), CODE_BATCH)]
+    picture, plate = (_downsampled(x, CODE_SCALE) for x in (torso.picture.float() / 255, torso.clean_plate()))
+    with Progress(len(ds), "torso of each frame", "frame") as bar:
+        for n, ids in enumerate(chunks):
+            given = frames.batch(ids)
+            frames.prefetch(chunks[n + 1] if n + 1 < len(chunks) else [])
+            weight, target = (_downsampled(x.permute(0, 3, 1, 2), CODE_SCALE)
+                              for x in ((1 - EDGE * given["head"]).clamp_min(0), given["frame"]))
+            start = torso.codes[ids]
+            own, view = nn.Parameter(start[:, :CODES].clone()), start[:, CODES:]
+            optimizer = torch.optim.Adam([own], lr=CODE_RATE, betas=(0.9, 0.99))
+            for step in range(steps):
+                optimizer.param_groups[0]["lr"] = CODE_RATE * min(1.0, 2 * (1 - step / steps))
+                rendered = torso.layer(torch.cat([own, view], -1), picture, plate)
+                loss = ((rendered - target).abs() * weight).mean((1, 2, 3)).sum()
+                loss = loss + CODE_WEIGHT * (own - start[:, :CODES]).square().mean(1).sum()
+                optimizer.zero_grad(set_to_none=True)
+                (loss * ds.size ** 2).backward()
+                optimizer.step()
+            torso.codes[ids, :CODES] = own.detach()
+            bar.update(len(ids))
 
 
 def _optimizer(learned: dict[str, nn.Parameter]) -> torch.optim.Optimizer:

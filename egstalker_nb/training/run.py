@@ -28,7 +28,7 @@ FORMAT = 1
 #: folders that notebooks make in a run folder before training does
 BEFORE_TRAINING = "figures", "renders"
 #: settings that may differ when a run is continued, as they do not affect its result
-FREE_SETTINGS = "preset", "checkpoint_interval", "keep_checkpoints", "tracking"
+FREE_SETTINGS = "preset", "checkpoint_interval", "keep_checkpoints", "tracking", "torso_steps"
 
 
 class Run:
@@ -140,6 +140,9 @@ class Run:
             head = Head.blank(self.config, points, frames, size - 2 * (margin or 0), encoder, margin)
             for name in head.gaussians:
                 head.gaussians[name] = torch.nn.Parameter(torch.empty_like(tensors[f"gaussians.{name}"]))
+            for name in ("fields", "mix", "codes"):  # earlier versions had fewer of them
+                old = getattr(head.torso, name)
+                old.data = torch.empty_like(tensors[f"torso.{name}"])
             head.load_state_dict({k: v for k, v in tensors.items() if k != "added_at"})
         except (KeyError, RuntimeError, TypeError, ValueError, IndexError) as error:
             what = f"no tensor {error}" if isinstance(error, KeyError) else " ".join(str(error).split())

@@ -96,7 +96,7 @@ class Trainer:
         """Begin a run: seed every random generator, make the head, fit the torso layer, write the first snapshot."""
         torch.manual_seed(self.cfg.seed)
         self._take(new_head(self.ds, self.cfg))
-        self.head.torso = fit_torso(self.ds, self.frames, seed=self.cfg.seed)
+        self.head.torso = fit_torso(self.ds, self.frames, self.cfg.torso_steps, seed=self.cfg.seed)
         self._ready()
         self.snapshot(0)
         self.steps.restart()
@@ -308,10 +308,6 @@ class Trainer:
         """Refine the poses of all frames against their images; they are used from now on."""
         fine = self.cfg.stage(self.iteration) == "fine"
         self.head.w2c.copy_(self._refined_poses(fine))
-        torso, val = self.head.torso, slice(self.ds.num_train, None)
-        views = None if torso.views is None else torso.views[val]
-        torso.codes[val] = torso.codes_of(self.head.w2c[val], views)
-        self.eval_frames.for_head(self.head)
         self.device_step.reset()
 
     def _refined_poses(self, deform: bool) -> Tensor:

@@ -14,12 +14,11 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from ..media.rates import FPS
-from ..model.torso import GRID
 from ..rendering import motion
 from ..rendering.renderer import Renderer
 from .distil import DistilledMotion
 
-FIELD = 4 * GRID  # points of a torso field along each axis, as `Torso` interpolates it first
+FIELD = 48  # points of a torso field along each axis, interpolated once more by the graphics card
 LOSSLESS = [cv2.IMWRITE_WEBP_QUALITY, 101]
 
 Tensors = dict[str, np.ndarray]
