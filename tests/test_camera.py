@@ -61,9 +61,13 @@ def test_a_wall_without_texture_is_still(tmp_path):
     """There is nothing to see a motion by, and nothing that it would change."""
     plain = np.full((SCENE * 128, SCENE * 128, 3), 150, np.float32)
     plain += np.linspace(0, 20, SCENE * 128)[:, None]
-    write_clip(tmp_path, plain, 128, MOTIONS["zoom in"])
-    found = measured(tmp_path, 128, COUNT)
-    assert found.found < 0.5 and not found.camera.any()
+    for folder, gains in (("even", 0 * T), ("brighter", 0.15 * T)):
+        gains = gains[:, None].repeat(3, 1)
+        write_clip(tmp_path / folder, plain, 128, MOTIONS["zoom in"], gains)
+        found = measured(tmp_path / folder, 128, COUNT)
+        assert found.found < 0.5 and not found.camera[:, :4].any()
+        np.testing.assert_allclose(found.camera[:, 4:], gains - gains.mean(0), atol=0.01)
+        assert found.camera.any() == gains.any()
 
 
 def test_a_picture_that_moves_on_a_screen_is_no_camera(tmp_path):
@@ -83,10 +87,12 @@ def test_errors_do_not_add_up_over_chunks(tmp_path, monkeypatch):
     count, size = 63, 128
     there = np.sin(np.linspace(0, np.pi, count))
     views = np.stack([1.4 * there, 0.2 * there, 0.1 * there, 0 * there], 1)
-    write_clip(tmp_path, textured(size), size, views)
-    found = measured(tmp_path, size, count).camera[:, :4]
-    error = corner_error(found, views, size)
+    gains = 0.1 * there[:, None].repeat(3, 1)
+    write_clip(tmp_path, textured(size), size, views, gains)
+    found = measured(tmp_path, size, count).camera
+    error = corner_error(found[:, :4], views, size)
     assert error[-1] < 0.3 and error.max() < 1.0
+    np.testing.assert_allclose(found[:, 4:], gains - gains.mean(0), atol=0.02)
 
 
 def test_the_exposure_is_found_and_light_on_the_wall_alone_is_none(tmp_path):

@@ -14,6 +14,7 @@
 - `crop`: the square around the head.
 - `pose`, `bundle`: head shape and camera poses, by bundle adjustment.
 - `extract`, `masks`: third pass: cropped frames, with masks of head, torso and background.
+- `registration`: the similarity between the backgrounds of two frames.
 - `camera`: how the camera moved and how its exposure changed, from the background of the frames.
 - `plate`: the clean background.
 - `offset`: the offset between audio and lips.
