@@ -27,7 +27,7 @@ cv2.setNumThreads(2)
 ROOT = Path(__file__).resolve().parents[1]
 SLOW_FIXTURES = {"headless", "lesson"}  # executed notebooks, a run that densifies
 #: files that prepare, train or stream many times over
-SLOW_FILES = {"test_analysis", "test_benchmarks", "test_data_parallel", "test_job", "test_live_widgets",
+SLOW_FILES = {"test_analysis", "test_benchmarks", "test_camera", "test_data_parallel", "test_job", "test_live_widgets",
               "test_notebook_00", "test_offset", "test_poses_of_a_run", "test_prepare", "test_prepare_chunks",
               "test_prepare_inputs", "test_presets", "test_sample", "test_snapshots", "test_streaming", "test_sync",
               "test_training", "test_video_forms", "test_widgets_clip", "test_checkpoint_faults", "test_formats",

@@ -258,6 +258,7 @@ def test_a_head_of_a_moving_camera_is_trained_loaded_and_rendered(moving_dataset
     from egstalker_nb.live.idle_motion import IdleMotion
     from egstalker_nb.notebook.widgets.orbit import Viewer
     from egstalker_nb.rendering.backdrop import Backdrop
+    from egstalker_nb.rendering.inspection import render_frames
     from egstalker_nb.rendering.renderer import Renderer
     from egstalker_nb.rendering.script import replay_script
     from egstalker_nb.web.page_data import clip_tensors, torso_tensors
@@ -276,6 +277,7 @@ def test_a_head_of_a_moving_camera_is_trained_loaded_and_rendered(moving_dataset
         error, other = (np.abs(image - ds.frame(i) / 255)[behind].mean() for image in (frame, wrong))
         assert error < 0.015, "plate, view and exposure"
         assert other > 1.5 * error or abs(i - len(ds) / 2) < 2
+    np.testing.assert_allclose(render_frames(renderer, range(len(ds))) / 255, frames, atol=2 / 255)
     green = renderer.render_frames(script, Backdrop(np.full((ds.size, ds.size, 3), (0, 255, 0), np.uint8)))
     assert (green[:, 0] == (0, 255, 0)).all(), "another background stands still"
     assert egs.evaluate(run, "val", device="cpu")["psnr_composite"] > 10

@@ -32,9 +32,10 @@ def render_frames(renderer: Renderer, ids: Sequence[int], batch: int = 8) -> np.
     ids, out = list(ids), []
     frames = Frames(renderer.ds, ids, renderer.device, place="disk").for_head(renderer.head)
     for begin in range(0, len(ids), batch):
-        given = frames.batch(ids[begin:begin + batch])
+        part = ids[begin:begin + batch]
+        given = frames.batch(part)
         rgb, _ = renderer.batch(frames.conditions(given["ids"]), given["background"])
-        out.append((rgb * 255).round().byte().cpu().numpy())
+        out.append((renderer.exposed(rgb, part) * 255).round().byte().cpu().numpy())
     return np.concatenate(out)
 
 

@@ -198,9 +198,8 @@ class Renderer:
             given, codes, torso = self.conditions_of(script), self.torso_codes(script), self.head.torso
             if backdrop is None:
                 rgb, _ = self.batch(given, torso(codes))
-                if script.source is not None and self.ds.exposes:
-                    gains = torch.from_numpy(self.ds.gains[script.source]).to(self.device)
-                    rgb = (rgb * gains[:, None, None]).clamp(0, 1)
+                if script.source is not None:
+                    rgb = self.exposed(rgb, script.source)
             else:
                 colour, opacity = torso.cut_out(codes)
                 if backdrop.image is None:
@@ -209,6 +208,13 @@ class Renderer:
                     plate = torch.from_numpy(backdrop.image).to(self.device).float() / 255
                     rgb, _ = self.batch(given, torch.lerp(plate.expand_as(colour), colour, opacity))
             return (rgb * 255).round().byte().cpu().numpy()
+
+    def exposed(self, rgb: Tensor, ids: Sequence[int] | np.ndarray) -> Tensor:
+        """Images [B, S, S, 3] 0...1 in the exposure that the camera had in frames `ids` of the clip."""
+        if not self.ds.exposes:
+            return rgb
+        gains = torch.from_numpy(self.ds.gains[list(ids)]).to(self.device)
+        return (rgb * gains[:, None, None]).clamp(0, 1)
 
     def _straight(self, given: Conditions, colour: Tensor, opacity: Tensor) -> Tensor:
         """Head over torso [B, S, S, 3] and its opacity [B, S, S, 1] as RGBA [B, S, S, 4] 0...1 with straight alpha.
