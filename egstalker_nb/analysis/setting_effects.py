@@ -19,7 +19,7 @@ EFFECTS = {
     "iterations": "Longer training sharpens the image as long as Gaussians are added or move; short clips overfit.",
     "max_points": "Limits memory and time; the Gaussians with the largest gradients are cloned or split first.",
     "densification_interval": "Shorter: Gaussians are added faster, from gradients averaged over fewer frames.",
-    "torso_steps": "More steps: neck, collar and shoulders fit the frames better, for some seconds more before training.",
+    "torso_steps": "More steps: neck, collar and shoulders fit the frames better, for some seconds more.",
     "pose_steps": "More steps: head poses fit the frames better, for sharper heads and some seconds more.",
     "opacity_threshold": "Higher: more transparent Gaussians are pruned in each densification step.",
     "position_lr_init": "Speed of the Gaussians at first; too high scatters them, too low leaves holes.",

@@ -42,8 +42,9 @@ def train(args: argparse.Namespace) -> None:
     import egstalker_nb as egs
 
     config = egs.load_config(args.config, **parse_settings(args.set))
-    print(egs.train(egs.load_dataset(args.dataset), config, args.run, until=args.until, device=args.device,
-                    gpus=args.gpus))
+    run = egs.train(egs.load_dataset(args.dataset), config, args.run, until=args.until, device=args.device,
+                    gpus=args.gpus)
+    print(run, run.plateau(), sep="\n")
 
 
 def track(args: argparse.Namespace) -> None:

@@ -18,6 +18,10 @@ RECENT = 5        # rows from whose speed the time left is estimated
 NOT_A_TERM = ("kind", "iteration", "stage", "loss", "psnr", "points", "opacity", "coverage", "it_per_s", "gpu_mib",
               "gpus")
 
+#: of the validation curve: evaluations that a mean is over, and that are needed to tell anything; dB that count as the
+#: same; share of a run until which a rise means that it was too short
+SMOOTHED, MIN_EVALUATIONS, SAME_DB, FLAT_SHARE = 3, 5, 0.1, 0.8
+
 
 def parse_rows(data: bytes) -> list[dict[str, Any]]:
     """The intact rows of a metrics.jsonl: a kill leaves a row without an end, a power cut leaves NULs."""
@@ -31,6 +35,27 @@ def parse_rows(data: bytes) -> list[dict[str, Any]]:
                 type(value) in (int, float, type(None)) for key, value in row.items() if key not in NO_NUMBERS):
             rows.append(row)
     return rows
+
+
+def plateau(evaluations: list[dict[str, Any]]) -> str:
+    """Whether more steps would have helped, in one sentence, by the PSNR of validation frames during training.
+
+    Args:
+        evaluations: rows of that kind, oldest first.
+    """
+    at, psnr = np.array([(r["iteration"], r["val_psnr"]) for r in evaluations if r.get("val_psnr") is not None],
+                        float).reshape(-1, 2).T
+    if len(at) < MIN_EVALUATIONS:
+        return f"{len(at)} evaluations in training are too few to say whether more steps would help."
+    curve = np.array([psnr[max(n + 1 - SMOOTHED, 0):n + 1].mean() for n in range(len(psnr))])
+    best, since, last = curve.max(), int(at[np.argmax(curve > curve.max() - SAME_DB)]), int(at[-1])
+    if curve[-1] < best - SAME_DB:
+        return (f"More steps than {int(at[curve.argmax()]):,} hurt: the PSNR of validation frames was {best:.1f} dB at "
+                f"best, and is {curve[-1]:.1f} dB after {last:,}.")
+    if since > FLAT_SHARE * last:
+        return f"More steps may help: the PSNR of validation frames still rose at iteration {since:,} of {last:,}."
+    return (f"More steps stopped helping: the PSNR of validation frames has been within {SAME_DB} dB of its best "
+            f"({best:.1f} dB) since iteration {since:,} of {last:,}.")
 
 
 def thinned(x: np.ndarray, y: np.ndarray, points: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from ..core.reading import Unreadable, read_json, shown
 from ..data.dataset import Dataset, load_dataset
 from ..model.head import Head
 from . import checkpoint, snapshots
-from .history import METRICS, parse_rows
+from .history import METRICS, parse_rows, plateau
 from .snapshots import Snapshot
 
 CONFIG, MANIFEST = "config.yaml", "manifest.json"
@@ -92,6 +92,10 @@ class Run:
         if not path.is_file():
             return []
         return [r for r in parse_rows(path.read_bytes()) if kind is None or r["kind"] == kind]
+
+    def plateau(self) -> str:
+        """Whether more steps would have helped, by the PSNR of validation frames during training: one sentence."""
+        return plateau(self.metrics("eval"))
 
     def pick(self, iteration: Optional[int] = None) -> int:
         """The checkpoint to use: the given one, or the newest with an intact head, with a warning if newer ones are

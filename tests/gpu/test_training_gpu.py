@@ -47,7 +47,8 @@ def steps(ds, root, iterations, recorded, monkeypatch, until):
         if not recorded:
             patch.setattr(Captured, "__call__", Captured.run_eagerly)
         # learned with gradients that CUDA sums in any order: not the same twice
-        patch.setattr(trainer, "fit_torso", lambda ds, frames, steps, seed: Torso.blank(ds.size, len(ds)).to(frames.device))
+        patch.setattr(trainer, "fit_torso",
+                      lambda ds, frames, steps, seed: Torso.blank(ds.size, len(ds)).to(frames.device))
         cfg = egs.load_config("production", **{**SMALL, "iterations": iterations, "mouth_noise": 0.0})
         run = egs.train(ds, cfg, root, until=until)
     return run.load_head(), run.metrics("train")

@@ -1,0 +1,92 @@
+"""How a head gets better with the length of its clip: one held-out end, and 5, 10, 20 and all seconds before it.
+
+    python benchmarks/length.py data/a data/b --out outputs/length [--seconds 5 10 20] [--workers 4]
+
+The last eleventh of a clip is held out; training frames are those right before it, so that a shorter part is the
+nearest one. Tracking is that of the whole clip. Rows are written as they come, into `results/length.json`.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from common import facts
+
+import egstalker_nb as egs
+from egstalker_nb.media.audio import load_audio, save_wav
+from egstalker_nb.media.rates import FPS, SAMPLES_PER_FRAME
+
+RESULT = Path(__file__).parent / "results" / "length.json"
+
+
+def shorter(source: Path, seconds: Optional[int], folder: Path) -> Path:
+    """The dataset with this many seconds of training frames (None: all) before the same validation frames."""
+    ds = egs.load_dataset(source)
+    first = 0 if seconds is None else ds.num_train - seconds * FPS
+    if first < 0:
+        raise ValueError(f"{ds.root.name} has {ds.num_train / FPS:.1f} s of training frames, not {seconds}")
+    for kind, end in (("frames", "jpg"), ("masks", "png")):
+        (folder / kind).mkdir(parents=True)
+        for i in range(first, len(ds)):
+            shutil.copyfile(source / kind / f"{i:06d}.{end}", folder / kind / f"{i - first:06d}.{end}")
+    with np.load(source / "tracking.npz") as arrays:
+        np.savez(folder / "tracking.npz", **{k: v[first:] if len(v) == len(ds) else v for k, v in arrays.items()})
+    np.save(folder / "features.npy", np.load(source / "features.npy")[first:])
+    save_wav(folder / "audio.wav", load_audio(source / "audio.wav")[first * SAMPLES_PER_FRAME:])
+    for name in ("background.png", "report.json"):
+        shutil.copyfile(source / name, folder / name)
+    meta = json.loads((source / "dataset.json").read_text())
+    meta |= {"num_frames": len(ds) - first, "num_train": ds.num_train - first}
+    (folder / "dataset.json").write_text(json.dumps(meta))
+    return folder
+
+
+def row(source: Path, seconds: Optional[int], preset: str, iterations: Optional[int], out: Path) -> dict[str, Any]:
+    """Train on a part of a clip, and score it."""
+    part = out / f"{source.name}-{seconds or 'all'}"
+    ds = egs.load_dataset(shorter(source, seconds, part / "dataset"))
+    cfg = egs.load_config(preset, **({} if iterations is None else {"iterations": iterations}))
+    began = time.perf_counter()
+    run = egs.train(ds, cfg, part / "run")
+    found = {"dataset": source.name, "seconds": round(ds.num_train / FPS, 1), "iterations": cfg.iterations,
+             "training_s": round(time.perf_counter() - began, 1), "points": len(run.load_head()),
+             "plateau": run.plateau()}
+    for split in ("train", "val"):
+        scores = egs.evaluate(run, split)
+        found[split] = {k: round(v, 3) for k, v in scores.items() if isinstance(v, float)}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="a new folder for shortened datasets and runs")
+    parser.add_argument("--seconds", nargs="+", type=int, default=[5, 10, 20])
+    parser.add_argument("--preset", default="production")
+    parser.add_argument("--iterations", type=int)
+    parser.add_argument("--workers", type=int, default=1, help="trainings at the same time; times are then not its own")
+    parser.add_argument("--result", type=Path, default=RESULT)
+    args = parser.parse_args()
+    jobs: list[tuple[Path, Optional[int]]] = []
+    for path in args.datasets:
+        most = egs.load_dataset(path).num_train
+        jobs += [(path, s) for s in args.seconds if s * FPS < most] + [(path, None)]
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:
+        todo = [pool.submit(row, path, s, args.preset, args.iterations, args.out) for path, s in jobs]
+        for future in todo:
+            rows.append(future.result())
+            print(json.dumps(rows[-1]), flush=True)
+            found = {"facts": facts(), "workers": args.workers, "rows": rows}
+            args.result.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
