@@ -17,7 +17,7 @@ import torch
 from common import DEVICE, facts
 
 import egstalker_nb as egs
-from egstalker_nb.cli import parse_settings
+from egstalker_nb.cli.options import parse_settings
 from egstalker_nb.core.files import write_json
 from egstalker_nb.training.history import History
 

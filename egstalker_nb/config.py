@@ -28,6 +28,11 @@ def setting(default: Any, low: float, high: float, help: str) -> Any:
     return field(default=default, metadata={"low": low, "high": high, "help": help})
 
 
+def choice(words: tuple[str, ...], help: str) -> Any:
+    """A dataclass field with one of some words, the first by default, and what it does."""
+    return field(default=words[0], metadata={"choices": words, "help": help})
+
+
 @dataclass
 class Schedule:
     """When things happen, on one counter that runs 1 ... iterations."""
@@ -136,7 +141,16 @@ class Network:
     token_dropout: float = setting(
         0.0, 0.0, 0.9, "Probability that a frame's eye or camera token is replaced by the null token in training.")
     mouth_noise: float = setting(
-        0.2, 0.0, 10.0, "Standard deviation of the noise added to the (normalised) mouth coefficients in training.")
+        0.2, 0.0, 10.0, "Standard deviation of the noise added to the (normalised) mouth coefficients in training. "
+                        "Audio features get none.")
+    attributes: str = choice(
+        ("own", "triplane"), "Opacity and colour of the canonical Gaussians: each has its own, or the tri-plane "
+                             "predicts them, from the coarse stage on, as upstream.")
+    audio_token: str = choice(
+        ("mouth", "features"), "What the audio token is made of: mouth coefficients, or 8 neighbouring windows of "
+                               "audio features, as upstream.")
+    token_views: str = choice(
+        ("by part", "all"), "Tokens that a Gaussian attends to: those of its part of the face, or all, as upstream.")
     prior: str = field(default="", metadata={
         "help": "File of the speaker prior (see egs.fit_prior), which predicts the mouth from audio; empty: the one "
                 "of the package."})
@@ -164,6 +178,12 @@ class Config(Schedule, Densification, Optimisation, LossWeights, Network):
     def save(self, path: str | Path) -> None:
         """Write every setting as YAML."""
         write_text(Path(path), self.to_yaml())
+
+    @property
+    def network_from(self) -> int:
+        """The iteration after which the network is trained: the fine stage only, unless its tri-plane predicts
+        opacity and colour, which the coarse stage needs too."""
+        return 0 if self.attributes == "triplane" else self.coarse_iterations
 
     def stage(self, iteration: int) -> str:
         """`coarse` or `fine`."""
@@ -198,8 +218,8 @@ def load_config(name: str | Path, **overrides: Any) -> Config:
     """Load a configuration.
 
     Args:
-        name: a preset (`quick_test`, `extended_test`, `production`) or the path of a YAML file. A YAML file holds
-            only what differs from the defaults (production), or a whole saved `config.yaml`.
+        name: a preset (`quick_test`, `extended_test`, `production`, `egstalker_paper`) or the path of a YAML file. A
+            YAML file holds only what differs from the defaults (production), or a whole saved `config.yaml`.
         overrides: settings that replace the file's.
 
     Raises:
@@ -267,6 +287,8 @@ def _check(key: Any, value: Any) -> list[str]:
         good = isinstance(value, str) and len(value) <= MAX_TEXT and value.isprintable()
         if not good:
             return [f"{key} must be text of one line, not {shown(value)}"]
+        if value not in bounds.get("choices", (value,)):
+            return [f"{key} must be one of {', '.join(bounds['choices'])}, not {shown(value)}"]
         known = bounds.get("words", ())
         wrong = [word for word in words(value) if word not in known] if known else []
         return [f"{key} must be one or several of {', '.join(known)}, with commas, not {shown(value)}"] if wrong else []

@@ -34,7 +34,7 @@ SLOW_FILES = {"test_analysis", "test_benchmarks", "test_camera", "test_data_para
               "test_fuzz", "test_interruptions", "test_kills", "test_notebook_faults", "test_prepare_faults",
               "test_properties", "test_security", "test_sweep_cluster", "test_sweep_engine", "test_sweep_runs",
               "test_sweep_store", "test_sweep_report", "test_split", "test_scheduling_examples", "test_trackers",
-              "test_wheel", "test_viewer_page", "test_live_page", "test_live_server"}
+              "test_upstream_variants", "test_wheel", "test_viewer_page", "test_live_page", "test_live_server"}
 #: share a server of processes, and what undisturbed work makes
 KILLING = tuple(f"tests/faults/test_{name}.py" for name in ("kills", "interruptions", "notebook_faults"))
 MAKES_NOTEBOOKS, SHOWS_NOTEBOOKS = "tests/test_notebooks.py", "tests/browser/test_lab.py"

@@ -167,7 +167,8 @@ def test_schedule_figure_says_that_quick_test_has_no_step():
     for words in ("the first would be at 1100, the run ends at 1000", "59 steps", "144 steps: 600 ... 14900",
                   "first step 1100, too late"):
         assert words in texts
-    assert column(growth.preset_schedules(), "steps") == {"quick_test": 0, "extended_test": 59, "production": 144}
+    assert column(growth.preset_schedules(), "steps") == {
+        "quick_test": 0, "extended_test": 59, "egstalker_paper": 144, "production": 144}
 
 
 # ---- thresholds ----

@@ -67,7 +67,7 @@ def test_every_field_is_an_upstream_name_or_is_not_in_the_lists():
     """A setting that gets a new name here must not be left in a list under the old one."""
     fields = set(egs.load_config("production").to_dict())
     assert set(KEPT) <= fields and set(RENAMED.values()) <= fields and not fields & (set(ABSENT) | set(RENAMED))
-    assert set(SIGNATURE) <= fields and set(UPSTREAM_FILES) == set(egs.presets())
+    assert set(SIGNATURE) <= fields and set(UPSTREAM_FILES) == set(egs.presets()) - {"egstalker_paper"}
 
 
 @pytest.mark.parametrize("preset, changed", [

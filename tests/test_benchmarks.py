@@ -8,6 +8,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import ablation  # noqa: E402
 import formats  # noqa: E402
 import growth  # noqa: E402
 import prior_offset  # noqa: E402
@@ -49,6 +50,20 @@ def test_parts_of_a_step_are_found(tiny_dataset, tmp_path):
 def test_a_setting_is_measured(tiny_dataset):
     row = growth.measure(tiny_dataset, points=100, frames=12, size=32, batch=2)
     assert row["step_ms"] > 0 and row["frame_ms"] > 0 and row["place"] == "device"
+
+
+def test_rows_of_an_ablation_are_written_as_they_come(tiny_dataset, tmp_path, monkeypatch, capsys):
+    """By two processes; the differences to production are known, whichever ends first."""
+    monkeypatch.setattr(sys, "argv", [
+        "ablation.py", str(tiny_dataset.root), "--iterations", "8", "--workers", "2", "--only", "poses as tracked",
+        "--work", str(tmp_path / "work"), "--out", str(tmp_path / "a.json"), "--set", "batch_size=1"])
+    ablation.main()
+    found = json.loads((tmp_path / "a.json").read_text())
+    rows = {row["change"]: row for row in found["clips"][tiny_dataset.root.name]["rows"]}
+    assert set(rows) == {"production", "poses as tracked"} and found["facts"]["device"]
+    one, other = rows["poses as tracked"], rows["production"]
+    assert one["difference"] == pytest.approx(one["psnr_composite"] - other["psnr_composite"])
+    assert "2 of 2" in capsys.readouterr().out
 
 
 def test_formats_are_compared_by_the_same_view_of_the_head(tmp_path):

@@ -248,7 +248,7 @@ def test_presets_that_were_not_trained_are_listed_beside_the_runs(result):
     assert columns[2:4] == ("one", "two") and "production (not trained)" in columns
     same = {"mine": egs.load_config("quick_test")}
     shown = setting_effects.with_presets(same)
-    assert "quick_test (not trained)" not in shown and len(shown) == 3
+    assert "quick_test (not trained)" not in shown and len(shown) == 4
 
 
 def test_settings_that_let_quick_test_grow():
@@ -259,7 +259,8 @@ def test_settings_that_let_quick_test_grow():
 
 def test_schedule_figure_has_every_preset_that_loads():
     axis = growth_figures.schedule_figure().axes[0]
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["quick_test", "extended_test", "production"]
+    assert [t.get_text() for t in axis.get_yticklabels()] == [
+        "quick_test", "extended_test", "egstalker_paper", "production"]
     assert axis.get_xlabel() and axis.get_ylabel()
 
 
@@ -344,7 +345,7 @@ def test_advice_divides_frames_by_the_measured_speed(pair, tmp_path):
     table = cost.advice([cpu, gpu])
     assert list(table.columns[3:]) == ["time on CPU, 64 px", "time on A card, 64 px"]
     rows = {row[1]: row for row in table.rows}
-    assert set(rows) == {"quick_test", "production", "extended_test"}
+    assert set(rows) == {"quick_test", "production", "extended_test", "egstalker_paper"}
     assert rows["quick_test"][2:] == (8000, "16:40", "0:20") and rows["production"][2:] == (30000, "1:02:30", "1:15")
     assert len(cost.advice([]).columns) == 3
 

@@ -10,6 +10,7 @@ TABLE = {  # coarse, densify from, until, batch, threshold, iterations: the tabl
     "quick_test": (100, 1000, 7000, 8, 0.001, 1000),
     "extended_test": (100, 1000, 7000, 8, 0.001, 20000),
     "production": (3000, 500, 15000, 1, 0.0002, 30000),
+    "egstalker_paper": (3000, 500, 15000, 1, 0.0002, 30000),
 }
 
 
@@ -40,6 +41,9 @@ def test_args_default_fails_with_everything_that_is_wrong():
     ({"densify_from_iter": 16000}, "lies after"),
     ({"net_width": 96}, "must agree"),
     ({"prior": 5}, "prior must be text"),
+    ({"attributes": "other"}, "attributes must be one of own, triplane"),
+    ({"audio_token": ""}, "audio_token must be one of mouth, features"),
+    ({"token_views": 3}, "token_views must be text"),
     ({"lambda_l1": 0.0, "lambda_dssim": 0.0}, "nothing would be learned"),
 ])
 def test_wrong_values_are_errors_with_a_hint(override, hint):

@@ -17,7 +17,7 @@ PARAMETERS = {
     "02_coarse_training": {"dataset", "run", "config", "overrides"},
     "03_fine_training": {"dataset", "run", "config", "overrides"},
     "04_densification_analysis": {"run", "lesson_iterations"},
-    "05_config_comparison": {"runs", "dataset", "search", "lesson_iterations"},
+    "05_config_comparison": {"runs", "dataset", "search", "lesson_iterations", "ablation_iterations"},
     "06_custom_audio_rendering": {"run", "audio", "audio_features", "out", "poses", "blink", "duration"},
     "07_live_and_export": {"run", "audio", "audio_features", "poses", "blink", "duration", "sentence"},
     "08_train_and_score": {"dataset", "run", "config", "overrides"},

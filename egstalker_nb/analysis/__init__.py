@@ -7,6 +7,7 @@
 - `mouth_prediction`: what the speaker prior predicts for a clip, and what the person's map adds.
 - `comparison`: `egs.compare`: several runs on one dataset.
 - `setting_effects`: presets, and the settings in which runs differ.
+- `ablation`: what each change against upstream buys.
 - `cost`: quality against cost, the time to reach a PSNR.
 - `run_index`: the run folders below some folders.
 - `frame_cache`: the same frame of several runs.

@@ -19,7 +19,7 @@ from ..model.audio_link import CENTRE
 from ..model.deformation import VIEWS
 from ..model.head import Head
 from ..rendering import inspection
-from ..rendering.renderer import Renderer
+from ..rendering.renderer import Renderer, check_mouth_driven
 from ..rendering.script import Script
 from ..speech.encoders import channel_names
 
@@ -129,10 +129,11 @@ def compute_audio_curves(renderer: Renderer, script: Script) -> AudioCurves:
     """The curves of a script with driving audio.
 
     Raises:
-        InputError: a script without audio features (a replay).
+        InputError: a script without audio features (a replay), or a head without mouth coefficients.
     """
     if script.features is None or script.silent is None or script.wave is None:
         raise InputError("a script with driving audio", "a replay of the clip", "Make one with `audio_script`.")
+    check_mouth_driven(renderer.head.cfg.audio_token, "curves of its mouth")
     given = renderer.conditions_of(script)
     names = channel_names(renderer.ds.encoder, script.features.shape[2])
     faces, shut = (inspection.mean_faces(renderer, c) for c in (given.mouth, renderer.head.mouth.shut[None]))

@@ -12,7 +12,8 @@ class Conditions:
     """The inputs from which B frames are rendered. `Head.conditions` makes them for frames of the clip.
 
     Attributes:
-        mouth: [B, 8] float32 mouth coefficients, see `Mouth`.
+        mouth: float32, what the audio token takes: [B, 8] mouth coefficients, see `Mouth`, or [B, 8, 16, 29] windows of
+            audio features, see `WindowedMouth`.
         eyes: [B, 7] float32 eyelids, brows and gaze, see `upper_face`.
         w2c: [B, 4, 4] float32 world-to-camera, OpenCV axes: the camera.
         pose: [B, 4, 4] float32, the head pose that the network is conditioned on; None: `w2c`. To be given where the

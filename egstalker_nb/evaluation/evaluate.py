@@ -26,6 +26,8 @@ SCORES = {
     "ssim_frame": ("", "the same, structural similarity"),
     "psnr_head": ("dB", "composite against the ground truth, weighted by the head mask"),
     "ssim_head": ("", "the same, structural similarity"),
+    "sharpness_lips": ("", "gradient energy of the composite over that of the ground truth, within the lip rectangle; "
+                           "1: as sharp as the video"),
     "seam": ("", "error in a band around the border of the head mask over that inside; below 1.2: no visible seam"),
     "lpips_composite": ("", "composite against the ground truth, LPIPS (AlexNet); 0: equal"),
     "lmd_mouth": ("px", "distance of the mouth landmarks tracked on the rendering from those of the clip"),
@@ -142,6 +144,9 @@ def _scored_images(renderer: Renderer, ids: list[int], batch: int, per_frame: di
         composite = (composite * 255).round() / 255
         plate = torso.scene(torso.codes[given["ids"]]).permute(0, 2, 3, 1)
         head_only = (splats + (1 - alpha) * plate).clamp(0, 1)
+        for image, truth, lips in zip(composite, given["frame"], given["lips"]):
+            detail, own = (float(image_metrics.gradient_energy(x, lips)) for x in (image, truth))
+            per_frame.setdefault("sharpness_lips", []).append(detail / max(own, 1e-9))
         for name, images, mask in (("composite", composite, None), ("frame", head_only, None),
                                    ("head", composite, given["head"])):
             for i, (image, truth) in enumerate(zip(images, given["frame"])):

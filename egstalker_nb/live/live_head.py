@@ -10,7 +10,7 @@ from ..media.image_io import encode_jpeg
 from ..media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
 from ..media.synthetic import mark_image
 from ..rendering.renderer import Renderer
-from ..rendering.streaming import LiveFeatures, check_encoder, warm_up
+from ..rendering.streaming import LiveFeatures, check_streamed, warm_up
 from ..training.run import Run
 from .idle_motion import IdleMotion
 
@@ -38,7 +38,7 @@ class LiveHead:
     """
 
     def __init__(self, run: Run, iteration: Optional[int] = None, device: Optional[str | torch.device] = None):
-        check_encoder(run.manifest["encoder"])
+        check_streamed(run)
         self._renderer = Renderer.from_run(run, iteration, device)
         warm_up(self._renderer)
         self._features = LiveFeatures(self._renderer.ds.audio(), LOOK_AHEAD)

@@ -159,6 +159,22 @@ def psnr(a: Tensor | np.ndarray, b: Tensor | np.ndarray, mask: Optional[Tensor] 
     return decibels(_averaged((x - y).square(), mask))
 
 
+def gradient_energy(image: Tensor, mask: Tensor) -> Tensor:
+    """How much detail there is: the mean square of the differences between neighbouring pixels.
+
+    Args:
+        image: [H, W, 3] 0...1; the mean of its colours counts.
+        mask: [H, W, 1], weights of the pixels.
+
+    Returns:
+        scalar.
+    """
+    grey = image.mean(-1)
+    across, down = grey.diff(dim=1)[:-1], grey.diff(dim=0)[:, :-1]
+    weight = mask[:-1, :-1, 0]
+    return ((across.square() + down.square()) * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
 def decibels(square: Tensor) -> Tensor:
     """PSNR in dB of mean squared errors for a peak of 1, at most 100 so that means stay finite."""
     return -10 * torch.log10(square.clamp_min(1e-10))

@@ -13,7 +13,9 @@ from ..config import Config
 from ..data.conditions import Conditions
 from ..face import expression
 from ..face.regions import part_landmarks, share_of_parts
-from .mouth import MODES
+from .attributes import OwnAttributes, TriplaneAttributes
+from .audio_link import MODES
+from .audio_windows import AUDIO_WIDTH, WindowEncoder
 
 TOKENS = ("audio", "eye", "camera", "null")
 #: the tokens that each part of the face attends to (see `ESAA`); columns of `share_of_parts`
@@ -21,11 +23,15 @@ VIEWS = {"rest": TOKENS, "mouth": ("audio", "null"), "eyes": ("eye", "null")}
 CAMERA_DIM = 12     # a rotation matrix and a translation
 
 
+#: the choices of `Config.token_views`
+TOKEN_VIEWS: dict[str, dict[str, tuple[str, ...]]] = {"by part": VIEWS, "all": dict.fromkeys(VIEWS, TOKENS)}
+
+
 def keep_scale(module: nn.Module) -> None:
-    """Initialise linear layers so that signals keep their scale: with torch's defaults audio reaches the offsets a
-    thousand times weaker than position does, and mouths hardly learn to move."""
+    """Initialise linear layers and convolutions so that signals keep their scale: with torch's defaults audio reaches
+    the offsets a thousand times weaker than position does, and mouths hardly learn to move."""
     for layer in module.modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, (nn.Linear, nn.Conv1d)) and layer.bias is not None:
             nn.init.kaiming_normal_(layer.weight, a=0.02)
             nn.init.zeros_(layer.bias)
 
@@ -48,6 +54,28 @@ class TaylorKAN(nn.Module):
         for _ in range(self.order - 1):
             powers.append(powers[-1] * x)
         return self.weights(torch.cat(powers, -1))
+
+
+class MouthEncoder(TaylorKAN):
+    """The audio token of mouth coefficients [B, 8], which get noise of this standard deviation in training."""
+
+    def __init__(self, width: int, noise: float):
+        super().__init__(MODES, width)
+        self.noise = noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.noise:
+            x = x + self.noise * torch.randn_like(x)
+        return super().forward(x / 2)
+
+
+def audio_encoder(cfg: Config) -> nn.Module:
+    """What makes the audio token of `Conditions.mouth`, see `Config.audio_token`."""
+    if cfg.audio_token == "mouth":
+        return MouthEncoder(cfg.net_width, cfg.mouth_noise)
+    encoder = nn.Sequential(WindowEncoder(), TaylorKAN(AUDIO_WIDTH, cfg.net_width))
+    keep_scale(encoder)
+    return encoder
 
 
 class TriPlane(nn.Module):
@@ -81,10 +109,11 @@ class TriPlane(nn.Module):
 class ESAA(nn.Module):
     """Efficient spatial-audio attention (agent attention): Gaussians attend to agents, agents attend to the tokens.
 
-    Every agent comes three times, once for each part of the face (see `VIEWS`): Gaussians of lips, chin and jaw attend
-    to the audio token only, those of eyelids and brows to the eye token only, all others to all tokens. Eyes and camera
-    tell the frames of a short clip apart, so a mouth that attends to them memorises the clip instead of learning from
-    audio, and eyelids that attend to audio do not close unless it predicts so (upstream allows both).
+    Every agent comes three times, once for each part of the face (see `TOKEN_VIEWS`). By default Gaussians of lips,
+    chin and jaw attend to the audio token only, those of eyelids and brows to the eye token only, all others to all
+    tokens. Eyes and camera tell the frames of a short clip apart, so a mouth that attends to them memorises the clip
+    instead of learning from audio, and eyelids that attend to audio do not close unless it predicts so (upstream allows
+    both).
 
     Agents are learned. Upstream pools them from neighbouring rows of the queries, which depends on the order of the
     Gaussians in memory, and that changes with every densification step. With learned agents a Gaussian's weights over
@@ -94,18 +123,20 @@ class ESAA(nn.Module):
         width: of features and tokens.
         heads: attention heads.
         agents: agents of each view.
+        views: see `TOKEN_VIEWS`.
     """
 
     hidden: Tensor
 
-    def __init__(self, width: int, heads: int, agents: int):
+    def __init__(self, width: int, heads: int, agents: int, views: str = "by part"):
         super().__init__()
         self.heads, self.dim = heads, width // heads
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.agents = nn.Parameter(torch.randn(heads, agents, self.dim))
         self.out = nn.Linear(width, width)
-        hidden = [[0.0 if token in view else -torch.inf for token in TOKENS] for view in VIEWS.values()]
+        hidden = [[0.0 if token in view else -torch.inf for token in TOKENS]
+                  for view in TOKEN_VIEWS[views].values()]
         self.register_buffer("hidden", torch.tensor(hidden), persistent=False)
         keep_scale(self)
 
@@ -182,28 +213,27 @@ class Deformation(nn.Module):
         self.register_buffer("pose_mean", pose_mean)
         self.register_buffer("pose_std", pose_std)
         self.triplane = TriPlane(cfg.plane_resolution, cfg.output_coordinate_dim, cfg.bounds)
-        inputs = {"audio": MODES, "eye": len(expression.UPPER_FACE_COLUMNS), "camera": CAMERA_DIM}
-        self.encoders = nn.ModuleDict({name: TaylorKAN(n, width) for name, n in inputs.items()})
+        self.encoders = nn.ModuleDict({
+            "audio": audio_encoder(cfg), "eye": TaylorKAN(len(expression.UPPER_FACE_COLUMNS), width),
+            "camera": TaylorKAN(CAMERA_DIM, width)})
         self.null = nn.Parameter(torch.zeros(width))
-        self.attention = ESAA(width, cfg.num_heads, cfg.num_agents)
+        self.attention = ESAA(width, cfg.num_heads, cfg.num_agents, cfg.token_views)
         self.outputs = {"means": 3, "scales": 3, "quats": 4, "opacities": 1, "sh": 3 * (cfg.sh_degree + 1) ** 2}
         self.trunk = nn.Linear(width, width * len(self.outputs))  # the first layer of all five heads in one product
         self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in self.outputs.items()})
         for layer in self.heads.values():
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
+        self.attributes = OwnAttributes() if cfg.attributes == "own" else TriplaneAttributes(width, cfg.sh_degree)
 
     def tokens(self, given: Conditions) -> Tensor:
         """Conditions of B frames -> [B, 4, W] in the order of `TOKENS`."""
-        mouth, eyes = given.mouth, given.eyes
         pose = torch.cat([given.network_pose[:, :3, :3].flatten(1), given.network_pose[:, :3, 3]], 1)
         pose = (pose - self.pose_mean) / self.pose_std
-        if self.training and self.cfg.mouth_noise:
-            mouth = mouth + self.cfg.mouth_noise * torch.randn_like(mouth)
-        null = self.null.expand(len(mouth), -1)
-        audio, eye, camera = (self.encoders[name](x) for name, x in zip(TOKENS, (mouth / 2, eyes, pose / 2)))
+        null = self.null.expand(len(given), -1)
+        audio, eye, camera = (self.encoders[name](x) for name, x in zip(TOKENS, (given.mouth, given.eyes, pose / 2)))
         if self.training and self.cfg.token_dropout:
-            drop = torch.rand(2, len(mouth), 1, device=mouth.device) < self.cfg.token_dropout
+            drop = torch.rand(2, len(given), 1, device=pose.device) < self.cfg.token_dropout
             eye, camera = torch.where(drop[0], null, eye), torch.where(drop[1], null, camera)
         return torch.stack([audio, eye, camera, null], 1)
 

@@ -11,6 +11,7 @@ from ..data.conditions import Conditions
 from ..rasterizer import rasterize
 from ..speech.prior import Prior
 from .audio_link import FeatureLink, PriorLink
+from .audio_windows import MOUTHS
 from .deformation import CAMERA_DIM, Deformation
 from .gaussians import make_gaussians
 from .mouth import Mouth
@@ -76,7 +77,7 @@ class Head(nn.Module):
         link = FeatureLink() if encoder is None else PriorLink(Prior(encoder))
         gaussians = make_gaussians(torch.randn(max(points, 4), 3), torch.zeros(max(points, 4), 3), cfg.sh_degree)
         network = Deformation(cfg, torch.zeros(CAMERA_DIM), torch.ones(CAMERA_DIM), torch.zeros(478, 3))
-        return cls(cfg, gaussians, network, Mouth(frames, link), Torso.blank(size, frames, margin),
+        return cls(cfg, gaussians, network, MOUTHS[cfg.audio_token](frames, link), Torso.blank(size, frames, margin),
                    torch.eye(4).repeat(frames, 1, 1))
 
     def __len__(self) -> int:
@@ -89,12 +90,21 @@ class Head(nn.Module):
     def activated(self, offsets: Optional[dict[str, Tensor]], batch: int) -> Splats:
         """Gaussians of `batch` frames, activated for the rasteriser (offsets None: the canonical head)."""
         g = self.gaussians
-        sh = torch.cat([g["sh0"], g["shN"]], 1)                       # [N, K, 3]
-        raw = {"means": g["means"], "scales": g["scales"], "quats": g["quats"], "opacities": g["opacities"], "sh": sh}
+        opacities, sh = self.deformation.attributes(g, self.deformation.triplane)
+        raw = {"means": g["means"], "scales": g["scales"], "quats": g["quats"], "opacities": opacities, "sh": sh}
         raw = {k: v.expand(batch, *v.shape) for k, v in raw.items()}
         if offsets is not None:
             raw = {k: v + offsets[k].reshape(v.shape) for k, v in raw.items()}
         return Splats(raw["means"], raw["quats"], raw["scales"].exp(), raw["opacities"].sigmoid(), raw["sh"])
+
+    @torch.no_grad()
+    def write_attributes(self) -> None:
+        """Write predicted opacities and colours into the Gaussians, for all that reads them there: densification, PLY
+        files, figures. Where each has its own, nothing changes."""
+        g = self.gaussians
+        opacities, sh = self.deformation.attributes(g, self.deformation.triplane)
+        for name, value in (("opacities", opacities), ("sh0", sh[:, :1]), ("shN", sh[:, 1:])):
+            g[name].copy_(value)
 
     def conditions(self, ids: Tensor, eyes: Tensor) -> Conditions:
         """The inputs from which frames of the clip are rendered.
@@ -103,7 +113,7 @@ class Head(nn.Module):
             ids: [B] int64 their numbers.
             eyes: [B, 7] see `Dataset.eyes`.
         """
-        return Conditions(self.mouth.coefficients[ids], eyes, self.w2c[ids])
+        return Conditions(self.mouth.of_frames(ids), eyes, self.w2c[ids])
 
     def background(self, ids: Tensor) -> Tensor:
         """What lies behind the splats in frames [B] of the clip: torso and plate, [B, S, S, 3] 0...1."""

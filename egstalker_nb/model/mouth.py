@@ -57,6 +57,18 @@ class Mouth(nn.Module):
         """Coefficients [N, 8] -> shapes [N, D], head units."""
         return coefficients * self.spread @ self.modes + self.mean
 
+    def context(self, features: Tensor) -> Tensor:
+        """What `of_audio` needs of all features [N, 16, 29] of an audio for each of its N frames: [N, ...]."""
+        return features
+
+    def of_frames(self, ids: Tensor) -> Tensor:
+        """What the audio token takes in frames [B] of the clip: [B, 8] coefficients."""
+        return self.coefficients[ids]
+
+    def of_audio(self, context: Tensor, silent: Tensor) -> Tensor:
+        """What the audio token takes with other audio: [N, 8] coefficients, see `context` and `predict`."""
+        return self.predict(context, silent)
+
     def predict(self, features: Tensor, silent: Tensor) -> Tensor:
         """Predict the mouth from audio.
 

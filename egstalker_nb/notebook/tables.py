@@ -1,14 +1,17 @@
 """Tables of the notebooks: settings, tensors, scores, the report of a dataset; and the check at the end of each."""
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..analysis.ablation import Ablation
 from ..config import FIELDS, Config
 from ..core.errors import EgsError
 from ..core.table import Table, text
+from ..data.dataset import Dataset
 
 #: the dataclasses of a `Config`, one per concern
 CONFIG_CLASSES = Config.__mro__[1:-1]
@@ -43,6 +46,23 @@ def scores(*measured: Any) -> Table:
         rows.append((name, *[line[1] for line in lines], unit, what))
     names = [f"{s['split']} ({s['iteration']})" for s in measured]
     return Table(("score", *names, "unit", "meaning"), rows, "Scores by split (iteration)")
+
+
+def what_changes_buy(ds: Dataset, folder: str | Path, iterations: int) -> Table:
+    """The changes that bring back upstream's method, and what each costs on the validation frames of a dataset.
+
+    Args:
+        ds: the dataset.
+        folder: of the runs, see `Ablation`.
+        iterations: length of each run; 0: none is trained, which a sentence says, and the table has no values.
+    """
+    ablation = Ablation(ds, folder, max(iterations, 1))
+    if not iterations:
+        print(f"Not measured: {len(ablation.changes)} trainings. Set ablation_iterations (10,000 on a GPU), or run "
+              "python benchmarks/ablation.py DATASET.")
+    for _ in ablation.rows() if iterations else ():
+        pass
+    return ablation.table()
 
 
 def check(*expectations: tuple[str, float, float, float, str]) -> Table:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.cuda_graph import Captured
 from ..core.device import memory_limits
-from ..core.errors import DatasetError
+from ..core.errors import DatasetError, InputError
 from ..core.progress import Progress
 from ..data.conditions import Conditions
 from ..data.dataset import Dataset
@@ -22,6 +22,17 @@ from .backdrop import Backdrop
 from .script import Script
 
 SMALLER = "Use a smaller batch, or close other programs."
+
+
+def check_mouth_driven(audio_token: str, what: str) -> None:
+    """Whether a head's audio token is made of mouth coefficients (see `Config.audio_token`), which `what` needs.
+
+    Raises:
+        InputError: audio features drive it, see `WindowedMouth`.
+    """
+    if audio_token != "mouth":
+        raise InputError(f"a head that mouth coefficients drive, for {what}", f"audio_token '{audio_token}'",
+                         "Train one with the preset 'production'; egs.render takes this one and a whole audio file.")
 
 
 class Renderer:
@@ -139,11 +150,12 @@ class Renderer:
         return rgb, alpha, info.get("num_isects")
 
     def mouth_coefficients(self, script: Script) -> Tensor:
-        """Mouth coefficients [F, 8] of each frame: predicted from the audio features, or the clip's own in a replay."""
+        """What the audio token takes in each frame: mouth coefficients [F, 8], predicted from the audio features, or
+        the clip's own in a replay; or windows of the features, see `WindowedMouth`."""
         if script.features is None:
-            return self.head.mouth.coefficients[script.source]
+            return self.head.mouth.of_frames(torch.as_tensor(script.source, device=self.device))
         features, silent = (torch.from_numpy(x).to(self.device) for x in (script.features, script.silent))
-        return self.head.mouth.predict(features, silent)
+        return self.head.mouth.of_audio(features, silent)
 
     def conditions_of(self, script: Script) -> Conditions:
         """The inputs from which the frames of a script are rendered, on the device."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
+import torch
 
 from ..core.errors import InputError
 from ..media.audio import load_audio, load_features
@@ -25,7 +26,8 @@ class Script:
     """What a video of F frames shows.
 
     Attributes:
-        features: [F, 16, 29] float32 audio features; None in a replay, which has the mouth of the `source` frames.
+        features: [F, 16, 29] float32 audio features, or more of them, see `Mouth.context`; None in a replay, which has
+            the mouth of the `source` frames.
         silent: [F] float32 0...1, how far the mouth is closed because of silence; None in a replay.
         eyes: [F, 7] float32 lids, brows and gaze, see `upper_face`.
         w2c: [F, 4, 4] float32 world-to-camera, OpenCV axes: the camera.
@@ -104,6 +106,7 @@ def audio_script(renderer: Renderer, audio: str | Path, features: Optional[str |
         windows = load_features(features, wave)
     else:
         windows = load_encoder(renderer.ds.encoder).features(wave)
+    context = renderer.head.mouth.context(torch.from_numpy(windows)).numpy()
     note = silent_note(loudness(wave, len(windows)).max(), f"'{audio}'")
     if note:
         warnings.warn(note, stacklevel=1)  # this line as origin: Python then warns once per file, not once per caller
@@ -112,7 +115,7 @@ def audio_script(renderer: Renderer, audio: str | Path, features: Optional[str |
     source, w2c, pose = motion.head_motion(renderer, poses, count)
     eyes = motion.eye_motion(renderer.ds, blink, count)
     part = wave[first * SAMPLES_PER_FRAME:last * SAMPLES_PER_FRAME]
-    return Script(windows[first:last], shut_in_silence(wave, len(windows))[first:last], eyes, w2c, pose, source,
+    return Script(context[first:last], shut_in_silence(wave, len(windows))[first:last], eyes, w2c, pose, source,
                   _fit_length(part, count))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from typing import Any, Iterable, Iterator, Optional
+from typing import Iterable, Iterator, Optional
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from ..speech.voice_activity import BLUR, HANGOVER, INAUDIBLE_DB, QUIET_DB, loud
 from ..training.run import Run
 from .live_motion import LiveMotion
 from .motion import Blink, Poses
-from .renderer import Renderer
+from .renderer import Renderer, check_mouth_driven
 
 #: Seconds of audio after a frame's own time that it waits for; at least `MIN_LOOK_AHEAD`. The encoder does without what
 #: comes later, as at the end of a file. Correlation of the mouth opening with that of offline features of the same
@@ -76,7 +76,7 @@ def stream(run: Run, chunks: Iterable[np.ndarray], poses: Poses = "cycle", blink
             that is not audio.
         DatasetError: no such checkpoint; `poses` is a folder without a dataset.
     """
-    check_encoder(run.manifest["encoder"])
+    check_streamed(run)
     check_rate(sample_rate)
     try:
         chunks = iter(chunks)
@@ -89,12 +89,14 @@ def stream(run: Run, chunks: Iterable[np.ndarray], poses: Poses = "cycle", blink
     return _frames(renderer, live_motion, live_features, mono_16khz(chunks, sample_rate))
 
 
-def check_encoder(spec: dict[str, Any]) -> None:
-    """Whether features of this encoder can be computed while audio comes in.
+def check_streamed(run: Run) -> None:
+    """Whether a head can be driven while audio comes in.
 
     Raises:
-        InputError: another encoder than `phones`.
+        InputError: another encoder than `phones`, or a head that needs the audio around each frame.
     """
+    check_mouth_driven(run.config.audio_token, "audio that is still coming in")
+    spec = run.manifest["encoder"]
     if spec.get("name") != "phones":
         raise InputError("a run with the encoder 'phones', which works on audio as it comes in", describe(spec),
                          "Prepare the clip with encoder='phones' (the default) and train on that; egs.render takes "

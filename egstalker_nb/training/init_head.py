@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.dataset import Dataset
+from ..model.audio_windows import WindowedMouth
 from ..model.deformation import Deformation
 from ..model.gaussians import make_gaussians
 from ..model.head import Head
@@ -49,4 +50,7 @@ def new_head(ds: Dataset, cfg: Config) -> Head:
     face = torch.from_numpy(ds.mean_face)
     gaussians = make_gaussians(face, landmark_colors(ds), cfg.sh_degree)
     network = Deformation(cfg, pose.mean(0), pose.std(0).clamp_min(1e-2), face)
-    return Head(cfg, gaussians, network, fit_mouth(ds, cfg.prior), Torso.blank(ds.size, len(ds)), w2c)
+    mouth = fit_mouth(ds, cfg.prior)
+    if cfg.audio_token == "features":
+        mouth = WindowedMouth.of(mouth, torch.from_numpy(ds.features))
+    return Head(cfg, gaussians, network, mouth, Torso.blank(ds.size, len(ds)), w2c)

@@ -163,7 +163,7 @@ class Trainer:
         self.steps.add(stage, terms.clone())  # a captured step writes the next terms into the same memory
         if self.device.type == "cuda" and not self.device_step.recorded:
             self._grow_capacity(terms[-1].item())
-        if stage == "fine" and it % EMA_INTERVAL == 0:
+        if it > self.cfg.network_from and it % EMA_INTERVAL == 0:
             self.iteration = it
             self.ema.update_parameters(self.head.deformation)
         if it in self.moments:
@@ -208,7 +208,7 @@ class Trainer:
         if gradients2d:
             self.densifier.add(*gradients2d)
         for name, optimizer in self.optimizers.items():
-            if self.kind[0] == "fine" or name != NETWORK:
+            if self.kind[0] == "fine" or name != NETWORK or not self.cfg.network_from:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
@@ -227,6 +227,8 @@ class Trainer:
 
     def _densify(self, iteration: int) -> None:
         before = len(self.head)
+        if self.densifier.is_due(iteration):
+            self.head.write_attributes()
         optimizers = {name: optimizer for name, optimizer in self.optimizers.items() if name != NETWORK}
         done = self.densifier.step(self.head.gaussians, optimizers, iteration)
         if done:
@@ -240,7 +242,7 @@ class Trainer:
 
     def _ema_update(self, averaged: Tensors, trained: Tensors, count: Tensor | int) -> None:
         """Move the averaged network towards the trained one; quickly at first, so that the start is forgotten."""
-        steps = self.iteration - self.cfg.coarse_iterations
+        steps = self.iteration - self.cfg.network_from
         decay = min(self.cfg.weight_average, (1 + steps) / (10 + steps)) ** EMA_INTERVAL
         torch._foreach_lerp_(averaged, trained, 1 - decay)
 
@@ -257,6 +259,7 @@ class Trainer:
         stage, terms, seconds = self._finished_steps()
         names = self.losses[stage].names
         self.guard.check_losses(names, terms, self.iteration - len(terms) + 1)
+        self.head.write_attributes()
         opacity, points = self.head.gaussians["opacities"].detach().sigmoid().mean().item(), len(self.head)
         values = dict(zip(names, terms.mean(0).tolist()))
         memory = {"gpu_mib": torch.cuda.memory_allocated(self.device) / 2**20} if self.device.type == "cuda" else {}
@@ -317,7 +320,9 @@ class Trainer:
         """The head as it is rendered and saved: trained Gaussians, averaged network. It shares all tensors."""
         head, network = self.head, self.ema.module
         assert isinstance(network, Deformation)
-        return Head(self.cfg, head.gaussians, network, head.mouth, head.torso, head.w2c)
+        averaged = Head(self.cfg, head.gaussians, network, head.mouth, head.torso, head.w2c)
+        averaged.write_attributes()
+        return averaged
 
     def save(self) -> None:
         """Write a checkpoint of this iteration, and remove the oldest (see `keep_checkpoints`).

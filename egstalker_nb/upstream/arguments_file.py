@@ -23,7 +23,7 @@ KINDS = {ast.Import: "an import", ast.ImportFrom: "an import", ast.ClassDef: "a 
          ast.Call: "a call", ast.Name: "a name whose value is not in the file"}
 #: preset -> the upstream file that it comes from
 UPSTREAM_FILES = {"quick_test": "args.py, the quick test", "extended_test": "args.py with 20,000 iterations",
-                  "production": "args_original.py, the original defaults",
+                  "production": "args_original.py, the original defaults; its method is in egstalker_paper",
                   "args_default": "args_default.py, the incomplete one"}
 #: settings that tell those files apart
 SIGNATURE = ("coarse_iterations", "densify_from_iter", "densify_until_iter", "batch_size",

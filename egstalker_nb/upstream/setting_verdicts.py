@@ -51,7 +51,7 @@ ABSENT = {
     "opacity_threshold_fine_after": "not used here: opacity_threshold holds in both stages",
     "opacity_reset_interval": "not used here: opacities are never reset; resets are a known way to lose a head",
     "canonical_tri_plane_factor_list": "not used here: opacity and colour are optimised directly in the coarse stage; "
-                                       "predicting them from the tri-plane lets opacity collapse",
+                                       "from the tri-plane (attributes: triplane), opacity may collapse",
     "train_tri_plane": "not used here: the tri-plane is trained in the fine stage",
     "train_l": "not used here: every group is trained",
     "drop_prob": "not used here: weight_decay, weight_average, mouth_noise and token_dropout counter overfitting",

@@ -15,7 +15,7 @@ from ..core.errors import InputError
 from ..core.files import check_target, write_text
 from ..data.frame_loader import Frames
 from ..metrics.image_metrics import psnr
-from ..rendering.renderer import Renderer
+from ..rendering.renderer import Renderer, check_mouth_driven
 from ..training.run import Run
 from .audio_tensors import audio_tensors
 from .distil import DistilledMotion, distil
@@ -80,10 +80,12 @@ def export_web(run: Run, out: str | Path, iteration: Optional[int] = None, title
         The file and its facts.
 
     Raises:
-        InputError: another ending, another encoder, or a checkpoint of the coarse stage, whose mouth does not move.
+        InputError: another ending, another encoder, a head without mouth coefficients, or a checkpoint of the coarse
+            stage, whose mouth does not move.
         DatasetError: no such checkpoint; the dataset is missing or was changed.
     """
     out = check_target(out, ".html")
+    check_mouth_driven(run.config.audio_token, "a page")
     renderer = Renderer.from_run(run, iteration, device)
     if not renderer.deform:
         raise InputError("a checkpoint of the fine stage", f"iteration {run.pick(iteration)} of the coarse stage, "

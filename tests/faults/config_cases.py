@@ -62,6 +62,7 @@ def _unreadable(folder: Path) -> list[Any]:
 CASES: list[Case] = [
     Case("config_unknown_key", file("iteration: 5"), ("'iteration' is not a setting", "did you mean 'iterations'"), 2),
     Case("config_wrong_type", file("iterations: [1, 2]"), ("iterations must be a whole number", "[1, 2]"), 2),
+    Case("config_no_such_choice", file("token_views: some"), ("token_views must be one of by part, all", "some"), 2),
     Case("config_out_of_range", file("batch_size: 1000"), ("batch_size must lie in 1 ... 64", "1000"), 2),
     Case("config_negative", file("feature_lr: -0.1"), ("feature_lr must lie in 0 ... 1", "-0.1"), 2),
     Case("config_several_problems", file("batch_size: 0\nseed: -1\nx: 1"), ("3 problem", "batch_size", "seed"), 4),
