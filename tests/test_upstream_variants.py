@@ -65,6 +65,15 @@ def test_the_coarse_stage_learns_opacity_and_colour_from_the_triplane(tiny_datas
     assert head.gaussians["opacities"].grad is None and head.gaussians["sh0"].grad is None
 
 
+def test_the_coarse_stage_trains_the_triplane_and_its_average_follows(tiny_dataset, tmp_path):
+    cfg = paper()
+    begun = new_head(tiny_dataset, cfg)
+    head = egs.train(tiny_dataset, cfg, tmp_path / "run", until="coarse", device="cpu").load_head(device="cpu")
+    assert head.deformation.attributes.sh.weight.abs().max() > 1e-4, "at first 0"
+    assert all(torch.equal(layer.weight, torch.zeros_like(layer.weight)) for layer in head.deformation.heads.values())
+    assert len(begun) == 478 and not torch.equal(begun.gaussians["opacities"], head.gaussians["opacities"][:478])
+
+
 def test_lips_attend_to_all_tokens_where_views_are_all(tiny_dataset):
     attention = {}
     for views in ("by part", "all"):
