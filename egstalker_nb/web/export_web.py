@@ -85,8 +85,8 @@ def export_web(run: Run, out: str | Path, iteration: Optional[int] = None, title
         DatasetError: no such checkpoint; the dataset is missing or was changed.
     """
     out = check_target(out, ".html")
-    check_mouth_driven(run.config.audio_token, "a page")
     renderer = Renderer.from_run(run, iteration, device)
+    check_mouth_driven(renderer.head.cfg.audio_token, "a page")
     if not renderer.deform:
         raise InputError("a checkpoint of the fine stage", f"iteration {run.pick(iteration)} of the coarse stage, "
                          "whose mouth does not move", "Train on, or choose a later checkpoint.")

@@ -21,7 +21,16 @@ def other_encoder(folder: Path) -> list[Any]:
     return ["live", run]
 
 
+def head_of_features(folder: Path) -> list[Any]:
+    """A run whose audio token is made of the features around each frame."""
+    run = copy_run(folder)
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("audio_token: mouth",
+                                                                               "audio_token: features"))
+    return ["live", run]
+
+
 CASES: list[Case] = [
+    Case("live_head_of_features", head_of_features, ("mouth coefficients", "features", "production")),
     Case("live_no_run", lambda folder: ["live", folder], ("run",)),
     Case("live_other_encoder", other_encoder, ("phones", "external")),
     Case("live_port_too_large", of_run("--port", 70000), ("1 ... 65535", "70000")),

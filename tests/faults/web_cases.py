@@ -25,15 +25,7 @@ def coarse(run: Path) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump(config | {"coarse_iterations": config["iterations"]}))
 
 
-def features(run: Path) -> None:
-    """A head that audio features drive."""
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    (run / "config.yaml").write_text(yaml.safe_dump(config | {"audio_token": "features"}))
-
-
 CASES: list[Case] = [
-    Case("web_head_of_features", of_run("head.html", change=features),
-         ("mouth coefficients", "features", "production")),
     Case("web_other_ending", of_run("head.htm"), ("head.htm", ".html")),
     Case("web_folder", of_run("run"), ("run", ".html")),
     Case("web_no_such_checkpoint", of_run("head.html", "--iteration", 77), ("77",)),
