@@ -20,7 +20,7 @@ By = Literal["iteration", "time"]
 PURPOSES = {
     "quick_test": "test the pipeline: every stage runs, no densification, low quality",
     "production": "good quality: long coarse stage, densification, one frame a step",
-    "egstalker_paper": "compare with upstream's method: slower to learn, and its heads may be lost",
+    "egstalker_paper": "compare with upstream's method: what each of its differences costs, see notebook 05",
     "extended_test": "none: many more frames than production, but no long coarse stage, so the quality stays low",
 }
 

@@ -45,7 +45,7 @@ EFFECTS = {
     "output_coordinate_dim": "Channels of the tri-plane: capacity of the features of each position.",
     "net_width": "Width of the network; must equal the number of tri-plane features.",
     "bounds": "Size of the tri-plane's cube: points outside share the features of its border.",
-    "attributes": "Tri-plane: neighbours share opacity and colour, so detail is lost; opacity may collapse.",
+    "attributes": "Tri-plane: neighbours share opacity and colour; opacity may collapse.",
     "audio_token": "Features: the clip alone teaches what its audio does to the face; another voice hardly moves it.",
     "token_views": "All: lips also follow eyes and camera, lids also audio; on short clips they memorise the frames.",
     "sh_degree": "View-dependent colour; a head that turns little needs a low degree.",
