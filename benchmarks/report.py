@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import report_prior
+import report_quality
 import report_scale
 import report_web
 from matplotlib.ticker import FuncFormatter, LogLocator
@@ -237,6 +238,7 @@ def main() -> None:
         texts.update(report_prior.texts(found))
     texts.update(report_scale.texts(read))
     texts.update(report_web.texts(read))
+    texts.update(report_quality.texts(read))
     for page in PAGES:
         if page.exists():
             filled = page.read_text(encoding="utf-8")

@@ -11,6 +11,8 @@ import torch
 
 from egstalker_nb.core.errors import InputError, MissingPackageError
 from egstalker_nb.media.audio import frames_of, load_audio, save_wav
+from egstalker_nb.model.audio_link import FeatureLink
+from egstalker_nb.model.mouth import Mouth
 from egstalker_nb.rendering.script import audio_script
 from egstalker_nb.speech import ctc
 from egstalker_nb.speech.ctc import CLASSES, find_model, map_classes
@@ -112,7 +114,8 @@ def test_a_head_is_driven_by_its_own_encoder(folder, tiny_dataset, tmp_path):
         encoder = load_encoder(name)
         ds = copy.copy(tiny_dataset)
         ds.encoder = json.loads(json.dumps(encoder.spec))
-        script = audio_script(SimpleNamespace(ds=ds, w2c=ds.w2c), tmp_path / "speech.wav")
+        head = SimpleNamespace(mouth=Mouth(len(ds), FeatureLink()))
+        script = audio_script(SimpleNamespace(ds=ds, w2c=ds.w2c, head=head), tmp_path / "speech.wav")
         np.testing.assert_array_equal(script.features, encoder.features(load_audio(tmp_path / "speech.wav")))
 
 

@@ -142,7 +142,7 @@ def see_through(spoken_run):
     renderer = Renderer.from_run(spoken_run)
     picture = renderer.head.torso.picture
     picture.copy_(torch.randint(0, 256, picture.shape, generator=torch.Generator().manual_seed(1)))
-    picture[3] = torch.linspace(0, 200, picture.shape[2])
+    picture[3] = torch.linspace(-20, 200, picture.shape[2]).clamp_min(0)  # and where it is clear, it stays so
     return renderer
 
 

@@ -1,0 +1,42 @@
+"""The tables of docs/experiments.md on image quality: length of the clip, and what each change against upstream buys."""
+from __future__ import annotations
+
+from typing import Any, Callable, Optional
+
+from report_table import table, where
+
+
+def length(result: dict) -> str:
+    """Scores and time by clip and seconds of training frames."""
+    head = ["clip", "training frames", "training PSNR: composite / head", "validation PSNR: composite / head",
+            "validation SSIM", "sharpness of the lips: training / validation", "training", "side by side"]
+    rows = [[r["dataset"], f"{r['seconds']:.1f} s",
+             f"{r['train']['psnr_composite']:.2f} / {r['train']['psnr_head']:.2f}",
+             f"{r['val']['psnr_composite']:.2f} / {r['val']['psnr_head']:.2f}", f"{r['val']['ssim_composite']:.3f}",
+             f"{r['train']['sharpness_lips']:.2f} / {r['val']['sharpness_lips']:.2f}", f"{r['training_s']:.0f} s",
+             r["workers"]] for r in result["rows"]]
+    return f"{table(head, rows)}\n\n{where(result['facts'])}"
+
+
+def ablation(result: dict) -> str:
+    """Validation PSNR of `production` with one change each taken back."""
+    clips = result["clips"]
+    names = list(dict.fromkeys(row["change"] for clip in clips.values() for row in clip["rows"]))
+    by_clip = {clip: {row["change"]: row for row in found["rows"]} for clip, found in clips.items()}
+
+    def cell(row: Optional[dict]) -> str:
+        if row is None:
+            return "not run"
+        if row.get("psnr_composite") is None:
+            return "head lost"
+        return f"{row['psnr_composite']:.2f} / {row['psnr_head']:.2f} / {row['psnr_lips']:.2f}"
+
+    rows = [[name, *(cell(found.get(name)) for found in by_clip.values())] for name in names]
+    head = ["changed back to upstream's", *(f"{clip}: composite / head / lips (dB)" for clip in clips)]
+    return f"{table(head, rows)}\n\n{result['iterations']:,} iterations. {where(result['facts'])}"
+
+
+def texts(read: Callable[[str], Optional[dict[str, Any]]]) -> dict[str, str]:
+    """Table by name, of those whose results are there."""
+    makers = {"length": length, "ablation": ablation}
+    return {name: make(found) for name, make in makers.items() if (found := read(name))}
