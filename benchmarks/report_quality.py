@@ -1,4 +1,4 @@
-"""The tables of docs/experiments.md on image quality: length of the clip, and what each change against upstream buys."""
+"""Tables of docs/experiments.md on image quality: length of the clip, and what each change against upstream buys."""
 from __future__ import annotations
 
 from typing import Any, Callable, Optional

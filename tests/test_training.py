@@ -22,7 +22,8 @@ from egstalker_nb.training.trainer import Trainer, frame_order
 CPU = torch.device("cpu")
 SMALL = dict(iterations=90, coarse_iterations=30, batch_size=1, checkpoint_interval=25, eval_interval=50,
              densify_from_iter=10, densify_until_iter=60, densification_interval=10, max_points=600,
-             densify_grad_threshold_coarse=1e-5, densify_grad_threshold_fine=1e-5, plane_resolution=[8, 16])
+             densify_grad_threshold_coarse=1e-5, densify_grad_threshold_fine=1e-5, plane_resolution=[8, 16],
+             torso_steps=100)
 
 
 def small(**more):

@@ -46,7 +46,7 @@ class Collapse:
 def collapse_config(rate: float = COLLAPSE_LR) -> Config:
     """`quick_test` with short stages and `rate` as the learning rate of the deformation network."""
     return load_config("quick_test", preset="collapse", iterations=COARSE_ITERATIONS + FINE_ITERATIONS,
-                       coarse_iterations=COARSE_ITERATIONS, batch_size=1,
+                       coarse_iterations=COARSE_ITERATIONS, batch_size=1, torso_steps=40,
                        deformation_lr_init=rate, deformation_lr_final=rate)
 
 

@@ -20,6 +20,7 @@ from ..training.snapshots import Snapshot
 from ..training.train import train
 
 LESSON_ITERATIONS, LESSON_POINTS = 300, 2_000
+LESSON_TORSO = 40  # steps: the lesson is about the head
 #: key of the counts by region in a row of the metrics -> what is counted
 KIND_LABELS = {"cloned": "added by cloning", "split": "added by splitting", "pruned": "pruned"}
 #: the settings that decide densification -> their meaning
@@ -103,7 +104,8 @@ def lesson_config(iterations: int = LESSON_ITERATIONS, **overrides: Any) -> Conf
     n = iterations
     settings = {"preset": "growth lesson", "iterations": n, "batch_size": 1, "coarse_iterations": n // 2,
                 "densify_from_iter": n // 4, "densify_until_iter": 3 * n // 4, "densification_interval": n // 20,
-                "max_points": LESSON_POINTS, "checkpoint_interval": n, "eval_interval": n // 8}
+                "max_points": LESSON_POINTS, "checkpoint_interval": n, "eval_interval": n // 8,
+                "torso_steps": LESSON_TORSO}
     return load_config("quick_test", **{**settings, **overrides})
 
 

@@ -71,8 +71,9 @@ def evaluate(run: Run, split: Literal["train", "val", "all"] = "val", iteration:
              max_frames: Optional[int] = None, device: Optional[str | torch.device] = None) -> Scores:
     """Score a checkpoint on a split, and write `scores/<split>_<iteration>.json` in the run folder.
 
-    Each frame is rendered with its own mouth coefficients, pose, eyes and torso, and compared in the mean exposure of
-    the clip (see `Dataset.camera`). Values are means over frames.
+    Each frame is rendered with its own mouth coefficients, pose, eyes and torso, in the mean exposure of the clip. In
+    validation frames the mouth is predicted from the audio; poses of head and torso are tracked on their images, and
+    appearance is not fitted to them. Values are means over frames.
 
     Args:
         run: see `load_run`.

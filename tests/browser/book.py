@@ -10,7 +10,7 @@ from typing import Any, Callable
 SIZES = {1280: (1280, 900), 1920: (1920, 1080)}
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 TALLEST = 16000  # px of one picture; Chromium's largest texture is 16384
-PATIENCE = 60  # s of any wait: only a failure takes so long, and a busy machine is many times slower
+PATIENCE = 180  # s of any wait: only a failure takes so long, and a busy machine is many times slower
 # s that a page waits for its kernel before it is helped: the server says idle (or has none), or starts it
 DEAF, SLOW = 20, 120
 ASK = 2  # s between questions to the server
