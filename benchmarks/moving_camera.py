@@ -20,7 +20,7 @@ import torch
 from common import facts
 
 import egstalker_nb as egs
-from egstalker_nb.data.camera_view import pixels, view_matrix
+from egstalker_nb.data.camera_view import CORNERS, pixels, view_matrix
 from egstalker_nb.data.dataset import Dataset
 from egstalker_nb.data.frame_loader import Frames
 from egstalker_nb.media.audio import load_audio
@@ -69,9 +69,8 @@ def through_the_camera(clip: Path, views: np.ndarray, gains: np.ndarray, size: i
 
 def errors(ds: Dataset, views: np.ndarray, gains: np.ndarray) -> dict[str, float]:
     """How far corners of the frames are from where they should be against the first frame, px, and the log gains."""
-    corners = np.array([[-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]], float).T
     found, true = (view_matrix(v) @ np.linalg.inv(view_matrix(v[0])) for v in (ds.views, views))
-    off, moved = (np.linalg.norm((x @ corners)[:, :2], axis=1).max(1) * ds.size / 2
+    off, moved = (np.linalg.norm((x @ CORNERS)[:, :2], axis=1).max(1) * ds.size / 2
                   for x in (found - true, true - np.eye(3)))
     light = np.abs(ds.camera[:, 4:] - ds.camera[:, 4:].mean(0) - gains + gains.mean(0))
     return {"moved_px": moved.max(), "error_px": off.mean(), "largest_error_px": off.max(),

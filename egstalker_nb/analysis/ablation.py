@@ -4,18 +4,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional
 
-import numpy as np
-import torch
-
 from ..config import Config, load_config
 from ..core.errors import TrainingError, first_line
 from ..core.table import Table
 from ..data.dataset import Dataset
-from ..data.frame_loader import Frames
 from ..evaluation.evaluate import evaluate
-from ..metrics.image_metrics import psnr
-from ..rendering.renderer import Renderer
-from ..training.run import Run
 from ..training.train import train
 
 #: what is changed back -> the settings that do it; together they are the preset `egstalker_paper`
@@ -81,7 +74,7 @@ class Ablation:
         scores = evaluate(run, "val")
         found = {key: scores[key] for key in SCORES if scores.get(key) is not None}
         note = None if "lmd_mouth" in found else scores["note"]
-        return {**row, **found, "psnr_lips": lips_psnr(run), "gaussians": len(run.load_head()), "note": note}
+        return {**row, **found, "gaussians": len(run.load_head()), "note": note}
 
     def add(self, row: dict[str, Any]) -> dict[str, Any]:
         """Keep a `row`, with its `difference` to `production` in dB (composite), which comes first; None: unknown."""
@@ -106,16 +99,3 @@ class Ablation:
                       "mouth landmarks (px)", "mouth opening r", "Gaussians", "against production (dB)", "note"), cells,
                      f"What each change buys: {self.settings['iterations']} iterations, {len(self.ds.val_ids)} "
                      "validation frames" if self.done else "The changes, not measured")
-
-
-@torch.no_grad()
-def lips_psnr(run: Run) -> float:
-    """PSNR (dB) of the newest checkpoint within the lip rectangles, mean over the validation frames."""
-    ds, renderer = run.dataset, Renderer.from_run(run)
-    ids, values = list(ds.val_ids), []
-    frames = Frames(ds, ids, renderer.device).for_head(renderer.head)
-    for i in ids:
-        given = frames.batch([i])
-        rgb, _ = renderer.batch(frames.conditions(given["ids"]), given["background"])
-        values.append(float(psnr(rgb[0], given["frame"][0], given["lips"][0])))
-    return float(np.mean(values))

@@ -16,6 +16,7 @@ from ..rendering.renderer import Renderer
 from ..training import checkpoint
 from ..training.run import Run, find_run, open_run
 from ..training.trainer import Trainer
+from .growth import LESSON_TORSO
 
 COARSE_ITERATIONS, FINE_ITERATIONS = 60, 60  # a usable head; upper bound until the collapse
 COLLAPSE_LR = 0.1       # of the deformation network; the presets have 0.0008
@@ -46,7 +47,7 @@ class Collapse:
 def collapse_config(rate: float = COLLAPSE_LR) -> Config:
     """`quick_test` with short stages and `rate` as the learning rate of the deformation network."""
     return load_config("quick_test", preset="collapse", iterations=COARSE_ITERATIONS + FINE_ITERATIONS,
-                       coarse_iterations=COARSE_ITERATIONS, batch_size=1, torso_steps=40,
+                       coarse_iterations=COARSE_ITERATIONS, batch_size=1, torso_steps=LESSON_TORSO,
                        deformation_lr_init=rate, deformation_lr_final=rate)
 
 

@@ -11,6 +11,8 @@ import numpy as np
 VIEW = 4                # numbers of a view
 CAMERA = VIEW + 3       # numbers of a frame in `Dataset.camera`: view, and log gains of red, green and blue
 MAX_CANVAS = 2.0        # side of the canvas, in sides of a frame
+#: of a frame, half images, as columns
+CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]], np.float64).T
 
 
 def view_matrix(views: np.ndarray) -> np.ndarray:
@@ -43,8 +45,7 @@ def to_canvas(views: np.ndarray, size: int, margin: int) -> np.ndarray:
 
 def corners_moved(views: np.ndarray, size: int) -> np.ndarray:
     """How far the frame's corner that moves most is from its place in the reference view, px: [...]."""
-    corners = np.array([[-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]], np.float64).T
-    moved = (view_matrix(views) @ corners - corners)[..., :2, :]
+    moved = (view_matrix(views) @ CORNERS - CORNERS)[..., :2, :]
     return np.linalg.norm(moved, axis=-2).max(-1) * size / 2
 
 
@@ -54,7 +55,6 @@ def canvas_margin(views: np.ndarray, size: int) -> tuple[int, bool]:
     Returns:
         px, a multiple of 4, and whether frames reach beyond the largest one allowed.
     """
-    corners = np.array([[-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]], np.float64).T
-    reach = np.abs((np.linalg.inv(view_matrix(views)) @ corners)[:, :2]).max()
+    reach = np.abs((np.linalg.inv(view_matrix(views)) @ CORNERS)[:, :2]).max()
     needed, most = 4 * int(np.ceil((reach - 1) * size / 8)), int((MAX_CANVAS - 1) * size / 8) * 4
     return max(0, min(needed, most)), needed > most

@@ -26,6 +26,7 @@ SCORES = {
     "ssim_frame": ("", "the same, structural similarity"),
     "psnr_head": ("dB", "composite against the ground truth, weighted by the head mask"),
     "ssim_head": ("", "the same, structural similarity"),
+    "psnr_lips": ("dB", "the same, within the lip rectangle"),
     "sharpness_lips": ("", "gradient energy of the composite over that of the ground truth, within the lip rectangle; "
                            "1: as sharp as the video"),
     "seam": ("", "error in a band around the border of the head mask over that inside; below 1.2: no visible seam"),
@@ -148,6 +149,7 @@ def _scored_images(renderer: Renderer, ids: list[int], batch: int, per_frame: di
         for image, truth, lips in zip(composite, given["frame"], given["lips"]):
             detail, own = (float(image_metrics.gradient_energy(x, lips)) for x in (image, truth))
             per_frame.setdefault("sharpness_lips", []).append(detail / max(own, 1e-9))
+            per_frame.setdefault("psnr_lips", []).append(float(image_metrics.psnr(image, truth, lips)))
         for name, images, mask in (("composite", composite, None), ("frame", head_only, None),
                                    ("head", composite, given["head"])):
             for i, (image, truth) in enumerate(zip(images, given["frame"])):

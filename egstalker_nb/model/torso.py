@@ -209,7 +209,7 @@ class Torso(nn.Module):
             return None
         size = round(side * self.size / self.plate.shape[0])
         at = (torch.arange(size, device=codes.device) + 0.5) * (2 / size) - 1
-        view = codes[:, len(self.fields):, None, None]                                                 # [B, VIEW, 1, 1]
+        view = codes[:, len(self.fields):, None, None]                                      # [B, VIEW, 1, 1]
         x, y = at - view[:, 0], at[top:, None] - view[:, 1]
         scale = (-view[:, 2]).exp() * (self.size / self.plate.shape[0])
         along, across = scale * view[:, 3].cos(), scale * view[:, 3].sin()

@@ -80,40 +80,40 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 1200, batch: int = 4, se
         torso.codes.copy_(torso.codes_of(frames.w2c, views))
         residuals = _interpolated(learned["knots"], torch.arange(ds.num_train, device=device))
         torso.codes[:ds.num_train, :CODES] += residuals
-    _fit_codes(torso, ds, max(1, round(CODE_SHARE * steps)))
+    unseen = Frames(ds, ds.val_ids, device, place="disk")
+    with Progress(len(ds), "torso of each frame", "frame") as bar:
+        for part, ids in ((frames, ds.train_ids), (unseen, ds.val_ids)):
+            _fit_codes(torso, part, ids, max(1, round(CODE_SHARE * steps)), bar)
     return torso
 
 
-def _fit_codes(torso: Torso, ds: Dataset, steps: int) -> None:
-    """Fit the codes of every frame to its image, where the head does not cover it; the layer stays as it is.
+def _fit_codes(torso: Torso, frames: Frames, ids: range, steps: int, bar: Progress) -> None:
+    """Fit the codes of frames to their images, where the head does not cover it; the layer stays as it is.
 
     They are the torso's pose, as a head has one: `CODES` numbers a frame along what was learned from training frames.
     Validation frames are fitted as well, as by any tracker: shoulders that move by themselves cannot be heard, nor
     follow from the pose of the head. Upstream pastes the torso of each frame, validation frames included.
     """
-    device = torso.codes.device
-    frames = Frames(ds, range(len(ds)), device, place="disk")
-    chunks = [list(range(i, min(i + CODE_BATCH, len(ds)))) for i in range(0, len(ds), CODE_BATCH)]
+    chunks = [ids[i:i + CODE_BATCH] for i in range(0, len(ids), CODE_BATCH)]
     picture, plate = (_downsampled(x, CODE_SCALE) for x in (torso.picture.float() / 255, torso.clean_plate()))
-    with Progress(len(ds), "torso of each frame", "frame") as bar:
-        for n, ids in enumerate(chunks):
-            given = frames.batch(ids)
-            frames.prefetch(chunks[n + 1] if n + 1 < len(chunks) else [])
-            weight, target = (_downsampled(x.permute(0, 3, 1, 2), CODE_SCALE)
-                              for x in ((1 - EDGE * given["head"]).clamp_min(0), given["frame"]))
-            start = torso.codes[ids]
-            own, view = nn.Parameter(start[:, :CODES].clone()), start[:, CODES:]
-            optimizer = torch.optim.Adam([own], lr=CODE_RATE, betas=(0.9, 0.99))
-            for step in range(steps):
-                optimizer.param_groups[0]["lr"] = CODE_RATE * min(1.0, 2 * (1 - step / steps))
-                rendered = torso.layer(torch.cat([own, view], -1), picture, plate)
-                loss = ((rendered - target).abs() * weight).mean((1, 2, 3)).sum()
-                loss = loss + CODE_WEIGHT * (own - start[:, :CODES]).square().mean(1).sum()
-                optimizer.zero_grad(set_to_none=True)
-                (loss * ds.size ** 2).backward()
-                optimizer.step()
-            torso.codes[ids, :CODES] = own.detach()
-            bar.update(len(ids))
+    for n, chunk in enumerate(chunks):
+        given = frames.batch(chunk)
+        frames.prefetch(chunks[n + 1] if n + 1 < len(chunks) else [])
+        weight, target = (_downsampled(x.permute(0, 3, 1, 2), CODE_SCALE)
+                          for x in ((1 - EDGE * given["head"]).clamp_min(0), given["frame"]))
+        start = torso.codes[given["ids"]]
+        own, view = nn.Parameter(start[:, :CODES].clone()), start[:, CODES:]
+        optimizer = torch.optim.Adam([own], lr=CODE_RATE, betas=(0.9, 0.99))
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = CODE_RATE * min(1.0, 2 * (1 - step / steps))
+            rendered = torso.layer(torch.cat([own, view], -1), picture, plate)
+            loss = ((rendered - target).abs() * weight).mean((1, 2, 3)).sum()
+            loss = loss + CODE_WEIGHT * (own - start[:, :CODES]).square().mean(1).sum()
+            optimizer.zero_grad(set_to_none=True)
+            (loss * frames.size ** 2).backward()
+            optimizer.step()
+        torso.codes[given["ids"], :CODES] = own.detach()
+        bar.update(len(chunk))
 
 
 def _optimizer(learned: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
