@@ -1,9 +1,10 @@
 """Fixtures of all tests, and quiet, modest libraries."""
 import os
 
-# before numba, torch and mediapipe are imported; the notebooks' kernels inherit them
+# one thread for each of the two processes that share the tests: with two, a third of the time goes into waking each
+# other. Before numba, torch and mediapipe are imported; the notebooks' kernels inherit them
 for variable in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "2")
+    os.environ.setdefault(variable, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while waiting starve each other on 2 cores
 os.environ.setdefault("GLOG_minloglevel", "3")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,8 +22,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-torch.set_num_threads(2)
-cv2.setNumThreads(2)
+torch.set_num_threads(1)
+cv2.setNumThreads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW_FIXTURES = {"headless", "lesson"}  # executed notebooks, a run that densifies
@@ -130,7 +131,7 @@ def _execute_notebooks(made: SimpleNamespace, sample_clip: Path) -> Path:
     return runner.run_notebooks(
         made.clip, "quick_test", audio=sample_clip.with_name("speech.wav"), name="sample", out=made.out,
         dataset=made.dataset, size=made.size, duration=made.seconds, **made.short,
-        overrides={"coarse_iterations": 40, "iterations": 90, "pose_steps": 1})
+        overrides={"coarse_iterations": 40, "iterations": 90, "pose_steps": 1, "torso_steps": 60})
 
 
 @pytest.fixture(scope="module")
@@ -173,17 +174,6 @@ def torsos_are_fitted_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "fit_torso", fit_once)
         yield
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Networks this small take half as much processor time again with two threads, which wake each other."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

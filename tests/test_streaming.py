@@ -26,9 +26,6 @@ CFG = dict(iterations=30, coarse_iterations=10, batch_size=2, plane_resolution=[
 OPEN = np.array([OPENNESS[name] for name in CLASSES])
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def run(tiny_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("s") / "run"

@@ -3,7 +3,6 @@ import threading
 import time
 
 import pytest
-import torch
 from made_up_sweeps import write_notebook
 
 import egstalker_nb as egs
@@ -33,14 +32,9 @@ def cluster(monkeypatch):
 
 def trained_one_by_one(ds, folder):
     """Seed and learning rate -> the final head of a run without any scheduler."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as many as each run of the sweep has
-    try:
-        return {(rate, seed): digest(egs.train(ds, egs.load_config(
-            "quick_test", **SETTINGS, position_lr_init=rate, seed=seed), folder / f"{rate}-{seed}", device="cpu"
-        ).root / "checkpoints" / LAST / "head.safetensors") for rate in RATES for seed in SEEDS}
-    finally:
-        torch.set_num_threads(threads)
+    return {(rate, seed): digest(egs.train(ds, egs.load_config(
+        "quick_test", **SETTINGS, position_lr_init=rate, seed=seed), folder / f"{rate}-{seed}", device="cpu"
+    ).root / "checkpoints" / LAST / "head.safetensors") for rate in RATES for seed in SEEDS}
 
 
 def test_runs_survive_the_death_of_a_node_bit_for_bit(cluster, tiny_dataset, tmp_path, monkeypatch):

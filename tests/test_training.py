@@ -86,8 +86,7 @@ def test_stopping_and_going_on_changes_nothing(uninterrupted, tiny_dataset, tmp_
 
 
 SCRIPT = """
-import sys, egstalker_nb as egs, torch
-torch.set_num_threads(2)
+import sys, egstalker_nb as egs
 ds = egs.load_dataset(sys.argv[1])
 egs.train(ds, egs.load_config(sys.argv[2]), sys.argv[3], device="cpu")
 """

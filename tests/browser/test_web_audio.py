@@ -94,9 +94,6 @@ def computed(page, code: str, *waves) -> np.ndarray:
     return decoded(page.evaluate(f"async (list) => {{ const a = list.map(floats); {code} }}", [*map(encoded, waves)]))
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def speech():
     """6 s, more than the page encodes at once."""
