@@ -20,6 +20,7 @@ import numpy as np
 from common import facts
 
 import egstalker_nb as egs
+from egstalker_nb.cli.options import parse_settings
 from egstalker_nb.media.audio import load_audio, save_wav
 from egstalker_nb.media.rates import FPS, SAMPLES_PER_FRAME
 
@@ -48,14 +49,15 @@ def shorter(source: Path, seconds: Optional[int], folder: Path) -> Path:
     return folder
 
 
-def row(source: Path, seconds: Optional[int], preset: str, iterations: Optional[int], out: Path) -> dict[str, Any]:
+def row(source: Path, seconds: Optional[int], preset: str, settings: dict[str, Any], out: Path) -> dict[str, Any]:
     """Train on a part of a clip, and score it."""
     part = out / f"{source.name}-{seconds or 'all'}"
     ds = egs.load_dataset(shorter(source, seconds, part / "dataset"))
-    cfg = egs.load_config(preset, **({} if iterations is None else {"iterations": iterations}))
+    cfg = egs.load_config(preset, **settings)
     began = time.perf_counter()
     run = egs.train(ds, cfg, part / "run")
-    found = {"dataset": source.name, "seconds": round(ds.num_train / FPS, 1), "iterations": cfg.iterations,
+    found = {"dataset": source.name, "size": ds.size, "seconds": round(ds.num_train / FPS, 1),
+             "iterations": cfg.iterations,
              "training_s": round(time.perf_counter() - began, 1), "points": len(run.load_head()),
              "plateau": run.plateau()}
     for split in ("train", "val"):
@@ -70,21 +72,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a new folder for shortened datasets and runs")
     parser.add_argument("--seconds", nargs="+", type=int, default=[5, 10, 20])
     parser.add_argument("--preset", default="production")
-    parser.add_argument("--iterations", type=int)
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all runs")
     parser.add_argument("--workers", type=int, default=1, help="trainings at the same time; times are then not its own")
     parser.add_argument("--result", type=Path, default=RESULT)
     args = parser.parse_args()
+    settings = parse_settings(args.set)
     jobs: list[tuple[Path, Optional[int]]] = []
     for path in args.datasets:
         most = egs.load_dataset(path).num_train
         jobs += [(path, s) for s in args.seconds if s * FPS < most] + [(path, None)]
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:
-        todo = [pool.submit(row, path, s, args.preset, args.iterations, args.out) for path, s in jobs]
+        todo = [pool.submit(row, path, s, args.preset, settings, args.out) for path, s in jobs]
         for future in todo:
             rows.append(future.result())
             print(json.dumps(rows[-1]), flush=True)
-            found = {"facts": facts(), "workers": args.workers, "rows": rows}
+            found = {"facts": facts(), "workers": args.workers, "settings": settings, "rows": rows}
             args.result.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -53,8 +53,9 @@ class Schedule:
         4, 0, 100, "Gauss-Newton steps that refine each frame's head pose against its image, at the end of the coarse "
                    "stage and after as many fine steps again; 0 keeps the tracked poses.")
     torso_steps: int = setting(
-        1_200, 1, 1_000_000, "Steps that learn the torso layer before the first iteration; a fortieth as many then fit "
-                             "its pose in each frame.")
+        1_200, 1, 1_000_000, "Steps that learn the torso layer of a clip of up to 10 s, before the first iteration; "
+                             "longer clips have more, in proportion, up to a minute's. A fortieth as many then fit its "
+                             "pose in each frame.")
     seed: int = setting(0, 0, 2**31 - 1, "Seed of every random generator.")
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import egstalker_nb as egs
 from egstalker_nb.data.frame_loader import Frames
 from egstalker_nb.model.torso import CODES, POSE, Torso
+from egstalker_nb.training import fit_torso as fitting
 from egstalker_nb.training.fit_torso import fit_torso
 
 
@@ -137,3 +138,15 @@ def test_a_clip_without_a_torso_shows_its_plate(tiny_dataset, tmp_path):
     ds = egs.load_dataset(root)
     layer = fit_torso(ds, loaded(ds), steps=5)
     assert (layer(layer.codes[:1])[0] - torch.from_numpy(ds.plate) / 255).abs().max() < 1e-3
+
+
+def test_longer_clips_are_learned_for_longer(tiny_dataset, monkeypatch):
+    """A minute must not be worse than its last ten seconds: 10 frames stand for twice, then for four times as many as
+    the steps are meant for, of which three times count."""
+    layers = {steps: fit_torso(tiny_dataset, loaded(tiny_dataset), steps=steps).state_dict() for steps in (10, 20, 30)}
+    for base, most, as_many in ((5, 15, 20), (2, 6, 30), (20, 60, 10)):
+        monkeypatch.setattr(fitting, "BASE_FRAMES", base)
+        monkeypatch.setattr(fitting, "MAX_FRAMES", most)
+        found = fit_torso(tiny_dataset, loaded(tiny_dataset), steps=10).state_dict()
+        assert all(torch.equal(found[name], value) for name, value in layers[as_many].items()), (base, most)
+    assert not torch.equal(layers[10]["picture"], layers[20]["picture"])

@@ -11,10 +11,12 @@ from ..core.progress import Progress
 from ..data.camera_view import to_canvas
 from ..data.dataset import Dataset
 from ..data.frame_loader import Frames
+from ..media.rates import FPS
 from ..model.torso import CODES, Torso
 
 REACH = 3.0         # standard deviations of the training poses; beyond, the torso stays as it is
 SPACING = 4         # frames between the knots of the part of the codes that the pose does not explain
+BASE_FRAMES, MAX_FRAMES = 10 * FPS, 60 * FPS  # training frames that `steps` are for; up to which they grow
 SAMPLES = 48        # frames that the initial image is averaged from
 EDGE = 20.0         # weight of a pixel: 1 - EDGE * head mask, at least 0, so that no hair is mixed into the torso
 SCALES = (0.4, 4), (0.75, 2), (1.0, 1)  # up to this share of the steps, images are downsampled by this factor
@@ -36,11 +38,14 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 1200, batch: int = 4, se
     Args:
         ds: the dataset.
         frames: its training frames; the layer is learned and stays on their device.
-        steps: of Adam.
+        steps: of Adam, for a clip of up to 10 s; a longer one has more, in proportion to its frames, up to those of a
+            minute: the same steps for more frames would fit each less.
         batch: frames per step, from shuffled epochs.
         seed: of the shuffle and of the initial fields.
     """
     device, generator = frames.device, torch.Generator().manual_seed(seed)
+    code_steps = max(1, round(CODE_SHARE * steps))
+    steps = steps * min(max(ds.num_train, BASE_FRAMES), MAX_FRAMES) // BASE_FRAMES
     start, top = _initial_image(ds)
     torso = _initial_torso(ds, generator).to(device)
     first = torch.from_numpy(start).to(device)
@@ -83,7 +88,7 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 1200, batch: int = 4, se
     unseen = Frames(ds, ds.val_ids, device, place="disk")
     with Progress(len(ds), "torso of each frame", "frame") as bar:
         for part, ids in ((frames, ds.train_ids), (unseen, ds.val_ids)):
-            _fit_codes(torso, part, ids, max(1, round(CODE_SHARE * steps)), bar)
+            _fit_codes(torso, part, ids, code_steps, bar)
     return torso
 
 
