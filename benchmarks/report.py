@@ -18,7 +18,7 @@ import report_quality
 import report_scale
 import report_web
 from matplotlib.ticker import FuncFormatter, LogLocator
-from report_table import table, where
+from report_table import made, table, where
 
 from egstalker_nb.notebook import plots
 
@@ -232,8 +232,7 @@ def main() -> None:
     methods = {name: found for name in METHODS if (found := read(name))}
     if methods:
         texts["voices"], texts["pairs"] = voices(methods), pairs(list(methods.values())[-1])
-    makers = {"live": live, "orbit": orbit, "preparation": preparation, "seeds": seeds}
-    texts.update({name: make(found) for name, make in makers.items() if (found := read(name))})
+    texts.update(made({"live": live, "orbit": orbit, "preparation": preparation, "seeds": seeds}, read))
     if found := read("prior"):
         texts.update(report_prior.texts(found))
     texts.update(report_scale.texts(read))

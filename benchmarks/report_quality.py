@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Optional
 
-from report_table import table, where
+from report_table import made, table, where
 
 
 def length(result: dict) -> str:
@@ -38,5 +38,4 @@ def ablation(result: dict) -> str:
 
 def texts(read: Callable[[str], Optional[dict[str, Any]]]) -> dict[str, str]:
     """Table by name, of those whose results are there."""
-    makers = {"length": length, "ablation": ablation}
-    return {name: make(found) for name, make in makers.items() if (found := read(name))}
+    return made({"length": length, "ablation": ablation}, read)

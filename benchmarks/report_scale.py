@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, Optional
 
-from report_table import table, where
+from report_table import made, table, where
 
 HEADS = 10_000
 #: what is not in a result file: bytes and seconds of one head, see docs/scale.md for how they were found
@@ -117,8 +117,7 @@ def _span(seconds: float) -> str:
 
 def texts(read: Callable[[str], Any]) -> dict[str, str]:
     """All tables that have their results."""
-    makers = {"sweeps": sweeps, "sweep_gpus": sweep_gpus, "data_parallel": data_parallel, "packing": packing}
-    found = {name: make(result) for name, make in makers.items() if (result := read(name))}
+    found = made({"sweeps": sweeps, "sweep_gpus": sweep_gpus, "data_parallel": data_parallel, "packing": packing}, read)
     gpu, packed = read("gpu"), read("packing")
     if gpu and packed:
         found["ten_thousand"] = ten_thousand(gpu, packed)

@@ -1,7 +1,7 @@
 """Parts of the tables that `report.py` fills in."""
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
@@ -23,3 +23,8 @@ def with_interval(row: Optional[dict]) -> str:
         return "-"
     interval = "" if row["low"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
     return f"{row['mean']:.2f}{interval}"
+
+
+def made(makers: dict[str, Callable[[dict], str]], read: Callable[[str], Optional[dict]]) -> dict[str, str]:
+    """Table by name, of those whose results are there."""
+    return {name: make(found) for name, make in makers.items() if (found := read(name))}

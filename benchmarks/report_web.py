@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Optional
 
-from report_table import table, where
+from report_table import made, table, where
 
 
 def web_head(result: dict) -> str:
@@ -32,5 +32,4 @@ def web_audio(result: dict) -> str:
 
 def texts(read: Callable[[str], Optional[dict[str, Any]]]) -> dict[str, str]:
     """Table by name, of those whose results are there."""
-    makers = {"web_head": web_head, "web_audio": web_audio}
-    return {name: make(found) for name, make in makers.items() if (found := read(name))}
+    return made({"web_head": web_head, "web_audio": web_audio}, read)

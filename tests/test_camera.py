@@ -280,10 +280,11 @@ def test_the_layer_follows_the_camera(moving_dataset, tmp_path):
 
 
 def test_a_head_of_a_moving_camera_is_trained_loaded_and_rendered(moving_dataset, tmp_path):
-    from egstalker_nb.live.idle_motion import IdleMotion
+    from egstalker_nb.live.idle_motion import BREATH_LIFT, IdleMotion
     from egstalker_nb.notebook.widgets.orbit import Viewer
     from egstalker_nb.rendering.backdrop import Backdrop
     from egstalker_nb.rendering.inspection import render_frames
+    from egstalker_nb.rendering.live_motion import LiveMotion
     from egstalker_nb.rendering.renderer import Renderer
     from egstalker_nb.rendering.script import replay_script
     from egstalker_nb.web.page_data import clip_tensors, torso_tensors
@@ -314,6 +315,13 @@ def test_a_head_of_a_moving_camera_is_trained_loaded_and_rendered(moving_dataset
     live = [motion.script(i, np.zeros((16, 29), np.float32), 0.0) for i in range(100)]
     depth = np.array([part.w2c[0, 2, 3] for part in live])
     assert np.ptp(depth) < 0.3 * np.ptp(renderer.w2c[:, 2, 3]) and live[0].source is None
+    clip = LiveMotion(renderer, "cycle", 0)
+    given = [clip.script(i, np.zeros((16, 29), np.float32), 0.0) for i in range(100)]
+    steady = np.concatenate([renderer.steady(part.w2c, part.source) for part in given])
+    breath = 2 * BREATH_LIFT * depth.mean()
+    known = renderer.steady(renderer.w2c, np.arange(len(ds)))[:ds.num_train, 2, 3]
+    expected = steady[:, 2, 3].clip(known.min(), known.max())
+    assert np.abs(depth - expected)[80:].max() < breath + 0.05 * np.ptp(known) < 0.5 * np.ptp(known)
 
 
 def test_the_report_says_how_still_the_camera_was(tmp_path):
