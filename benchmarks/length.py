@@ -49,6 +49,15 @@ def shorter(source: Path, seconds: Optional[int], folder: Path) -> Path:
     return folder
 
 
+def parts(datasets: list[Path], seconds: list[int]) -> list[tuple[Path, Optional[int]]]:
+    """Each dataset with the seconds that it has, and with None: all of its training frames."""
+    found: list[tuple[Path, Optional[int]]] = []
+    for path in datasets:
+        frames = egs.load_dataset(path).num_train
+        found += [(path, s) for s in seconds if s * FPS < frames] + [(path, None)]
+    return found
+
+
 def row(source: Path, seconds: Optional[int], preset: str, settings: dict[str, Any], out: Path) -> dict[str, Any]:
     """Train on a part of a clip, and score it."""
     part = out / f"{source.name}-{seconds or 'all'}"
@@ -77,13 +86,9 @@ def main() -> None:
     parser.add_argument("--result", type=Path, default=RESULT)
     args = parser.parse_args()
     settings = parse_settings(args.set)
-    jobs: list[tuple[Path, Optional[int]]] = []
-    for path in args.datasets:
-        most = egs.load_dataset(path).num_train
-        jobs += [(path, s) for s in args.seconds if s * FPS < most] + [(path, None)]
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:
-        todo = [pool.submit(row, path, s, args.preset, settings, args.out) for path, s in jobs]
+        todo = [pool.submit(row, *part, args.preset, settings, args.out) for part in parts(args.datasets, args.seconds)]
         for future in todo:
             rows.append(future.result())
             print(json.dumps(rows[-1]), flush=True)

@@ -18,6 +18,34 @@ def length(result: dict) -> str:
     return f"{table(head, rows)}\n\n{where(result['facts'])}"
 
 
+def length_cpu(result: dict) -> str:
+    """The same with few steps and small frames, and how near the mouth is to the clip's."""
+    head = ["clip", "training frames", "validation PSNR: composite / head", "validation SSIM",
+            "mouth landmarks: training / validation", "mouth opening r: training / validation", "training"]
+    rows = [[r["dataset"], f"{r['seconds']:.1f} s",
+             f"{r['val']['psnr_composite']:.2f} / {r['val']['psnr_head']:.2f}", f"{r['val']['ssim_composite']:.3f}",
+             f"{r['train']['lmd_mouth']:.2f} / {r['val']['lmd_mouth']:.2f} px",
+             f"{r['train']['aperture_r']:.2f} / {r['val']['aperture_r']:.2f}", f"{r['training_s']:.0f} s"]
+            for r in result["rows"]]
+    settings = ", ".join(f"`{key}={value}`" for key, value in result["settings"].items())
+    return (f"{table(head, rows)}\n\n{result['rows'][0]['size']} px, {settings}, {result['workers']} trainings side by "
+            f"side. {where(result['facts'])}")
+
+
+def torso(result: dict) -> str:
+    """The torso layer with as many steps for all lengths, and with more for longer ones."""
+    by_part: dict[tuple, dict[bool, dict]] = {}
+    for r in result["rows"]:
+        by_part.setdefault((r["dataset"], r["seconds"]), {})[r["longer"]] = r
+    head = ["clip", "training frames", "the same steps for all: training / validation", "in proportion to the frames",
+            "fit"]
+    rows = [[name, f"{seconds:.1f} s", *(f"{r['train']:.2f} / {r['val']:.2f}" for r in (same, more)),
+             f"{same['fit_s']:.0f} / {more['fit_s']:.0f} s"]
+            for (name, seconds), found in by_part.items() for same, more in [(found[False], found[True])]]
+    return (f"{table(head, rows)}\n\n{result['rows'][0]['size']} px, {result['workers']} side by side. "
+            f"{where(result['facts'])}")
+
+
 def ablation(result: dict) -> str:
     """Validation PSNR of `production` with one change each taken back."""
     clips = result["clips"]
@@ -38,4 +66,4 @@ def ablation(result: dict) -> str:
 
 def texts(read: Callable[[str], Optional[dict[str, Any]]]) -> dict[str, str]:
     """Table by name, of those whose results are there."""
-    return made({"length": length, "ablation": ablation}, read)
+    return made({"length": length, "length_cpu": length_cpu, "torso": torso, "ablation": ablation}, read)
