@@ -51,7 +51,7 @@ class Schedule:
         "Steps between evaluations on a few validation frames: for curves only, without effect on training.")
     pose_steps: int = setting(
         4, 0, 100, "Gauss-Newton steps that refine each frame's head pose against its image, at the end of the coarse "
-                   "stage and after as many fine steps again; 0 keeps the tracked poses.")
+                   "stage, after as many fine steps again and at the end; 0 keeps the tracked poses.")
     torso_steps: int = setting(
         1_200, 1, 1_000_000, "Steps that learn the torso layer of a clip of up to 10 s, before the first iteration; "
                              "longer clips have more, in proportion, up to a minute's. A fortieth as many then fit its "

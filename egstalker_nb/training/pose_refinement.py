@@ -40,7 +40,7 @@ def moved(w2c: Tensor, twist: Tensor) -> Tensor:
 
 def is_due(cfg: Config, iteration: int) -> bool:
     """Whether poses are refined after this iteration, see `pose_steps`."""
-    return cfg.pose_steps > 0 and iteration in (cfg.coarse_iterations, 2 * cfg.coarse_iterations)
+    return cfg.pose_steps > 0 and iteration in (cfg.coarse_iterations, 2 * cfg.coarse_iterations, cfg.iterations)
 
 
 @torch.no_grad()
