@@ -54,8 +54,8 @@ class Schedule:
                    "stage, after as many fine steps again and at the end; 0 keeps the tracked poses.")
     torso_steps: int = setting(
         1_200, 1, 1_000_000, "Steps that learn the torso layer of a clip of up to 10 s, before the first iteration; "
-                             "longer clips have more, in proportion, up to a minute's. A fortieth as many then fit its "
-                             "pose in each frame.")
+                             "longer clips have more, in proportion, up to half a minute's. A fortieth as many then "
+                             "fit its pose in each frame.")
     seed: int = setting(0, 0, 2**31 - 1, "Seed of every random generator.")
 
 

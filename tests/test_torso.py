@@ -141,8 +141,8 @@ def test_a_clip_without_a_torso_shows_its_plate(tiny_dataset, tmp_path):
 
 
 def test_longer_clips_are_learned_for_longer(tiny_dataset, monkeypatch):
-    """A minute must not be worse than its last ten seconds: 10 frames stand for twice, then for four times as many as
-    the steps are meant for, of which three times count."""
+    """Half a minute must not be worse than its last ten seconds: 10 frames stand for twice, then for five times as many
+    as the steps are meant for, of which three times count."""
     layers = {steps: fit_torso(tiny_dataset, loaded(tiny_dataset), steps=steps).state_dict() for steps in (10, 20, 30)}
     for base, most, as_many in ((5, 15, 20), (2, 6, 30), (20, 60, 10)):
         monkeypatch.setattr(fitting, "BASE_FRAMES", base)

@@ -16,7 +16,7 @@ from ..model.torso import CODES, Torso
 
 REACH = 3.0         # standard deviations of the training poses; beyond, the torso stays as it is
 SPACING = 4         # frames between the knots of the part of the codes that the pose does not explain
-BASE_FRAMES, MAX_FRAMES = 10 * FPS, 60 * FPS  # training frames that `steps` are for; up to which they grow
+BASE_FRAMES, MAX_FRAMES = 10 * FPS, 30 * FPS  # training frames that `steps` are for; up to which they grow
 SAMPLES = 48        # frames that the initial image is averaged from
 EDGE = 20.0         # weight of a pixel: 1 - EDGE * head mask, at least 0, so that no hair is mixed into the torso
 SCALES = (0.4, 4), (0.75, 2), (1.0, 1)  # up to this share of the steps, images are downsampled by this factor
@@ -38,8 +38,8 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 1200, batch: int = 4, se
     Args:
         ds: the dataset.
         frames: its training frames; the layer is learned and stays on their device.
-        steps: of Adam, for a clip of up to 10 s; a longer one has more, in proportion to its frames, up to those of a
-            minute: the same steps for more frames would fit each less.
+        steps: of Adam, for a clip of up to 10 s; a longer one has more, in proportion to its frames, up to those of
+            half a minute: the same steps for more frames fit each less.
         batch: frames per step, from shuffled epochs.
         seed: of the shuffle and of the initial fields.
     """
