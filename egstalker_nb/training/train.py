@@ -96,10 +96,10 @@ def _steps(trainer: Trainer, stop: int) -> None:
             if keep or now % LOG_INTERVAL == 0:
                 trainer.log(bar)
             bar.update(stage=cfg.stage(now), points=len(trainer.head))
-            if is_due(cfg, now):
-                trainer.refine_poses()
             if now % cfg.eval_interval == 0 or now == stop:
                 bar.update(0, val_psnr=trainer.evaluate())
+            if is_due(cfg, now):  # after the evaluation: the end of the curve shows what the last steps did
+                trainer.refine_poses()
             if keep:
                 trainer.save()
             if stopped and now < stop:
