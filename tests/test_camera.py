@@ -305,8 +305,12 @@ def test_a_head_of_a_moving_camera_is_trained_loaded_and_rendered(moving_dataset
         assert other > 1.5 * error or abs(i - len(ds) / 2) < 2
     np.testing.assert_allclose(render_frames(renderer, range(len(ds))) / 255, frames, atol=2 / 255)
     green = renderer.render_frames(script, Backdrop(np.full((ds.size, ds.size, 3), (0, 255, 0), np.uint8)))
-    beside = green[:, 0, :ds.size // 4]  # the hair of so little training faintly reaches the middle of the row
-    assert (beside == (0, 255, 0)).all(), "another background stands still"
+    # the hair of so little training may faintly reach the first row
+    plain = torch.tensor([0.0, 1.0, 0.0]).expand(len(ds), ds.size, ds.size, 3)
+    over, alpha = (x[:, 0].numpy() for x in renderer.batch(renderer.conditions_of(script), plain))
+    bare = alpha[..., 0] < 1e-3
+    assert (green[:, 0][bare] == (0, 255, 0)).all() and bare.mean() > 0.9, "another background stands still"
+    np.testing.assert_allclose(green[:, 0] / 255, over, atol=1 / 255)
     assert egs.evaluate(run, "val", device="cpu")["psnr_composite"] > 10
     assert clip_tensors(renderer)["torso.codes"].shape == (len(ds), CODES + 4) and len(torso_tensors(renderer)) == 4
     for behind in ("torso", "plate", "plain"):
