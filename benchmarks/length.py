@@ -14,7 +14,7 @@ import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 from common import facts
@@ -66,13 +66,22 @@ def row(source: Path, seconds: Optional[int], preset: str, settings: dict[str, A
     began = time.perf_counter()
     run = egs.train(ds, cfg, part / "run")
     found = {"dataset": source.name, "size": ds.size, "seconds": round(ds.num_train / FPS, 1),
-             "iterations": cfg.iterations,
-             "training_s": round(time.perf_counter() - began, 1), "points": len(run.load_head()),
-             "plateau": run.plateau()}
+             "iterations": cfg.iterations, "training_s": round(time.perf_counter() - began, 1),
+             "points": len(run.load_head()), "plateau": run.plateau()}
     for split in ("train", "val"):
         scores = egs.evaluate(run, split)
         found[split] = {k: round(v, 3) for k, v in scores.items() if isinstance(v, float)}
     return found
+
+
+def write_rows(row: Callable[..., dict[str, Any]], jobs: list[tuple], workers: int, result: Path, **more: Any) -> None:
+    """Measure a row for each job, its arguments, in processes, and write them as they come, with `more` beside them."""
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for future in [pool.submit(row, *job) for job in jobs]:
+            rows.append(future.result())
+            print(json.dumps(rows[-1]), flush=True)
+            result.write_text(json.dumps({"facts": facts(), "workers": workers, **more, "rows": rows}, indent=1) + "\n")
 
 
 def main() -> None:
@@ -86,14 +95,8 @@ def main() -> None:
     parser.add_argument("--result", type=Path, default=RESULT)
     args = parser.parse_args()
     settings = parse_settings(args.set)
-    rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:
-        todo = [pool.submit(row, *part, args.preset, settings, args.out) for part in parts(args.datasets, args.seconds)]
-        for future in todo:
-            rows.append(future.result())
-            print(json.dumps(rows[-1]), flush=True)
-            found = {"facts": facts(), "workers": args.workers, "settings": settings, "rows": rows}
-            args.result.write_text(json.dumps(found, indent=1) + "\n")
+    jobs = [(*part, args.preset, settings, args.out) for part in parts(args.datasets, args.seconds)]
+    write_rows(row, jobs, args.workers, args.result, settings=settings)
 
 
 if __name__ == "__main__":

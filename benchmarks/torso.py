@@ -8,18 +8,14 @@ is trained, so a CPU will do: some minutes a row at 512 px. Written into `result
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Iterable, Optional
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from common import facts
-from length import parts, shorter
+from length import parts, shorter, write_rows
 
 import egstalker_nb as egs
 from egstalker_nb.core.device import default_device
@@ -67,14 +63,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="layers at the same time; times are then not its own")
     parser.add_argument("--result", type=Path, default=RESULT)
     args = parser.parse_args()
-    jobs = [(*part, longer) for part in parts(args.datasets, args.seconds) for longer in (False, True)]
-    rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:
-        for future in [pool.submit(row, *job, args.out) for job in jobs]:
-            rows.append(future.result())
-            print(json.dumps(rows[-1]), flush=True)
-            found = {"facts": facts(), "workers": args.workers, "rows": rows}
-            args.result.write_text(json.dumps(found, indent=1) + "\n")
+    jobs = [(*part, longer, args.out) for part in parts(args.datasets, args.seconds) for longer in (False, True)]
+    write_rows(row, jobs, args.workers, args.result)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ..model.torso import CODES, Torso
 
 REACH = 3.0         # standard deviations of the training poses; beyond, the torso stays as it is
 SPACING = 4         # frames between the knots of the part of the codes that the pose does not explain
-BASE_FRAMES, MAX_FRAMES = 10 * FPS, 30 * FPS  # training frames that `steps` are for; up to which they grow
+BASE_FRAMES, MAX_FRAMES = 10 * FPS, 30 * FPS  # training frames that `steps` are for, and up to which they grow
 SAMPLES = 48        # frames that the initial image is averaged from
 EDGE = 20.0         # weight of a pixel: 1 - EDGE * head mask, at least 0, so that no hair is mixed into the torso
 SCALES = (0.4, 4), (0.75, 2), (1.0, 1)  # up to this share of the steps, images are downsampled by this factor
