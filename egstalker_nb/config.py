@@ -72,7 +72,8 @@ class Densification:
     densify_grad_threshold_fine: float = setting(
         0.0002, 1e-7, 1.0, "Mean image-plane gradient (per half image size) above which a Gaussian is cloned or split, "
                            "in the fine stage.")
-    opacity_threshold: float = setting(0.005, 0.0, 0.5, "Gaussians below this opacity are pruned.")
+    opacity_threshold: float = setting(
+        0.05, 0.0, 0.5, "Gaussians below this opacity are pruned, which makes room below the cap. Upstream: 0.005.")
     max_points: int = setting(
         10_000, 478, 1_000_000, "Cap on the number of Gaussians: only those with the largest gradients are grown. "
                                 "Without a cap, a threshold of 0.0002 makes their number explode.")

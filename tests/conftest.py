@@ -154,6 +154,16 @@ def tiny_dataset(tmp_path_factory):
     return egs.load_dataset(root)
 
 
+@pytest.fixture(scope="session")
+def moving_dataset(tiny_dataset, tmp_path_factory):
+    """The tiny dataset, seen by a camera that zooms, pans, and becomes brighter. Read only."""
+    from moving_camera import make_moving_dataset
+
+    import egstalker_nb as egs
+
+    return egs.load_dataset(make_moving_dataset(tiny_dataset, tmp_path_factory.mktemp("moving") / "dataset"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def torsos_are_fitted_once():
     """Most runs here are of the same dataset, and a third of a short one is its torso layer, which depends on little of

@@ -1,8 +1,10 @@
 """Made-up scenes seen by a camera that moves as it is told to: the truth is known."""
+import shutil
+
 import cv2
 import numpy as np
 
-from egstalker_nb.data.camera_view import pixels, view_matrix
+from egstalker_nb.data.camera_view import canvas_margin, pixels, view_matrix
 from egstalker_nb.media.image_io import write_jpeg, write_png
 from egstalker_nb.preparation.camera import solve_camera, track_camera
 from egstalker_nb.preparation.parallel import WorkerPool
@@ -68,3 +70,32 @@ def corner_error(found, true, size):
     relative = view_matrix(found) @ np.linalg.inv(view_matrix(found[0])) - (
         view_matrix(true) @ np.linalg.inv(view_matrix(true[0])))
     return np.linalg.norm((relative @ corners)[:, :2], axis=1).max(1) * size / 2
+
+
+def make_moving_dataset(still, folder):
+    """The clip of a dataset, seen by a camera that zooms, pans, and becomes brighter, in a new folder."""
+    root = shutil.copytree(still.root, folder)
+    size, count = still.size, len(still)
+    time = np.linspace(-1, 1, count)
+    views = np.stack([0.15 * time, -0.1 * time, 0.12 * time, 0 * time], 1)
+    moves = np.concatenate([views, 0.1 * time[:, None].repeat(3, 1)], 1).astype(np.float32)
+    best = [cv2.IMWRITE_JPEG_QUALITY, 98]
+    for i in range(count):
+        px = (pixels(size) @ view_matrix(views[i]) @ np.linalg.inv(pixels(size)))[:2]
+        for folder, suffix in (("frames", "jpg"), ("masks", "png")):
+            path = str(root / folder / f"{i:06d}.{suffix}")
+            image = cv2.warpAffine(cv2.imread(path), px, (size, size), borderMode=cv2.BORDER_REPLICATE)
+            if folder == "frames":
+                image = (image * np.exp(moves[i, 4])).round().clip(0, 255).astype(np.uint8)
+            cv2.imwrite(path, image, best)
+    margin, _ = canvas_margin(moves[:, :4], size)
+    canvas = cv2.copyMakeBorder(cv2.imread(str(root / "background.png")), *4 * (margin,), cv2.BORDER_REPLICATE)
+    cv2.imwrite(str(root / "background.png"), canvas)
+    w2c, lens = still.w2c.copy(), 2 * still.focal / size
+    place = np.concatenate([lens * w2c[:, :2, 3] / w2c[:, 2:3, 3], np.ones((count, 1))], 1)
+    place = (view_matrix(views) @ place[..., None])[:, :2, 0]
+    w2c[:, 2, 3] /= np.exp(views[:, 2])  # as tracking sees it: a zoom is taken for depth
+    w2c[:, :2, 3] = place * w2c[:, 2:3, 3] / lens
+    with np.load(root / "tracking.npz") as file:
+        np.savez(root / "tracking.npz", **{**file, "w2c": w2c, "camera": moves})
+    return root

@@ -215,36 +215,6 @@ def test_the_pose_of_a_head_does_not_depend_on_the_view(layers):
 
 # ---- datasets and runs
 
-@pytest.fixture(scope="module")
-def moving_dataset(tiny_dataset, tmp_path_factory):
-    """The tiny clip, seen by a camera that zooms, pans, and becomes brighter."""
-    root = shutil.copytree(tiny_dataset.root, tmp_path_factory.mktemp("moving") / "dataset")
-    size, count = tiny_dataset.size, len(tiny_dataset)
-    time = np.linspace(-1, 1, count)
-    views = np.stack([0.15 * time, -0.1 * time, 0.12 * time, 0 * time], 1)
-    moves = np.concatenate([views, 0.1 * time[:, None].repeat(3, 1)], 1).astype(np.float32)
-    best = [cv2.IMWRITE_JPEG_QUALITY, 98]
-    for i in range(count):
-        px = (pixels(size) @ view_matrix(views[i]) @ np.linalg.inv(pixels(size)))[:2]
-        for folder, suffix in (("frames", "jpg"), ("masks", "png")):
-            path = str(root / folder / f"{i:06d}.{suffix}")
-            image = cv2.warpAffine(cv2.imread(path), px, (size, size), borderMode=cv2.BORDER_REPLICATE)
-            if folder == "frames":
-                image = (image * np.exp(moves[i, 4])).round().clip(0, 255).astype(np.uint8)
-            cv2.imwrite(path, image, best)
-    margin, _ = canvas_margin(moves[:, :4], size)
-    canvas = cv2.copyMakeBorder(cv2.imread(str(root / "background.png")), *4 * (margin,), cv2.BORDER_REPLICATE)
-    cv2.imwrite(str(root / "background.png"), canvas)
-    w2c, lens = tiny_dataset.w2c.copy(), 2 * tiny_dataset.focal / size
-    place = np.concatenate([lens * w2c[:, :2, 3] / w2c[:, 2:3, 3], np.ones((count, 1))], 1)
-    place = (view_matrix(views) @ place[..., None])[:, :2, 0]
-    w2c[:, 2, 3] /= np.exp(views[:, 2])  # as tracking sees it: a zoom is taken for depth
-    w2c[:, :2, 3] = place * w2c[:, 2:3, 3] / lens
-    with np.load(root / "tracking.npz") as file:
-        np.savez(root / "tracking.npz", **{**file, "w2c": w2c, "camera": moves})
-    return egs.load_dataset(root)
-
-
 def test_a_dataset_of_a_moving_camera_is_read_and_an_earlier_one_stays_as_it_is(tiny_dataset, moving_dataset, tmp_path):
     ds = moving_dataset
     assert not tiny_dataset.camera.any() and tiny_dataset.camera.shape == (len(ds), 7)

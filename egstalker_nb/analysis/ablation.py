@@ -21,6 +21,7 @@ PAPER_CHANGES: dict[str, dict[str, Any]] = {
     "harmonics of degree 3": {"sh_degree": 3},
     "no noise on the mouth": {"mouth_noise": 0.0},
     "up to 50,000 Gaussians": {"max_points": 50_000},
+    "fainter Gaussians kept": {"opacity_threshold": 0.005},
 }
 BASE, ALL = "production", "all of them (egstalker_paper)"
 SCORES = "psnr_composite", "psnr_head", "psnr_lips", "lmd_mouth", "aperture_r"

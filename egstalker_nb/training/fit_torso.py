@@ -7,12 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.cuda_graph import Captured
 from ..core.progress import Progress
 from ..data.camera_view import to_canvas
 from ..data.dataset import Dataset
 from ..data.frame_loader import Frames
 from ..media.rates import FPS
 from ..model.torso import CODES, Torso
+from .optimizers import fused_on, rate_on, set_rate
 
 REACH = 3.0         # standard deviations of the training poses; beyond, the torso stays as it is
 SPACING = 4         # frames between the knots of the part of the codes that the pose does not explain
@@ -57,26 +59,39 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 1200, batch: int = 4, se
     own = (torch.arange(batch, device=device) > 0).float()[:, None]
     order = [i for _ in range(-(-steps * batch // ds.num_train))
              for i in torch.randperm(ds.num_train, generator=generator).tolist()]
+    batches = [order[n:n + batch] for n in range(0, steps * batch, batch)]
+    slot, factor = frames.fetch(batches[0]), SCALES[0][1]
+
+    def device_step() -> None:
+        """Forward, backward and update on the frames in `slot`, without waiting."""
+        given = frames.unpack(*slot)
+        codes = pose[given["ids"]] @ torso.mix + own * _interpolated(learned["knots"], given["ids"])
+        if views is not None:
+            codes = torch.cat([codes, views[given["ids"]]], -1)
+        weight, target = (_downsampled(x[:, top:].permute(0, 3, 1, 2), factor)
+                          for x in ((1 - EDGE * given["head"]).clamp_min(0), given["frame"]))
+        image, behind = _downsampled(learned["picture"], factor), _downsampled(plate, factor)
+        rendered = torso.layer(codes, image, behind, top // factor)
+        loss = ((rendered - target).abs() * weight).mean() + _regularisation(learned, first)
+        (loss * ds.size ** 2).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            learned["picture"].clamp_(0, 1)[3].clamp_(max=most)
+
+    captured = Captured(device_step, device)
     with Progress(steps, "torso", "step") as bar:
-        for step in range(steps):
+        for step, numbers in enumerate(batches):
             for group in optimizer.param_groups:
-                group["lr"] = RATES[group["name"]] * min(1.0, 4 * (1 - step / steps))
-            given = frames.batch(order[step * batch:(step + 1) * batch])
-            frames.prefetch(order[(step + 1) * batch:(step + 2) * batch])
-            factor = next(scale for share, scale in SCALES if step < share * steps)
-            codes = pose[given["ids"]] @ torso.mix + own * _interpolated(learned["knots"], given["ids"])
-            if views is not None:
-                codes = torch.cat([codes, views[given["ids"]]], -1)
-            weight, target = (_downsampled(x[:, top:].permute(0, 3, 1, 2), factor)
-                              for x in ((1 - EDGE * given["head"]).clamp_min(0), given["frame"]))
-            image, behind = _downsampled(learned["picture"], factor), _downsampled(plate, factor)
-            rendered = torso.layer(codes, image, behind, top // factor)
-            loss = ((rendered - target).abs() * weight).mean() + _regularisation(learned, first)
-            optimizer.zero_grad(set_to_none=True)
-            (loss * ds.size ** 2).backward()
-            optimizer.step()
-            with torch.no_grad():
-                learned["picture"].clamp_(0, 1)[3].clamp_(max=most)
+                set_rate(group, RATES[group["name"]] * min(1.0, 4 * (1 - step / steps)))
+            for static, values in zip(slot, frames.fetch(numbers)):
+                static.copy_(values)
+            frames.prefetch(batches[step + 1] if step + 1 < steps else [])
+            scale = next(scale for share, scale in SCALES if step < share * steps)
+            if scale != factor:
+                factor = scale
+                captured.reset()
+            captured()
             bar.update()
     for parameter in (torso.fields, torso.mix):
         parameter.requires_grad_(False)
@@ -99,33 +114,49 @@ def _fit_codes(torso: Torso, frames: Frames, ids: range, steps: int, bar: Progre
     Validation frames are fitted as well, as by any tracker: shoulders that move by themselves cannot be heard, nor
     follow from the pose of the head. Upstream pastes the torso of each frame, validation frames included.
     """
-    chunks = [ids[i:i + CODE_BATCH] for i in range(0, len(ids), CODE_BATCH)]
+    size, device = min(CODE_BATCH, max(len(ids), 1)), frames.device
+    chunks = [list(ids[i:i + size]) for i in range(0, len(ids), size)]
     picture, plate = (_downsampled(x, CODE_SCALE) for x in (torso.picture.float() / 255, torso.clean_plate()))
-    for n, chunk in enumerate(chunks):
-        given = frames.batch(chunk)
-        frames.prefetch(chunks[n + 1] if n + 1 < len(chunks) else [])
+    start = torso.codes.new_zeros(size, torso.codes.shape[1])
+    own = nn.Parameter(start[:, :CODES].clone())
+    optimizer = torch.optim.Adam([own], lr=rate_on(device, CODE_RATE), betas=(0.9, 0.99), **fused_on(device))
+    slot: tuple[Tensor, ...] = ()
+
+    def device_step() -> None:
+        """Forward, backward and update on the frames in `slot`, without waiting."""
+        given = frames.unpack(*slot)
         weight, target = (_downsampled(x.permute(0, 3, 1, 2), CODE_SCALE)
                           for x in ((1 - EDGE * given["head"]).clamp_min(0), given["frame"]))
-        start = torso.codes[given["ids"]]
-        own, view = nn.Parameter(start[:, :CODES].clone()), start[:, CODES:]
-        optimizer = torch.optim.Adam([own], lr=CODE_RATE, betas=(0.9, 0.99))
+        rendered = torso.layer(torch.cat([own, start[:, CODES:]], -1), picture, plate)
+        loss = ((rendered - target).abs() * weight).mean((1, 2, 3)).sum()
+        loss = loss + CODE_WEIGHT * (own - start[:, :CODES]).square().mean(1).sum()
+        (loss * frames.size ** 2).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    captured = Captured(device_step, device)
+    for n, chunk in enumerate(chunks):
+        given = frames.fetch(chunk + chunk[-1:] * (size - len(chunk)))  # the last one is filled up with its last frame
+        frames.prefetch(chunks[n + 1] if n + 1 < len(chunks) else [])
+        slot = slot or given
+        for static, values in zip((*slot, start, own.data), (*given, torso.codes[given[0]],
+                                                             torso.codes[given[0], :CODES])):
+            static.copy_(values)
+        for value in optimizer.state[own].values():
+            value.zero_()
         for step in range(steps):
-            optimizer.param_groups[0]["lr"] = CODE_RATE * min(1.0, 2 * (1 - step / steps))
-            rendered = torso.layer(torch.cat([own, view], -1), picture, plate)
-            loss = ((rendered - target).abs() * weight).mean((1, 2, 3)).sum()
-            loss = loss + CODE_WEIGHT * (own - start[:, :CODES]).square().mean(1).sum()
-            optimizer.zero_grad(set_to_none=True)
-            (loss * frames.size ** 2).backward()
-            optimizer.step()
-        torso.codes[given["ids"], :CODES] = own.detach()
+            set_rate(optimizer.param_groups[0], CODE_RATE * min(1.0, 2 * (1 - step / steps)))
+            captured()
+        torso.codes[given[0][:len(chunk)], :CODES] = own.detach()[:len(chunk)]
         bar.update(len(chunk))
 
 
 def _optimizer(learned: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
     """Adam. The large epsilon keeps pixels still that are hardly ever visible: they would drift at the full rate."""
-    groups = [{"params": [value.requires_grad_()], "name": name, "lr": RATES[name],
+    device = learned["picture"].device
+    groups = [{"params": [value.requires_grad_()], "name": name, "lr": rate_on(device, RATES[name]),
                "eps": 1e-2 if name == "picture" else 1e-8} for name, value in learned.items()]
-    return torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), **fused_on(device))
 
 
 def _regularisation(learned: dict[str, nn.Parameter], first: Tensor) -> Tensor:

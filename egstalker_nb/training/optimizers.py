@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,21 +22,17 @@ def make_optimizers(cfg: Config, head: Head) -> dict[str, torch.optim.Optimizer]
     """
     g, net = head.gaussians, head.deformation
     device = g["means"].device
-    options = {"fused": True, "capturable": device.type == "cuda"}
-
-    def rate(value: float) -> float | Tensor:
-        """A learning rate that a captured step reads at every replay."""
-        return torch.tensor(value, device=device) if device.type == "cuda" else value
-
+    options = fused_on(device)
     rates = {"means": cfg.position_lr_init, "scales": cfg.scaling_lr, "quats": cfg.rotation_lr,
              "opacities": cfg.opacity_lr, "sh0": cfg.feature_lr, "shN": cfg.feature_lr / 20}
     optimizers: dict[str, torch.optim.Optimizer] = {
-        name: torch.optim.Adam([{"params": [g[name]], "lr": rate(value)}], eps=1e-15, **options)
+        name: torch.optim.Adam([{"params": [g[name]], "lr": rate_on(device, value)}], eps=1e-15, **options)
         for name, value in rates.items()}
     grid = list(net.triplane.parameters())
     rest = [p for name, p in net.named_parameters() if not name.startswith("triplane.")]
     optimizers[NETWORK] = torch.optim.AdamW(
-        [{"params": grid, "lr": rate(cfg.grid_lr_init)}, {"params": rest, "lr": rate(cfg.deformation_lr_init)}],
+        [{"params": parameters, "lr": rate_on(device, rate)}
+         for parameters, rate in ((grid, cfg.grid_lr_init), (rest, cfg.deformation_lr_init))],
         weight_decay=cfg.weight_decay, **options)
     return optimizers
 
@@ -50,10 +47,25 @@ def set_learning_rates(optimizers: dict[str, torch.optim.Optimizer], cfg: Config
                            decayed(c.deformation_lr_init, c.deformation_lr_final, progress)]
     for name, rates in values.items():
         for group, rate in zip(optimizers[name].param_groups, rates):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+            set_rate(group, rate)
+
+
+def fused_on(device: torch.device) -> dict[str, Any]:
+    """Options of Adam for one kernel over all parameters, which a CUDA graph can capture."""
+    return {"fused": True, "capturable": device.type == "cuda"}
+
+
+def rate_on(device: torch.device, rate: float) -> float | Tensor:
+    """A learning rate for Adam, which a captured step reads anew at every replay, see `set_rate`."""
+    return torch.tensor(rate, device=device) if device.type == "cuda" else rate
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Change the learning rate of a parameter group, as `rate_on` made it."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def decayed(first: float, last: float, progress: float) -> float:
