@@ -36,7 +36,12 @@ def trained(result: dict) -> str:
              f"{r['val']['psnr_head']:.2f} / {r['val']['ssim_head']:.3f}", r.get("gpu_memory_gib", "-")]
             for r in result["presets"]]
     return table(["clip", "preset", "time", "Gaussians", "training PSNR / SSIM", "validation PSNR / SSIM",
-                  "validation, head", "GPU GiB"], rows) + f"\n\n{where(result['facts'])}"
+                  "validation, head", "GPU GiB"], rows) + f"\n\n{where(facts_of(result, 'presets'))}"
+
+
+def facts_of(result: dict, part: str) -> dict:
+    """Device, versions and date of a part of `run.py`, which may be older than the others."""
+    return result.get("facts_of", {}).get(part, result["facts"])
 
 
 def reached(result: dict) -> str:
@@ -64,7 +69,9 @@ def reached(result: dict) -> str:
         rows.insert(5, [f"{found['speech'][0]['seconds_of_speech']} s of speech to an MP4 with audio (features given)",
                         f"{min(later):,.0f} to {max(later):,.0f} frames/s; the first of a process {first_video:,.0f}",
                         "600", "1,000"])
-    return table([f"measure ({first['dataset']}, {first['size']} px)", "measured", "at least", "target"], rows)
+    kept = where(facts_of(result, "growth"))
+    return (table([f"measure ({first['dataset']}, {first['size']} px)", "measured", "at least", "target"], rows)
+            + f"\n\n{where(facts_of(result, 'presets'))}; memory and frames in host memory: {kept}")
 
 
 def on_cpu(result: dict) -> str:

@@ -7,14 +7,15 @@ from report_table import made, table, where
 
 
 def length(result: dict) -> str:
-    """Scores and time by clip and seconds of training frames."""
+    """Scores and time by clip and seconds of training frames; rows may be of an earlier revision."""
     head = ["clip", "training frames", "training PSNR: composite / head", "validation PSNR: composite / head",
-            "validation SSIM", "sharpness of the lips: training / validation", "training", "side by side"]
+            "validation SSIM", "sharpness of the lips: training / validation", "training", "side by side",
+            "revision"]
     rows = [[r["dataset"], f"{r['seconds']:.1f} s",
              f"{r['train']['psnr_composite']:.2f} / {r['train']['psnr_head']:.2f}",
              f"{r['val']['psnr_composite']:.2f} / {r['val']['psnr_head']:.2f}", f"{r['val']['ssim_composite']:.3f}",
              f"{r['train']['sharpness_lips']:.2f} / {r['val']['sharpness_lips']:.2f}", f"{r['training_s']:.0f} s",
-             r["workers"]] for r in result["rows"]]
+             r.get("workers", result.get("workers")), r.get("git", result["facts"]["git"])] for r in result["rows"]]
     return f"{table(head, rows)}\n\n{where(result['facts'])}"
 
 

@@ -82,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+", type=Path)
     parser.add_argument("--presets", nargs="+", default=["production", "quick_test"] if GPU else ["quick_test"])
-    parser.add_argument("--parts", nargs="+", help="only these keys; others in --out are kept")
+    parser.add_argument("--parts", nargs="+", help="only these keys; others in --out are kept, with their own device and date")
     parser.add_argument("--video", type=Path, help="measure the preparation of this clip")
     parser.add_argument("--runs", type=Path, default=Path("outputs/bench"))
     parser.add_argument("--out", type=Path, required=True)
@@ -91,13 +91,15 @@ def main() -> None:
     wanted = parts(args.datasets, args.presets, args.runs, args.video)
     chosen = args.parts or list(wanted)
     result = json.loads(args.out.read_text(encoding="utf-8")) if args.parts and args.out.exists() else {}
+    earlier = result.get("facts")
     result["facts"] = facts(args.revision)
+    result["facts_of"] = {name: earlier for name in result if not name.startswith("facts")} | result.get("facts_of", {})
     if "presets" in chosen:
         shutil.rmtree(args.runs, ignore_errors=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in chosen:
         start = time.perf_counter()
-        result[name] = wanted[name]()
+        result[name], result["facts_of"][name] = wanted[name](), result["facts"]
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(f"{name}: {time.perf_counter() - start:.1f} s\n{json.dumps(result[name])}", flush=True)
 

@@ -89,7 +89,8 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, defo
             pose = best = conditions.w2c
             error = torch.full((len(ids),), torch.inf, device=device)
             for step in range(steps + 1):
-                images = rendered(splats, moved(pose[:, None], twists), given["background"])
+                views = twists if step < steps else twists[:1]  # the last step only sees whether it was better
+                images = rendered(splats, moved(pose[:, None], views), given["background"])
                 difference = images[:, 0] - given["frame"]                       # [B, S, S, 3]
                 now = (difference.abs() * weight).flatten(1).sum(1)
                 near = ((pose - conditions.w2c)[:, :3, 3].abs() < max_shift).all(1)

@@ -280,16 +280,14 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> float:
         """PSNR (dB, composite) on a few validation frames with the averaged network; written to the metrics."""
-        head, values = self.ema_head(), []
-        for i in self.eval_ids:
-            values.append(psnr(*self._rendered(head, i, self.iteration))[0])
-        value = torch.stack(values).mean().item() if values else float("nan")
+        ids = self.eval_ids
+        value = psnr(*self._rendered(self.ema_head(), ids, self.iteration)).mean().item() if ids else float("nan")
         self.record({"kind": "eval", "iteration": self.iteration, "val_psnr": value})
         return value
 
-    def _rendered(self, head: Head, i: int, iteration: int) -> tuple[Tensor, Tensor]:
-        """Validation frame i as the head renders it, and the ground truth, [1, S, S, 3] each."""
-        b = self.eval_frames.batch([i])
+    def _rendered(self, head: Head, ids: list[int], iteration: int) -> tuple[Tensor, Tensor]:
+        """Validation frames as the head renders them, and the ground truth, [B, S, S, 3] each."""
+        b = self.eval_frames.batch(ids)
         rgb, _, _ = head.render(self.eval_frames.conditions(b["ids"]), self.K, self.ds.size, b["background"],
                                 deform=self.cfg.stage(max(iteration, 1)) == "fine")
         return rgb.clamp(0, 1), b["frame"]
@@ -300,7 +298,7 @@ class Trainer:
         image, frame = None, -1
         if self.eval_ids:
             frame = self.eval_ids[len(self.eval_ids) // 2]
-            rgb, _ = self._rendered(self.ema_head(), frame, iteration)
+            rgb, _ = self._rendered(self.ema_head(), [frame], iteration)
             image = (rgb[0] * 255).round().byte().cpu().numpy()
         # once nothing is collected any more, there are no gradients to record
         gradients = self.densifier.active(iteration) * self.densifier.mean_gradients()

@@ -59,6 +59,7 @@ def test_a_head_of_a_moving_camera_on_both_devices(moving_dataset, tmp_path):
 
 def test_the_page_of_a_head_is_written(tiny_dataset, tmp_path):
     """Its small network is fitted on the CPU to offsets that come from the GPU."""
+    pytest.importorskip("librosa", reason="the page's audio encoder is made with librosa")
     run = egs.train(tiny_dataset, egs.load_config("quick_test", **QUICK), tmp_path / "run", device="cuda")
     assert Renderer.from_run(run).device.type == "cuda"
     page = egs.export_web(run, tmp_path / "head.html")
