@@ -82,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+", type=Path)
     parser.add_argument("--presets", nargs="+", default=["production", "quick_test"] if GPU else ["quick_test"])
-    parser.add_argument("--parts", nargs="+", help="only these keys; others in --out are kept, with their own device and date")
+    parser.add_argument("--parts", nargs="+", help="only these keys; others in --out are kept, each with its own facts")
     parser.add_argument("--video", type=Path, help="measure the preparation of this clip")
     parser.add_argument("--runs", type=Path, default=Path("outputs/bench"))
     parser.add_argument("--out", type=Path, required=True)

@@ -91,9 +91,15 @@ def require_package(name: str, expected: str, fix: str) -> Any:
         fix: how to install it.
 
     Raises:
-        MissingPackageError: it is not installed.
+        MissingPackageError: it is not installed, or something that it needs is not.
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingPackageError(expected, f"no package '{name}'", fix) from error
+        missing = (error.name or "").split(".")[0]
+        found = f"no package '{name}'"
+        if not isinstance(error, ModuleNotFoundError):
+            found = f"one that cannot be imported ({first_line(error)})"
+        elif missing != name.split(".")[0]:
+            found = f"no package '{missing}', which it needs"
+        raise MissingPackageError(expected, found, fix) from error
