@@ -47,8 +47,8 @@ ROUND = 20  # s between looks at the page, whose lists are bounded
 def server(run: Path, device: str) -> Iterator[tuple[str, psutil.Process]]:
     """`egs live`; yields the page's address and the process."""
     command = [sys.executable, "-m", "egstalker_nb", "live", str(run), *(["--device", device] if device else [])]
-    places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    environment = {**os.environ,
+                   "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         line = process.stdout.readline() if process.stdout else ""

@@ -40,7 +40,7 @@ def trained(result: dict) -> str:
 
 
 def facts_of(result: dict, part: str) -> dict:
-    """Device, versions and date of a part of `run.py`, which may be older than the others."""
+    """Device, versions and date of a part of `run.py`, which may have been measured again, later than the others."""
     return result.get("facts_of", {}).get(part, result["facts"])
 
 
@@ -191,12 +191,12 @@ def draw_stages(results: dict[str, dict]) -> None:
     """Bars: time of each part of a training step."""
     figure, axes = plots.subplots(len(results), 1, width=9, height=2.4)
     for axis, result in zip(axes, results.values()):
-        s = result["stages"]
+        s, device = result["stages"], facts_of(result, "stages")["device"]
         names, values = list(s["parts_ms"]), list(s["parts_ms"].values())
         bars = axis.barh(names[::-1], values[::-1], color=plots.STYLES[0][0])
         axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
         axis.margins(x=0.1)
-        plots.label(axis, "ms", "", f"{result['facts']['device']}: {s['step_ms']:.1f} ms per step, {s['batch']} x "
+        plots.label(axis, "ms", "", f"{device}: {s['step_ms']:.1f} ms per step, {s['batch']} x "
                     f"{s['size']} px, {s['points']:,} Gaussians")
     figure.savefig(IMAGES / "stages.png", dpi=80)
 

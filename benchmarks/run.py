@@ -91,15 +91,16 @@ def main() -> None:
     wanted = parts(args.datasets, args.presets, args.runs, args.video)
     chosen = args.parts or list(wanted)
     result = json.loads(args.out.read_text(encoding="utf-8")) if args.parts and args.out.exists() else {}
-    earlier = result.get("facts")
-    result["facts"] = facts(args.revision)
-    result["facts_of"] = {name: earlier for name in result if not name.startswith("facts")} | result.get("facts_of", {})
+    now = facts(args.revision)
+    result.setdefault("facts", now)
     if "presets" in chosen:
         shutil.rmtree(args.runs, ignore_errors=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in chosen:
         start = time.perf_counter()
-        result[name], result["facts_of"][name] = wanted[name](), result["facts"]
+        result[name] = wanted[name]()
+        if now != result["facts"]:  # of the parts that were kept
+            result.setdefault("facts_of", {})[name] = now
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(f"{name}: {time.perf_counter() - start:.1f} s\n{json.dumps(result[name])}", flush=True)
 

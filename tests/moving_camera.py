@@ -99,3 +99,9 @@ def make_moving_dataset(still, folder):
     with np.load(root / "tracking.npz") as file:
         np.savez(root / "tracking.npz", **{**file, "w2c": w2c, "camera": moves})
     return root
+
+
+def outside(torso, ds, i):
+    """Mean absolute error where the head is not, in the exposure of the frame."""
+    image = (torso(torso.codes[i:i + 1])[0].cpu().numpy() * ds.gains[i]).clip(0, 1)
+    return (np.abs(image - ds.frame(i) / 255) * (ds.mask(i)[..., :1] < 5)).mean()

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from moving_camera import SCENE, corner_error, measured, person, seen, textured, write_clip
+from moving_camera import SCENE, corner_error, measured, outside, person, seen, textured, write_clip
 
 import egstalker_nb as egs
 from egstalker_nb.core.errors import DatasetError
@@ -227,12 +227,6 @@ def test_a_dataset_of_a_moving_camera_is_read_and_an_earlier_one_stays_as_it_is(
     shutil.copy(tiny_dataset.root / "tracking.npz", copy / "tracking.npz")
     with pytest.raises(DatasetError, match="64 x 64"):
         egs.load_dataset(copy).plate  # noqa: B018 a still camera has no margin
-
-
-def outside(torso, ds, i):
-    """Mean absolute error where the head is not, in the exposure of the frame."""
-    image = (torso(torso.codes[i:i + 1])[0].numpy() * ds.gains[i]).clip(0, 1)
-    return (np.abs(image - ds.frame(i) / 255) * (ds.mask(i)[..., :1] < 5)).mean()
 
 
 def test_the_layer_follows_the_camera(moving_dataset, tmp_path):

@@ -2,18 +2,36 @@
 from __future__ import annotations
 
 import gc
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
 import torch
+from torch import Tensor
+
+
+def in_place(static: Optional[Sequence[Tensor]], values: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Put new values into the static tensors that a captured function reads.
+
+    Args:
+        static: those of the call before; None before the first one.
+        values: of the same shapes.
+
+    Returns:
+        the static tensors: `values` themselves in the first call.
+    """
+    if static is None:
+        return values
+    for own, given in zip(static, values):
+        own.copy_(given)
+    return static
 
 
 class Captured:
     """Replays a function without arguments as a CUDA graph; on the CPU it simply calls the function.
 
     A step of this model is bound by launching several hundred small kernels, not by arithmetic; replaying a captured
-    graph launches them together. The function must read its inputs from static tensors (write new values into them
-    with `copy_`) and must not synchronise with the device; the next call overwrites the tensors that it returns. Its
-    Python code runs twice: the first call is a warm-up without a graph, the second captures.
+    graph launches them together. The function must read its inputs from static tensors (see `in_place`) and must not
+    synchronise with the device; the next call overwrites the tensors that it returns. Its Python code runs twice: the
+    first call is a warm-up without a graph, the second captures.
 
     Args:
         function: the work of one call. If a tensor that it uses was replaced, call `forget`; if it launches other

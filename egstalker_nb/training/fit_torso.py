@@ -1,13 +1,15 @@
 """Learn the torso layer of a clip."""
 from __future__ import annotations
 
+from typing import Optional, Sequence
+
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.cuda_graph import Captured
+from ..core.cuda_graph import Captured, in_place
 from ..core.progress import Progress
 from ..data.camera_view import to_canvas
 from ..data.dataset import Dataset
@@ -60,10 +62,12 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 1200, batch: int = 4, se
     order = [i for _ in range(-(-steps * batch // ds.num_train))
              for i in torch.randperm(ds.num_train, generator=generator).tolist()]
     batches = [order[n:n + batch] for n in range(0, steps * batch, batch)]
-    slot, factor = frames.fetch(batches[0]), SCALES[0][1]
+    slot: Optional[Sequence[Tensor]] = None
+    factor = SCALES[0][1]
 
     def device_step() -> None:
         """Forward, backward and update on the frames in `slot`, without waiting."""
+        assert slot is not None
         given = frames.unpack(*slot)
         codes = pose[given["ids"]] @ torso.mix + own * _interpolated(learned["knots"], given["ids"])
         if views is not None:
@@ -84,8 +88,7 @@ def fit_torso(ds: Dataset, frames: Frames, steps: int = 1200, batch: int = 4, se
         for step, numbers in enumerate(batches):
             for group in optimizer.param_groups:
                 set_rate(group, RATES[group["name"]] * min(1.0, 4 * (1 - step / steps)))
-            for static, values in zip(slot, frames.fetch(numbers)):
-                static.copy_(values)
+            slot = in_place(slot, frames.fetch(numbers))
             frames.prefetch(batches[step + 1] if step + 1 < steps else [])
             scale = next(scale for share, scale in SCALES if step < share * steps)
             if scale != factor:
@@ -117,14 +120,15 @@ def _fit_codes(torso: Torso, frames: Frames, ids: range, steps: int, bar: Progre
     size, device = min(CODE_BATCH, max(len(ids), 1)), frames.device
     chunks = [list(ids[i:i + size]) for i in range(0, len(ids), size)]
     picture, plate = (_downsampled(x, CODE_SCALE) for x in (torso.picture.float() / 255, torso.clean_plate()))
-    start = torso.codes.new_zeros(size, torso.codes.shape[1])
-    own = nn.Parameter(start[:, :CODES].clone())
+    own = nn.Parameter(torso.codes.new_zeros(size, CODES))
     optimizer = torch.optim.Adam([own], lr=rate_on(device, CODE_RATE), betas=(0.9, 0.99), **fused_on(device))
-    slot: tuple[Tensor, ...] = ()
+    slot: Optional[Sequence[Tensor]] = None
 
     def device_step() -> None:
         """Forward, backward and update on the frames in `slot`, without waiting."""
-        given = frames.unpack(*slot)
+        assert slot is not None
+        *packed, start = slot
+        given = frames.unpack(*packed)
         weight, target = (_downsampled(x.permute(0, 3, 1, 2), CODE_SCALE)
                           for x in ((1 - EDGE * given["head"]).clamp_min(0), given["frame"]))
         rendered = torso.layer(torch.cat([own, start[:, CODES:]], -1), picture, plate)
@@ -136,18 +140,18 @@ def _fit_codes(torso: Torso, frames: Frames, ids: range, steps: int, bar: Progre
 
     captured = Captured(device_step, device)
     for n, chunk in enumerate(chunks):
-        given = frames.fetch(chunk + chunk[-1:] * (size - len(chunk)))  # the last one is filled up with its last frame
+        # the last one is filled up with its last frame
+        index, packed = frames.fetch(chunk + chunk[-1:] * (size - len(chunk)))
         frames.prefetch(chunks[n + 1] if n + 1 < len(chunks) else [])
-        slot = slot or given
-        for static, values in zip((*slot, start, own.data), (*given, torso.codes[given[0]],
-                                                             torso.codes[given[0], :CODES])):
-            static.copy_(values)
+        start = torso.codes[index]
+        slot = in_place(slot, (index, packed, start))
+        own.data.copy_(start[:, :CODES])
         for value in optimizer.state[own].values():
             value.zero_()
         for step in range(steps):
             set_rate(optimizer.param_groups[0], CODE_RATE * min(1.0, 2 * (1 - step / steps)))
             captured()
-        torso.codes[given[0][:len(chunk)], :CODES] = own.detach()[:len(chunk)]
+        torso.codes[index[:len(chunk)], :CODES] = own.detach()[:len(chunk)]
         bar.update(len(chunk))
 
 

@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Optional, Union
+from typing import Any, Optional, Sequence, Union
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from ..config import Config
-from ..core.cuda_graph import Captured
+from ..core.cuda_graph import Captured, in_place
 from ..core.errors import DatasetError, first_line
 from ..core.progress import Progress
 from ..data.conditions import Conditions
@@ -80,7 +80,7 @@ class Trainer:
         self.densifier = Densifier(cfg, len(ds.mean_face), torch.from_numpy(ds.mean_face), device)
         self.device_step: Captured = Captured(self._device_step, device)
         self.kind: tuple[str, bool] = "", False            # stage of the captured step, and whether it densifies
-        self.slot: Optional[tuple[Tensor, Tensor]] = None  # where it reads its frames: numbers and bytes
+        self.slot: Optional[Sequence[Tensor]] = None  # where it reads its frames: numbers and bytes
         self.capacity = IsectCapacity()
         self.metrics, self.steps, self.guard = MetricsWriter(run), StepLog(), HealthGuard(run)
         self.frames = Frames(ds, ds.train_ids, device)
@@ -153,7 +153,7 @@ class Trainer:
         """One step on one batch."""
         it = self.iteration + 1
         stage, densifying = self.cfg.stage(it), self.densifier.active(it)
-        self._fill_slot(self._ids(it))
+        self.slot = in_place(self.slot, self._fetch(self._ids(it)))
         self.frames.prefetch(self._ids(it + 1)[self.part])
         set_learning_rates(self.optimizers, self.cfg, it)
         if self.kind != (stage, densifying):
@@ -214,13 +214,6 @@ class Trainer:
 
     def _ids(self, iteration: int) -> list[int]:
         return frame_order(iteration, self.cfg.batch_size, self.ds.num_train, self.cfg.seed)
-
-    def _fill_slot(self, ids: list[int]) -> None:
-        given = self._fetch(ids)
-        if self.slot is None:
-            self.slot = given
-        for static, values in zip(self.slot, given):
-            static.copy_(values)
 
     def _fetch(self, ids: list[int]) -> tuple[Tensor, Tensor]:
         return self.frames.fetch(ids)
