@@ -44,6 +44,7 @@ def scene():
     torso.plate.fill_(128)
     mouth = Mouth(COUNT, FeatureLink())
     head = SimpleNamespace(cfg=SimpleNamespace(sh_degree=0), background=lambda ids: torso(torso.codes[ids]),
+                           offsets=lambda given: None,
                            conditions=lambda ids, eyes: Conditions(mouth.coefficients[ids], eyes, head.w2c[ids]),
                            activated=lambda offsets, batch: Splats(**{k: v.expand(batch, *v.shape)
                                                                       for k, v in shapes.items()}))
@@ -55,8 +56,9 @@ def scene():
     pictures = ((rgb + (1 - alpha) * 0.5).clamp(0, 1) * 255).round().byte().numpy()
     head_mask = (alpha * 255).byte().numpy()
     masks = np.concatenate([head_mask, np.zeros_like(head_mask), 255 - head_mask], -1)
-    clip = Clip(size=SIZE, K=K, frames=pictures, masks=masks, w2c=np.zeros((COUNT, 4, 4), np.float32),
-                eyes=np.zeros((COUNT, 7), np.float32), lip_rect=np.tile(np.array([10, 60, 20, 64]), (COUNT, 1)))
+    clip = Clip(size=SIZE, K=K, frames=pictures, masks=masks, num_train=COUNT - 2,
+                w2c=np.zeros((COUNT, 4, 4), np.float32), eyes=np.zeros((COUNT, 7), np.float32),
+                lip_rect=np.tile(np.array([10, 60, 20, 64]), (COUNT, 1)))
     return head, clip, w2c
 
 
@@ -91,13 +93,18 @@ def test_keeps_a_pose_that_no_step_improves(scene):
     assert np.abs(found[:-1] - true[:-1].numpy()).max() < 2e-3
 
 
-def test_lips_and_chin_do_not_pull(scene):
-    """Below the top of the lip rectangle nothing counts."""
+def test_lips_and_chin_pull_only_where_the_head_moves_them_as_seen(scene):
+    """Below the top of the lip rectangle nothing counts in the coarse stage, and later in validation frames."""
     head, clip, true = scene
     head.w2c, frames, lips = moved(true, torch.full((6,), 0.006)), clip.frames.copy(), clip.lip_rect.copy()
-    clip.lip_rect[:, 1] = 40
-    clean = refine_poses(head, clip, torch.device("cpu"), steps=2, deform=False)
-    clip.frames[:, 40:] = 255 - clip.frames[:, 40:]
-    spoilt = refine_poses(head, clip, torch.device("cpu"), steps=2, deform=False)
+    clip.lip_rect[:, 1], spoilt = 40, clip.frames.copy()
+    spoilt[:, 40:] = 255 - spoilt[:, 40:]
+    found = {}
+    for stage in "coarse", "fine":
+        for name, clip.frames in {"clean": frames, "spoilt": spoilt}.items():
+            found[stage, name] = refine_poses(head, clip, torch.device("cpu"), steps=2, deform=stage == "fine")
     clip.frames, clip.lip_rect = frames, lips
-    np.testing.assert_array_equal(clean, spoilt)
+    np.testing.assert_array_equal(found["coarse", "clean"], found["coarse", "spoilt"])
+    seen, heard = slice(clip.num_train), slice(clip.num_train, None)
+    np.testing.assert_array_equal(found["fine", "clean"][heard], found["fine", "spoilt"][heard])
+    assert (np.abs(found["fine", "clean"] - found["fine", "spoilt"])[seen].max((1, 2)) > 1e-3).all()

@@ -48,9 +48,10 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, defo
                  part: slice = slice(None)) -> np.ndarray:
     """Fit the pose of every frame to its image, by Gauss-Newton steps on the photometric error of the rendered head.
 
-    Only what lies above the lips counts, where a face is nearly rigid. Robust weights (inverse to the error) leave
-    brows, eyelids and stray hair aside. A frame keeps its pose where no step near it lowers the error. Upstream keeps
-    the poses of its tracker.
+    All of the head counts where the network moves its mouth as in the frame. In the coarse stage nothing moves, and
+    the mouth of a validation frame is heard, not seen: there only what lies above the lips counts, where a face is
+    nearly rigid. Robust weights (inverse to the error) leave brows, eyelids and stray hair aside. A frame keeps its
+    pose where no step near it lowers the error. Upstream keeps the poses of its tracker.
 
     Validation frames are fitted as well, as by any tracker: six numbers each, against a head that was not trained on
     them.
@@ -85,7 +86,9 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, defo
             conditions = frames.conditions(given["ids"])
             splats = head.activated(head.offsets(conditions) if deform else None, len(ids))
             down = torch.arange(ds.size, device=device)[:, None, None]
-            weight = given["head"] * (down < frames.lip_rect[ids][:, 1, None, None, None])
+            seen = torch.tensor([deform and i < ds.num_train for i in ids], device=device)  # its mouth, not a heard one
+            above = down < frames.lip_rect[ids][:, 1, None, None, None]
+            weight = given["head"] * (above | seen[:, None, None, None])
             pose = best = conditions.w2c
             error = torch.full((len(ids),), torch.inf, device=device)
             for step in range(steps + 1):
