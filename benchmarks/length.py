@@ -14,7 +14,7 @@ import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 from common import facts
@@ -33,18 +33,25 @@ def shorter(source: Path, seconds: Optional[int], folder: Path) -> Path:
     first = 0 if seconds is None else ds.num_train - seconds * FPS
     if first < 0:
         raise ValueError(f"{ds.root.name} has {ds.num_train / FPS:.1f} s of training frames, not {seconds}")
+    return selected(source, range(first, len(ds)), folder)
+
+
+def selected(source: Path, at: Sequence[int], folder: Path) -> Path:
+    """A dataset of the frames [N] of another one, as many of them held out at the end as there."""
+    ds, index = egs.load_dataset(source), np.array(at)
     for kind, end in (("frames", "jpg"), ("masks", "png")):
         (folder / kind).mkdir(parents=True)
-        for i in range(first, len(ds)):
-            shutil.copyfile(source / kind / f"{i:06d}.{end}", folder / kind / f"{i - first:06d}.{end}")
+        for new, old in enumerate(at):
+            shutil.copyfile(source / kind / f"{old:06d}.{end}", folder / kind / f"{new:06d}.{end}")
     with np.load(source / "tracking.npz") as arrays:
-        np.savez(folder / "tracking.npz", **{k: v[first:] if len(v) == len(ds) else v for k, v in arrays.items()})
-    np.save(folder / "features.npy", np.load(source / "features.npy")[first:])
-    save_wav(folder / "audio.wav", load_audio(source / "audio.wav")[first * SAMPLES_PER_FRAME:])
+        np.savez(folder / "tracking.npz", **{k: v[index] if len(v) == len(ds) else v for k, v in arrays.items()})
+    np.save(folder / "features.npy", np.load(source / "features.npy")[index])
+    audio = load_audio(source / "audio.wav")[:len(ds) * SAMPLES_PER_FRAME]
+    save_wav(folder / "audio.wav", audio.reshape(len(ds), SAMPLES_PER_FRAME)[index].ravel())
     for name in ("background.png", "report.json"):
         shutil.copyfile(source / name, folder / name)
     meta = json.loads((source / "dataset.json").read_text())
-    meta |= {"num_frames": len(ds) - first, "num_train": ds.num_train - first}
+    meta |= {"num_frames": len(at), "num_train": len(at) - len(ds) + ds.num_train}
     (folder / "dataset.json").write_text(json.dumps(meta))
     return folder
 
