@@ -56,7 +56,7 @@ def test_rows_of_an_ablation_are_written_as_they_come(tiny_dataset, tmp_path, mo
     """By two processes; the differences to production are known, whichever ends first."""
     monkeypatch.setattr(sys, "argv", [
         "ablation.py", str(tiny_dataset.root), "--iterations", "8", "--workers", "2", "--only", "poses as tracked",
-        "--work", str(tmp_path / "work"), "--out", str(tmp_path / "a.json"), "--set", "batch_size=1"])
+        "--work", str(tmp_path / "work"), "--out", str(tmp_path / "a.json"), "--set", "torso_steps=40"])
     ablation.main()
     found = json.loads((tmp_path / "a.json").read_text())
     rows = {row["change"]: row for row in found["clips"][tiny_dataset.root.name]["rows"]}
