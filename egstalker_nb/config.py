@@ -119,6 +119,9 @@ class LossWeights:
     lambda_perceptual: float = setting(
         0.0, 0.0, 100.0, "Weight of the difference of VGG16's features. Upstream: 0.01; needs vgg16-397923af.pth in "
                          "PyTorch's hub cache, see docs/metrics.md.")
+    adversarial_share: float = setting(
+        0.0, 0.0, 10.0, "How strongly a discriminator of mouths, learned along with the head, pulls at the rendered "
+                        "mouth: times the gradient of all other terms there. Fine stage, once poses are refined.")
 
 
 @dataclass

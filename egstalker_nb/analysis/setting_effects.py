@@ -32,6 +32,7 @@ EFFECTS = {
     "lambda_dssim": "Weight of the structural error: higher gives crisper edges and texture.",
     "lambda_l1": "Weight of the absolute error: higher gives softer images with more accurate colours.",
     "lambda_perceptual": "Weight of the difference of VGG16's features: higher gives more texture, and slower steps.",
+    "adversarial_share": "Higher: sharper lips and teeth, also where they are not those of the video; slower steps.",
     "lambda_mask": "Keeps Gaussians on the head; without it they also cover torso and background.",
     "deformation_lr_init": "How fast the network learns the deformation by audio, eyes and camera at first.",
     "deformation_lr_final": "The same at the end.",

@@ -6,6 +6,7 @@
 - `init_head`, `fit_mouth`, `fit_torso`: the head that training starts from.
 - `fit_prior`: the speaker prior, fitted to clips of many people (`egs.fit_prior`).
 - `losses`, `losses_cpu`, `ssim_cpu`: the loss terms; on the CPU by Numba kernels.
+- `discriminator`: the adversarial term of the mouth.
 - `optimizers`, `densification`, `pose_refinement`: what a step changes.
 - `health`: the guard that stops a run which has gone wrong.
 - `run`, `checkpoint`, `snapshots`, `metrics_log`: the run folder. `history`: its metrics, read while they are written.

@@ -52,6 +52,9 @@ def check_batch(cfg: Config, ranks: int) -> None:
     Raises:
         ConfigError: it cannot.
     """
+    if ranks > 1 and cfg.adversarial_share:
+        raise ConfigError("adversarial_share: 0 on several GPUs", f"{cfg.adversarial_share:g}",
+                          "Train with gpus=1: each GPU would learn a discriminator of its own.")
     if cfg.batch_size % ranks:
         raise ConfigError(f"a batch_size that {ranks} GPUs can share equally", f"batch_size={cfg.batch_size}",
                           f"Train with a multiple of {ranks} in a folder of its own, or with gpus=1: several heads, "

@@ -22,6 +22,7 @@ from ..model.head import Head
 from ..rasterizer.capacity import IsectCapacity
 from . import checkpoint, snapshots
 from .densification import Densifier
+from .discriminator import MouthDiscriminator
 from .fit_torso import fit_torso
 from .health import HealthGuard
 from .init_head import new_head
@@ -64,12 +65,14 @@ class Trainer:
         iteration: finished steps.
         head: what is being trained.
         ema: the exponential moving average of its deformation network.
+        discriminator: of mouths; None without an adversarial term.
         part: the part of each batch that is rendered here: all of it, unless several GPUs share it (`data_parallel`).
     """
 
     head: Head
     ema: AveragedModel
     optimizers: dict[str, torch.optim.Optimizer]
+    discriminator: Optional[MouthDiscriminator] = None
     part = slice(None)
 
     def __init__(self, ds: Dataset, cfg: Config, run: Run, device: torch.device):
@@ -79,7 +82,8 @@ class Trainer:
         self.losses = {stage: Losses(cfg, stage, ds.head_box, perceptual) for stage in ("coarse", "fine")}
         self.densifier = Densifier(cfg, len(ds.mean_face), torch.from_numpy(ds.mean_face), device)
         self.device_step: Captured = Captured(self._device_step, device)
-        self.kind: tuple[str, bool] = "", False            # stage of the captured step, and whether it densifies
+        # stage of the captured step, whether it densifies, and whether it is adversarial
+        self.kind: tuple[str, bool, bool] = "", False, False
         self.slot: Optional[Sequence[Tensor]] = None  # where it reads its frames: numbers and bytes
         self.capacity = IsectCapacity()
         self.metrics, self.steps, self.guard = MetricsWriter(run), StepLog(), HealthGuard(run)
@@ -130,6 +134,8 @@ class Trainer:
         self.densifier.load_state_dict(saved["densifier"])
         self.guard.peak.update(saved["peak"])
         torch.set_rng_state(saved["rng"])
+        if self.discriminator is not None:
+            self.discriminator.restore(saved["discriminator"])
         if saved["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["cuda_rng"], self.device)
 
@@ -139,6 +145,8 @@ class Trainer:
         self.ema = AveragedModel(self.head.deformation, multi_avg_fn=self._ema_update).eval().requires_grad_(False)
         self.ema.n_averaged.fill_(1)  # the copy that it begins with counts, or the first update would replace it
         self.optimizers = make_optimizers(self.cfg, self.head)
+        if self.cfg.adversarial_share:
+            self.discriminator = MouthDiscriminator(self.ds.size, self.cfg.adversarial_share, self.device)
 
     def _ready(self) -> None:
         for frames in (self.frames, self.eval_frames):
@@ -153,11 +161,12 @@ class Trainer:
         """One step on one batch."""
         it = self.iteration + 1
         stage, densifying = self.cfg.stage(it), self.densifier.active(it)
+        adversarial = self.discriminator is not None and it > 2 * self.cfg.coarse_iterations
         self.slot = in_place(self.slot, self._fetch(self._ids(it)))
         self.frames.prefetch(self._ids(it + 1)[self.part])
         set_learning_rates(self.optimizers, self.cfg, it)
-        if self.kind != (stage, densifying):
-            self.kind = stage, densifying
+        if self.kind != (stage, densifying, adversarial):
+            self.kind = stage, densifying, adversarial
             self.device_step.reset()
         terms = self.device_step()
         self.steps.add(stage, terms.clone())  # a captured step writes the next terms into the same memory
@@ -181,7 +190,7 @@ class Trainer:
 
     def _backward(self) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Forward and backward pass: the terms, [1] the number of intersections, and what the densifier collects."""
-        stage, densifying = self.kind
+        stage, densifying, adversarial = self.kind
         assert self.slot is not None
         ids, packed = self.slot
         batch = self.frames.unpack(ids[self.part], packed)
@@ -192,7 +201,12 @@ class Trainer:
         loss, terms = self._loss(stage, rgb, alpha, batch)
         if densifying:
             info["means2d"].retain_grad()
-        loss.backward()
+        if adversarial and self.discriminator is not None:
+            of_rgb, = torch.autograd.grad(loss, rgb, retain_graph=True)
+            pull = self.discriminator.pull(rgb, batch["frame"], self.frames.lip_rect[batch["ids"]], of_rgb)
+            torch.autograd.backward((loss, rgb), (None, pull))
+        else:
+            loss.backward()
         gradients2d = self.densifier.measured(info, self.cfg.batch_size) if densifying else ()
         return terms, info.get("num_isects", terms.new_zeros(())).to(terms)[None], gradients2d
 
@@ -335,5 +349,6 @@ class Trainer:
         """What only training needs of a checkpoint, for `_restore`."""
         return {"network": self.head.deformation.state_dict(), "densifier": self.densifier.state_dict(),
                 "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()}, "peak": self.guard.peak,
+                "discriminator": None if self.discriminator is None else self.discriminator.state(),
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None}

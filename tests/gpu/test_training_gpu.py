@@ -41,7 +41,7 @@ def test_blur_is_that_of_the_cpu():
     torch.testing.assert_close(blur(x.cuda()).cpu(), blur(x), atol=1e-6, rtol=1e-4)
 
 
-def steps(ds, root, iterations, recorded, monkeypatch, until):
+def steps(ds, root, iterations, recorded, monkeypatch, until, **settings):
     """Parameters and loss rows after some steps of training, plain or through recorded graphs."""
     with monkeypatch.context() as patch:
         if not recorded:
@@ -49,7 +49,7 @@ def steps(ds, root, iterations, recorded, monkeypatch, until):
         # learned with gradients that CUDA sums in any order: not the same twice
         patch.setattr(trainer, "fit_torso",
                       lambda ds, frames, steps, seed: Torso.blank(ds.size, len(ds)).to(frames.device))
-        cfg = egs.load_config("production", **{**SMALL, "iterations": iterations, "mouth_noise": 0.0})
+        cfg = egs.load_config("production", **{**SMALL, "iterations": iterations, "mouth_noise": 0.0, **settings})
         run = egs.train(ds, cfg, root, until=until)
     return run.load_head(), run.metrics("train")
 
@@ -64,6 +64,18 @@ def test_recorded_steps_are_the_plain_steps(tiny_dataset, tmp_path, monkeypatch,
     if until == 8:
         for name, values in plain.gaussians.items():
             torch.testing.assert_close(recorded.gaussians[name], values, atol=2e-3, rtol=2e-3)
+
+
+def test_recorded_adversarial_steps_are_the_plain_steps(tiny_dataset, tmp_path, monkeypatch):
+    """A discriminator learns and pulls within the captured step."""
+    settings = {"coarse_iterations": 2, "densify_from_iter": 60, "pose_steps": 0, "adversarial_share": 0.5}
+    heads = [steps(tiny_dataset, tmp_path / str(recorded), 90, recorded, monkeypatch, 12, **settings)[0]
+             for recorded in (False, True)]
+    plain = steps(tiny_dataset, tmp_path / "without", 90, True, monkeypatch, 12,
+                  **{**settings, "adversarial_share": 0.0})[0]
+    apart, pulled = (torch.stack([(head.gaussians[name] - heads[0].gaussians[name]).abs().mean()
+                                  for name in ("means", "sh0")]) for head in (heads[1], plain))
+    assert (apart < 0.2 * pulled).all()
 
 
 def test_captured_renderings_are_the_plain_renderings(tiny_dataset, tmp_path):
