@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .optimizers import fused_on
+from .optimizers import fused_on, load_optimizers
 
 CROP = 40 / 256, 64 / 256  # height and width around the middle of the lips, of the image's edge
 CHANNELS = 32, 64, 128
@@ -101,6 +101,4 @@ class MouthDiscriminator(nn.Module):
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a `state`."""
         self.load_state_dict(state["network"])
-        options = {k: self.optimizer.param_groups[0][k] for k in ("fused", "capturable")}
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.optimizer.param_groups[0].update(options)
+        load_optimizers({"": self.optimizer}, {"": state["optimizer"]})
