@@ -21,6 +21,7 @@ from common import facts
 
 import egstalker_nb as egs
 from egstalker_nb.cli.options import parse_settings
+from egstalker_nb.data.dataset import Dataset
 from egstalker_nb.media.audio import load_audio, save_wav
 from egstalker_nb.media.rates import FPS, SAMPLES_PER_FRAME
 
@@ -33,12 +34,12 @@ def shorter(source: Path, seconds: Optional[int], folder: Path) -> Path:
     first = 0 if seconds is None else ds.num_train - seconds * FPS
     if first < 0:
         raise ValueError(f"{ds.root.name} has {ds.num_train / FPS:.1f} s of training frames, not {seconds}")
-    return selected(source, range(first, len(ds)), folder)
+    return selected(ds, range(first, len(ds)), folder)
 
 
-def selected(source: Path, at: Sequence[int], folder: Path) -> Path:
+def selected(ds: Dataset, at: Sequence[int], folder: Path) -> Path:
     """A dataset of the frames [N] of another one, as many of them held out at the end as there."""
-    ds, index = egs.load_dataset(source), np.array(at)
+    source, index = ds.root, np.array(at)
     for kind, end in (("frames", "jpg"), ("masks", "png")):
         (folder / kind).mkdir(parents=True)
         for new, old in enumerate(at):

@@ -27,10 +27,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "minute.json")
     parser.add_argument("--revision", help="git revision, if this is no repository")
     args = parser.parse_args()
-    frames = len(egs.load_dataset(args.dataset))
+    clip = egs.load_dataset(args.dataset)
     with tempfile.TemporaryDirectory() as folder:
-        at = [i % frames for i in range(args.seconds * FPS)]
-        ds = egs.load_dataset(selected(args.dataset, at, Path(folder) / "dataset"))
+        at = [i % len(clip) for i in range(args.seconds * FPS)]
+        ds = egs.load_dataset(selected(clip, at, Path(folder) / "dataset"))
         began = time.perf_counter()
         run = egs.train(ds, egs.load_config(args.preset), Path(folder) / "run")
         row = {"dataset": args.dataset.name, "frames": len(ds), "size": ds.size, "preset": args.preset,

@@ -1,4 +1,5 @@
 """The discriminator of mouths: what it crops, how hard it pulls and where to, and a run that it takes part in."""
+import copy
 import dataclasses
 
 import numpy as np
@@ -79,3 +80,14 @@ def test_several_gpus_refuse_it():
     check_batch(cfg, 1)
     with pytest.raises(ConfigError, match="adversarial_share"):
         check_batch(cfg, 2)
+
+
+def test_it_learns_the_same_from_crops_in_any_memory_order(judge):
+    """Crops of images are interleaved in memory, and so are gradients of convolutions over them."""
+    start, other = copy.deepcopy(judge), copy.deepcopy(judge)
+    rendered, real = torch.rand(2, 3, 3, *judge.crop)
+    judge.learn(rendered, real)
+    other.learn(*(x.to(memory_format=torch.channels_last) for x in (rendered, real)))
+    for a, b, before in zip(*(x.parameters() for x in (judge, other, start))):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+        assert a.ndim == 1 or not torch.equal(a, before)

@@ -62,10 +62,7 @@ class MouthDiscriminator(nn.Module):
 
     def learn(self, rendered: Tensor, real: Tensor) -> None:
         """One step on mouths [B, 3, h, w] each: real ones score above 1, rendered ones below -1."""
-        with torch.enable_grad():
-            loss = F.relu(1 - self(real)[0]).mean() + F.relu(1 + self(rendered)[0]).mean()
-        for parameter, gradient in zip(self.parameters(), torch.autograd.grad(loss, list(self.parameters()))):
-            parameter.grad = gradient
+        (F.relu(1 - self(real)[0]).mean() + F.relu(1 + self(rendered)[0]).mean()).backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -81,16 +78,14 @@ class MouthDiscriminator(nn.Module):
         Returns:
             [B, S, S, 3], 0 outside the mouths.
         """
-        seen, real = rgb.detach().requires_grad_(), self.mouths(frame, lips)
-        with torch.enable_grad():
-            rendered = self.mouths(seen, lips)
+        seen = rgb.detach().requires_grad_()
+        rendered, real = self.mouths(seen, lips), self.mouths(frame, lips)
         self.learn(rendered.detach(), real)
         with torch.no_grad():
             _, wanted = self(real)
-        with torch.enable_grad():
-            score, found = self(rendered)
-            differences = [(a - b).abs().mean() for a, b in zip(wanted, found)]
-            own, = torch.autograd.grad(FEATURES * torch.stack(differences).sum() - score.mean(), seen)
+        score, found = self(rendered)
+        differences = torch.stack([(a - b).abs().mean() for a, b in zip(wanted, found)])
+        own, = torch.autograd.grad(FEATURES * differences.sum() - score.mean(), seen)
         there = torch.linalg.vector_norm(gradient * (own != 0))
         return own * (self.share * there / (torch.linalg.vector_norm(own) + 1e-12))
 

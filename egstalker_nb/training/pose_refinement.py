@@ -38,9 +38,14 @@ def moved(w2c: Tensor, twist: Tensor) -> Tensor:
     return torch.cat([top, w2c[..., 3:, :].expand(*top.shape[:-2], 1, 4)], -2)
 
 
+def last_but_one(cfg: Config) -> int:
+    """The iteration of the last refinement before that at the end."""
+    return 2 * cfg.coarse_iterations
+
+
 def is_due(cfg: Config, iteration: int) -> bool:
     """Whether poses are refined after this iteration, see `pose_steps`."""
-    return cfg.pose_steps > 0 and iteration in (cfg.coarse_iterations, 2 * cfg.coarse_iterations, cfg.iterations)
+    return cfg.pose_steps > 0 and iteration in (cfg.coarse_iterations, last_but_one(cfg), cfg.iterations)
 
 
 @torch.no_grad()
@@ -86,9 +91,9 @@ def refine_poses(head: Head, ds: Dataset, device: torch.device, steps: int, defo
             conditions = frames.conditions(given["ids"])
             splats = head.activated(head.offsets(conditions) if deform else None, len(ids))
             down = torch.arange(ds.size, device=device)[:, None, None]
-            seen = torch.tensor([deform and i < ds.num_train for i in ids], device=device)  # its mouth, not a heard one
             above = down < frames.lip_rect[ids][:, 1, None, None, None]
-            weight = given["head"] * (above | seen[:, None, None, None])
+            seen = deform & (given["ids"] < ds.num_train)[:, None, None, None]  # its mouth, not a heard one
+            weight = given["head"] * (above | seen)
             pose = best = conditions.w2c
             error = torch.full((len(ids),), torch.inf, device=device)
             for step in range(steps + 1):

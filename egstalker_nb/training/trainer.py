@@ -29,7 +29,7 @@ from .init_head import new_head
 from .losses import Losses
 from .metrics_log import MetricsWriter, StepLog
 from .optimizers import NETWORK, load_optimizers, make_optimizers, set_learning_rates
-from .pose_refinement import refine_poses
+from .pose_refinement import last_but_one, refine_poses
 from .run import Run
 
 Tensors = Union[tuple[Tensor, ...], list[Tensor]]
@@ -82,8 +82,8 @@ class Trainer:
         self.losses = {stage: Losses(cfg, stage, ds.head_box, perceptual) for stage in ("coarse", "fine")}
         self.densifier = Densifier(cfg, len(ds.mean_face), torch.from_numpy(ds.mean_face), device)
         self.device_step: Captured = Captured(self._device_step, device)
-        # stage of the captured step, whether it densifies, and whether it is adversarial
-        self.kind: tuple[str, bool, bool] = "", False, False
+        # of the captured step: its stage, whether it densifies, and the discriminator that takes part
+        self.kind: tuple[str, bool, Optional[MouthDiscriminator]] = "", False, None
         self.slot: Optional[Sequence[Tensor]] = None  # where it reads its frames: numbers and bytes
         self.capacity = IsectCapacity()
         self.metrics, self.steps, self.guard = MetricsWriter(run), StepLog(), HealthGuard(run)
@@ -161,12 +161,12 @@ class Trainer:
         """One step on one batch."""
         it = self.iteration + 1
         stage, densifying = self.cfg.stage(it), self.densifier.active(it)
-        adversarial = self.discriminator is not None and it > 2 * self.cfg.coarse_iterations
+        discriminator = self.discriminator if it > last_but_one(self.cfg) else None
         self.slot = in_place(self.slot, self._fetch(self._ids(it)))
         self.frames.prefetch(self._ids(it + 1)[self.part])
         set_learning_rates(self.optimizers, self.cfg, it)
-        if self.kind != (stage, densifying, adversarial):
-            self.kind = stage, densifying, adversarial
+        if self.kind != (stage, densifying, discriminator):
+            self.kind = stage, densifying, discriminator
             self.device_step.reset()
         terms = self.device_step()
         self.steps.add(stage, terms.clone())  # a captured step writes the next terms into the same memory
@@ -190,7 +190,7 @@ class Trainer:
 
     def _backward(self) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Forward and backward pass: the terms, [1] the number of intersections, and what the densifier collects."""
-        stage, densifying, adversarial = self.kind
+        stage, densifying, discriminator = self.kind
         assert self.slot is not None
         ids, packed = self.slot
         batch = self.frames.unpack(ids[self.part], packed)
@@ -201,9 +201,9 @@ class Trainer:
         loss, terms = self._loss(stage, rgb, alpha, batch)
         if densifying:
             info["means2d"].retain_grad()
-        if adversarial and self.discriminator is not None:
+        if discriminator is not None:
             of_rgb, = torch.autograd.grad(loss, rgb, retain_graph=True)
-            pull = self.discriminator.pull(rgb, batch["frame"], self.frames.lip_rect[batch["ids"]], of_rgb)
+            pull = discriminator.pull(rgb, batch["frame"], self.frames.lip_rect[batch["ids"]], of_rgb)
             torch.autograd.backward((loss, rgb), (None, pull))
         else:
             loss.backward()
