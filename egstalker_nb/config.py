@@ -120,8 +120,8 @@ class LossWeights:
         0.0, 0.0, 100.0, "Weight of the difference of VGG16's features. Upstream: 0.01; needs vgg16-397923af.pth in "
                          "PyTorch's hub cache, see docs/metrics.md.")
     adversarial_share: float = setting(
-        0.0, 0.0, 10.0, "How strongly a discriminator of mouths, learned along with the head, pulls at the rendered "
-                        "mouth: times the gradient of all other terms there. Fine stage, once poses are refined.")
+        0.5, 0.0, 10.0, "How strongly a discriminator of mouths, learned along with the head, pulls at the rendered "
+                        "mouth: times the gradient of all other terms there, in the last third of the run.")
 
 
 @dataclass
@@ -189,6 +189,12 @@ class Config(Schedule, Densification, Optimisation, LossWeights, Network):
         """The iteration after which the network is trained: the fine stage only, unless its tri-plane predicts
         opacity and colour, which the coarse stage needs too."""
         return 0 if self.attributes == "triplane" else self.coarse_iterations
+
+    @property
+    def adversarial_from(self) -> int:
+        """The iteration after which the discriminator takes part: in the last third, when what it sees is nearly
+        right. From twice the coarse stage on, lips become no sharper (two clips), and each step takes longer."""
+        return max(self.coarse_iterations, self.iterations * 2 // 3)
 
     def stage(self, iteration: int) -> str:
         """`coarse` or `fine`."""

@@ -20,11 +20,12 @@ PAPER_CHANGES: dict[str, dict[str, Any]] = {
     "slower positions": {"position_lr_init": 1.6e-4, "position_lr_final": 1.6e-6},
     "harmonics of degree 3": {"sh_degree": 3},
     "no noise on the mouth": {"mouth_noise": 0.0},
+    "no discriminator of mouths": {"adversarial_share": 0.0},
     "up to 50,000 Gaussians": {"max_points": 50_000},
     "fainter Gaussians kept": {"opacity_threshold": 0.005},
 }
 BASE, ALL = "production", "all of them (egstalker_paper)"
-SCORES = "psnr_composite", "psnr_head", "psnr_lips", "lmd_mouth", "aperture_r"
+SCORES = "psnr_composite", "psnr_head", "psnr_lips", "sharpness_lips", "lmd_mouth", "aperture_r"
 
 
 def change_of(settings: Mapping[str, Any]) -> str:
@@ -97,6 +98,7 @@ class Ablation:
             values = (row.get(key) for key in (*SCORES, "gaussians", "difference"))
             cells.append((name, change_of(settings), *values, row.get("note") or ""))
         return Table(("changed back to upstream's", "settings", "composite (dB)", "head (dB)", "lips (dB)",
-                      "mouth landmarks (px)", "mouth opening r", "Gaussians", "against production (dB)", "note"), cells,
+                      "sharpness of the lips", "mouth landmarks (px)", "mouth opening r", "Gaussians",
+                      "against production (dB)", "note"), cells,
                      f"What each change buys: {self.settings['iterations']} iterations, {len(self.ds.val_ids)} "
                      "validation frames" if self.done else "The changes, not measured")

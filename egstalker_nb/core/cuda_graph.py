@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import gc
-from typing import Any, Callable, Optional, Sequence
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +24,34 @@ def in_place(static: Optional[Sequence[Tensor]], values: Sequence[Tensor]) -> Se
     for own, given in zip(static, values):
         own.copy_(given)
     return static
+
+
+class Branch:
+    """Work beside that of the current stream, as small kernels leave most of a GPU idle; on the CPU it is done at once.
+
+    `with branch():` it begins after what was launched before, and `join` lets what follows wait for it. A captured
+    function may use it. Tensors that go over must be kept until then, or their memory would be used again too early.
+
+    Args:
+        device: where its kernels run.
+    """
+
+    def __init__(self, device: torch.device):
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        if self.stream is None:
+            yield
+            return
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        with torch.cuda.stream(self.stream):
+            yield
+
+    def join(self) -> None:
+        """The current stream waits for this work."""
+        if self.stream is not None:
+            torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
 
 
 class Captured:

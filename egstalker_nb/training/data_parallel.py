@@ -52,9 +52,6 @@ def check_batch(cfg: Config, ranks: int) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    if ranks > 1 and cfg.adversarial_share:
-        raise ConfigError("adversarial_share: 0 on several GPUs", f"{cfg.adversarial_share:g}",
-                          "Train with gpus=1: each GPU would learn a discriminator of its own.")
     if cfg.batch_size % ranks:
         raise ConfigError(f"a batch_size that {ranks} GPUs can share equally", f"batch_size={cfg.batch_size}",
                           f"Train with a multiple of {ranks} in a folder of its own, or with gpus=1: several heads, "
@@ -186,7 +183,7 @@ class Leader(Replica):
         """The others join late: they start while the head is made, and see what memory this one's frames left."""
         super()._ready()
         self.join(self.workers.join())
-        self.ranks.broadcast((self.iteration, self.head.state_dict(), self.ema.module.state_dict(), self._state()))
+        self.ranks.broadcast((self.iteration, self.head.state_dict(), self.ema.state_dict(), self._state()))
         self.workers.check()
 
     def _finished_steps(self) -> tuple[str, Tensor, float]:
@@ -208,7 +205,7 @@ class Follower(Replica):
         for part in (head.gaussians, head.deformation):
             part.requires_grad_(True)
         self._take(head)
-        self.ema.module.load_state_dict(average)
+        self.ema.load_state_dict(average)
         self._restore(state)
         self.frames.for_head(self.head)
         return self

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..config import Config
 from ..model.head import Head
 
-NETWORK = "network"  # name of the network's optimiser; the others are named as the Gaussians' parameters
+NETWORK, DISCRIMINATOR = "network", "discriminator"  # their optimisers; others are named as the Gaussians' parameters
 
 
 def make_optimizers(cfg: Config, head: Head) -> dict[str, torch.optim.Optimizer]:

@@ -38,14 +38,9 @@ def moved(w2c: Tensor, twist: Tensor) -> Tensor:
     return torch.cat([top, w2c[..., 3:, :].expand(*top.shape[:-2], 1, 4)], -2)
 
 
-def last_but_one(cfg: Config) -> int:
-    """The iteration of the last refinement before that at the end."""
-    return 2 * cfg.coarse_iterations
-
-
 def is_due(cfg: Config, iteration: int) -> bool:
     """Whether poses are refined after this iteration, see `pose_steps`."""
-    return cfg.pose_steps > 0 and iteration in (cfg.coarse_iterations, last_but_one(cfg), cfg.iterations)
+    return cfg.pose_steps > 0 and iteration in (cfg.coarse_iterations, 2 * cfg.coarse_iterations, cfg.iterations)
 
 
 @torch.no_grad()

@@ -1,15 +1,15 @@
 """One step of training, and everything that changes while training."""
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Optional, Sequence
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from ..config import Config
-from ..core.cuda_graph import Captured, in_place
+from ..core.cuda_graph import Branch, Captured, in_place
 from ..core.errors import DatasetError, first_line
 from ..core.progress import Progress
 from ..data.conditions import Conditions
@@ -22,17 +22,15 @@ from ..model.head import Head
 from ..rasterizer.capacity import IsectCapacity
 from . import checkpoint, snapshots
 from .densification import Densifier
-from .discriminator import MouthDiscriminator
+from .discriminator import BETAS, RATE, MouthDiscriminator
 from .fit_torso import fit_torso
 from .health import HealthGuard
 from .init_head import new_head
 from .losses import Losses
 from .metrics_log import MetricsWriter, StepLog
-from .optimizers import NETWORK, load_optimizers, make_optimizers, set_learning_rates
-from .pose_refinement import last_but_one, refine_poses
+from .optimizers import DISCRIMINATOR, NETWORK, fused_on, load_optimizers, make_optimizers, set_learning_rates
+from .pose_refinement import refine_poses
 from .run import Run
-
-Tensors = Union[tuple[Tensor, ...], list[Tensor]]
 
 EMA_INTERVAL = 4    # steps between updates of the network's moving average
 EVAL_FRAMES = 8     # validation frames behind the PSNR curve
@@ -70,7 +68,7 @@ class Trainer:
     """
 
     head: Head
-    ema: AveragedModel
+    ema: Deformation
     optimizers: dict[str, torch.optim.Optimizer]
     discriminator: Optional[MouthDiscriminator] = None
     part = slice(None)
@@ -135,18 +133,22 @@ class Trainer:
         self.guard.peak.update(saved["peak"])
         torch.set_rng_state(saved["rng"])
         if self.discriminator is not None:
-            self.discriminator.restore(saved["discriminator"])
+            self.discriminator.load_state_dict(saved["discriminator"])
         if saved["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["cuda_rng"], self.device)
 
     def _take(self, head: Head) -> None:
         """Train this head from now on; its network is also where the average begins."""
         self.head = head.to(self.device).train()
-        self.ema = AveragedModel(self.head.deformation, multi_avg_fn=self._ema_update).eval().requires_grad_(False)
-        self.ema.n_averaged.fill_(1)  # the copy that it begins with counts, or the first update would replace it
+        self.ema = copy.deepcopy(self.head.deformation).eval().requires_grad_(False)
         self.optimizers = make_optimizers(self.cfg, self.head)
         if self.cfg.adversarial_share:
-            self.discriminator = MouthDiscriminator(self.ds.size, self.cfg.adversarial_share, self.device)
+            with torch.random.fork_rng(devices=[]):  # until it takes part, the run is as without it
+                self.discriminator = MouthDiscriminator(self.ds.size, self.cfg.adversarial_share,
+                                                        self.cfg.batch_size, self.device)
+            self.optimizers[DISCRIMINATOR] = torch.optim.Adam(self.discriminator.parameters(), RATE, BETAS,
+                                                              **fused_on(self.device))
+        self.branches = {name: Branch(self.device) for name in self.optimizers}
 
     def _ready(self) -> None:
         for frames in (self.frames, self.eval_frames):
@@ -161,7 +163,7 @@ class Trainer:
         """One step on one batch."""
         it = self.iteration + 1
         stage, densifying = self.cfg.stage(it), self.densifier.active(it)
-        discriminator = self.discriminator if it > last_but_one(self.cfg) else None
+        discriminator = self.discriminator if it > self.cfg.adversarial_from else None
         self.slot = in_place(self.slot, self._fetch(self._ids(it)))
         self.frames.prefetch(self._ids(it + 1)[self.part])
         set_learning_rates(self.optimizers, self.cfg, it)
@@ -174,7 +176,7 @@ class Trainer:
             self._grow_capacity(terms[-1].item())
         if it > self.cfg.network_from and it % EMA_INTERVAL == 0:
             self.iteration = it
-            self.ema.update_parameters(self.head.deformation)
+            self._update_average()
         if it in self.moments:
             self.snapshot(it)
         if densifying:
@@ -198,13 +200,15 @@ class Trainer:
         offsets = self._offsets(given) if stage == "fine" else None
         rgb, alpha, info = self.head.splat(offsets, given.w2c[self.part], self.K, self.ds.size, batch["background"],
                                            self.capacity.value if self.device_step.recording else None)
+        if discriminator is not None:
+            discriminator.judge(rgb, batch["frame"], self.frames.lip_rect[batch["ids"]])
         loss, terms = self._loss(stage, rgb, alpha, batch)
         if densifying:
             info["means2d"].retain_grad()
         if discriminator is not None:
             of_rgb, = torch.autograd.grad(loss, rgb, retain_graph=True)
-            pull = discriminator.pull(rgb, batch["frame"], self.frames.lip_rect[batch["ids"]], of_rgb)
-            torch.autograd.backward((loss, rgb), (None, pull))
+            torch.autograd.backward((loss, rgb), (None, discriminator.pull(of_rgb, batch["lips"])))
+            discriminator.join()
         else:
             loss.backward()
         gradients2d = self.densifier.measured(info, self.cfg.batch_size) if densifying else ()
@@ -221,9 +225,15 @@ class Trainer:
         """What follows from the gradients: they are used up."""
         if gradients2d:
             self.densifier.add(*gradients2d)
-        for name, optimizer in self.optimizers.items():
-            if self.kind[0] == "fine" or name != NETWORK or not self.cfg.network_from:
-                optimizer.step()
+        stage, _, discriminator = self.kind
+        waits = {NETWORK: stage == "coarse" and self.cfg.network_from > 0, DISCRIMINATOR: discriminator is None}
+        trained = [name for name in self.optimizers if not waits.get(name)]
+        for name in trained:
+            with self.branches[name]():
+                self.optimizers[name].step()
+        for name in trained:
+            self.branches[name].join()
+        for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
 
     def _ids(self, iteration: int) -> list[int]:
@@ -236,7 +246,7 @@ class Trainer:
         before = len(self.head)
         if self.densifier.is_due(iteration):
             self.head.write_attributes()
-        optimizers = {name: optimizer for name, optimizer in self.optimizers.items() if name != NETWORK}
+        optimizers = {name: optimizer for name, optimizer in self.optimizers.items() if name in self.head.gaussians}
         done = self.densifier.step(self.head.gaussians, optimizers, iteration)
         if done:
             self.record({"kind": "densify", "iteration": iteration, **done})
@@ -247,11 +257,15 @@ class Trainer:
         self.capacity.grow(num_isects)
         self.device_step.forget()
 
-    def _ema_update(self, averaged: Tensors, trained: Tensors, count: Tensor | int) -> None:
-        """Move the averaged network towards the trained one; quickly at first, so that the start is forgotten."""
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the averaged network towards the trained one; quickly at first, so that the start is forgotten.
+
+        torch's `AveragedModel` would wait for the device every time.
+        """
         steps = self.iteration - self.cfg.network_from
         decay = min(self.cfg.weight_average, (1 + steps) / (10 + steps)) ** EMA_INTERVAL
-        torch._foreach_lerp_(averaged, trained, 1 - decay)
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.head.deformation.parameters()), 1 - decay)
 
     # ---- between steps ----
 
@@ -323,9 +337,8 @@ class Trainer:
 
     def ema_head(self) -> Head:
         """The head as it is rendered and saved: trained Gaussians, averaged network. It shares all tensors."""
-        head, network = self.head, self.ema.module
-        assert isinstance(network, Deformation)
-        averaged = Head(self.cfg, head.gaussians, network, head.mouth, head.torso, head.w2c)
+        head = self.head
+        averaged = Head(self.cfg, head.gaussians, self.ema, head.mouth, head.torso, head.w2c)
         averaged.write_attributes()
         return averaged
 
@@ -349,6 +362,6 @@ class Trainer:
         """What only training needs of a checkpoint, for `_restore`."""
         return {"network": self.head.deformation.state_dict(), "densifier": self.densifier.state_dict(),
                 "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()}, "peak": self.guard.peak,
-                "discriminator": None if self.discriminator is None else self.discriminator.state(),
+                "discriminator": None if self.discriminator is None else self.discriminator.state_dict(),
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None}

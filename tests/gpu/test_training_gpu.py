@@ -67,11 +67,11 @@ def test_recorded_steps_are_the_plain_steps(tiny_dataset, tmp_path, monkeypatch,
 
 
 def test_recorded_adversarial_steps_are_the_plain_steps(tiny_dataset, tmp_path, monkeypatch):
-    """A discriminator learns and pulls within the captured step."""
+    """A discriminator learns and pulls within the captured step, beside the loss."""
     settings = {"coarse_iterations": 2, "densify_from_iter": 60, "pose_steps": 0, "adversarial_share": 0.5}
-    heads = [steps(tiny_dataset, tmp_path / str(recorded), 90, recorded, monkeypatch, 12, **settings)[0]
+    heads = [steps(tiny_dataset, tmp_path / str(recorded), 12, recorded, monkeypatch, 12, **settings)[0]
              for recorded in (False, True)]
-    without = steps(tiny_dataset, tmp_path / "without", 90, True, monkeypatch, 12,
+    without = steps(tiny_dataset, tmp_path / "without", 12, True, monkeypatch, 12,
                     **{**settings, "adversarial_share": 0.0})[0]
     apart, pulled = (torch.stack([(head.gaussians[name] - heads[0].gaussians[name]).abs().mean()
                                   for name in ("means", "sh0")]) for head in (heads[1], without))
