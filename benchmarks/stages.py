@@ -51,9 +51,10 @@ def prefixes(t: Trainer) -> dict[str, Callable[[], object]]:
         loss = loss_of()[-1]
         return torch.autograd.grad(loss, [*gaussians, *network], allow_unused=True)
 
+    last = "optimisers" + (", discriminator" if t.kind[-1] is not None else "")  # which runs beside all from the losses on
     return {"frames to floats": unpack, "network": deform, "rasteriser": rasterize, "losses": loss_of,
             "losses, backward": loss_backward, "rasteriser, backward": rasterize_backward,
-            "network, backward": network_backward, "optimisers": t._device_step}
+            "network, backward": network_backward, last: t._device_step}
 
 
 def stages(trainer: Trainer) -> dict:
