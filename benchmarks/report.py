@@ -61,8 +61,8 @@ def reached(result: dict) -> str:
          f"{step_ms['host'] / step_ms['device']:.2f} x", "1.3 x", ""],
         ["PSNR lost by rendering in bfloat16",
          f"{result['precision']['float32'] - result['precision']['rendered']:.4f} dB", "0.05 dB", ""],
-        ["training step of the last third (with the discriminator) without CUDA graph", f"{result['stages']['plain_step_ms']:.1f} ms, with: "
-         f"{result['stages']['step_ms']:.1f} ms", "", ""],
+        ["training step with the discriminator (last third) without CUDA graph",
+         f"{result['stages']['plain_step_ms']:.1f} ms, with: {result['stages']['step_ms']:.1f} ms", "", ""],
     ]
     if found := read("speech"):
         first_video, *later = (row["frames_per_s"] for row in found["speech"])

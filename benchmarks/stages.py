@@ -51,7 +51,8 @@ def prefixes(t: Trainer) -> dict[str, Callable[[], object]]:
         loss = loss_of()[-1]
         return torch.autograd.grad(loss, [*gaussians, *network], allow_unused=True)
 
-    last = "optimisers" + (", discriminator" if t.kind[-1] is not None else "")  # which runs beside all from the losses on
+    # the discriminator runs beside all from the losses on
+    last = "optimisers" if t.kind[-1] is None else "optimisers, discriminator"
     return {"frames to floats": unpack, "network": deform, "rasteriser": rasterize, "losses": loss_of,
             "losses, backward": loss_backward, "rasteriser, backward": rasterize_backward,
             "network, backward": network_backward, last: t._device_step}

@@ -17,9 +17,8 @@ from egstalker_nb.training.ranks import Ranks, Workers
 from egstalker_nb.training.train import train_on
 
 CPU = torch.device("cpu")
-CFG = dict(iterations=24, coarse_iterations=8, batch_size=4, checkpoint_interval=100,
-           densify_from_iter=2, densify_until_iter=17, densification_interval=3, max_points=900,
-           plane_resolution=[8, 16], pose_steps=1,
+CFG = dict(iterations=24, coarse_iterations=8, batch_size=4, checkpoint_interval=100, densify_from_iter=2,
+           densify_until_iter=17, densification_interval=3, max_points=900, plane_resolution=[8, 16], pose_steps=1,
            densify_grad_threshold_coarse=1e-4, densify_grad_threshold_fine=1e-4)
 
 
