@@ -37,7 +37,7 @@ WITH    = $(BIN)/python -c 'import os, shlex, sys; \
 help:
 	@echo 'make demo     sample clip -> trained head -> talking video, through all eight notebooks (quick_test, 256 px)'
 	@echo 'make check    lint and the quick tests, about 100 s: no browser, no notebooks, no long training'
-	@echo 'make test     all tests, 12 min on 2 cores        (PYTEST_ARGS="-k name" for some)'
+	@echo 'make test     all tests, 11 min on 2 cores        (PYTEST_ARGS="-k name" for some)'
 	@echo 'make bench    measure this computer              (VIDEO=clip.mp4 for the preparation of your own clip)'
 	@echo 'make lab      JupyterLab with the notebooks       (LAB_ARGS="--no-browser --port 8889")'
 	@echo 'make screenshots  the notebooks of the demo in a browser, to outputs/screenshots (needs chromium)'
