@@ -16,6 +16,8 @@ from .core.files import shortened, write_text
 from .core.reading import Unreadable, read_yaml, shown
 
 PRESETS = Path(__file__).parent / "presets"
+#: settings that came after the first version, and what a run of before goes on with
+BEFORE_THEY_CAME: dict[str, Any] = {"adversarial_share": 0.0}
 NEVER = 1_000_000_000  # an iteration that no run reaches
 MAX_LISTED = 10        # problems of one configuration that a message lists
 MAX_PLANES = 8         # entries of `plane_resolution`
@@ -230,7 +232,8 @@ def load_config(name: str | Path, **overrides: Any) -> Config:
 
     Args:
         name: a preset (`quick_test`, `extended_test`, `production`, `egstalker_paper`) or the path of a YAML file. A
-            YAML file holds only what differs from the defaults (production), or a whole saved `config.yaml`.
+            YAML file holds only what differs from the defaults (production), or a whole saved `config.yaml`,
+            also of an earlier version.
         overrides: settings that replace the file's.
 
     Raises:
@@ -278,10 +281,12 @@ def _read(name: str | Path) -> dict[str, Any]:
         raise ConfigError(f"a preset ({usable}) or the path of a YAML file", shown(str(name)),
                           f"Did you mean '{hint[0]}'?" if hint else "Choose one of them.")
     try:
-        return read_yaml(PRESETS / f"{name}.yaml" if is_preset else Path(name))
+        found = read_yaml(PRESETS / f"{name}.yaml" if is_preset else Path(name))
     except Unreadable as error:
         raise ConfigError("a YAML file of settings 'name: value'", str(error),
                           "Correct it, or use a preset: production, quick_test.") from error
+    # only a saved configuration names its preset; one of an earlier version lacks settings
+    return {**BEFORE_THEY_CAME, **found} if "preset" in found else found
 
 
 def _check(key: Any, value: Any) -> list[str]:

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import subprocess
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Optional
@@ -16,7 +15,7 @@ from ..config import Config, load_config
 from ..core.device import device_name, rendering_device
 from ..core.errors import ConfigError, DatasetError, InputError, first_line
 from ..core.files import foreign_files, make_folder, shortened, write_text
-from ..core.reading import Unreadable, read_json, read_yaml, shown
+from ..core.reading import Unreadable, read_json, shown
 from ..data.dataset import Dataset, load_dataset
 from ..model.head import Head
 from . import checkpoint, snapshots
@@ -30,8 +29,6 @@ FORMAT = 1
 BEFORE_TRAINING = "figures", "renders"
 #: settings that may differ when a run is continued, as they do not affect its result
 FREE_SETTINGS = "preset", "checkpoint_interval", "keep_checkpoints", "tracking", "torso_steps"
-#: settings that came after the first version: what a run of before goes on with
-BEFORE_THEY_CAME: dict[str, Any] = {"adversarial_share": 0.0}
 
 
 class Run:
@@ -178,13 +175,7 @@ def load_run(path: str | Path, dataset: Optional[str | Path] = None) -> Run:
     if not (root / CONFIG).is_file():
         raise DatasetError(_described(root), f"no {CONFIG}", "Restore it, or train again with the same settings: that "
                            "writes it, and goes on from the newest checkpoint.")
-    return Run(root, _saved_config(root / CONFIG), manifest)
-
-
-def _saved_config(path: Path) -> Config:
-    """The configuration of a run, which may be of an earlier version."""
-    config, saved = load_config(path), read_yaml(path)
-    return replace(config, **{name: value for name, value in BEFORE_THEY_CAME.items() if name not in saved})
+    return Run(root, load_config(root / CONFIG), manifest)
 
 
 def _described(root: Path) -> str:
@@ -225,7 +216,7 @@ def find_run(ds: Dataset, cfg: Config, root: Path) -> Optional[Run]:
         InputError: the folder holds something else.
     """
     if (root / MANIFEST).is_file():
-        begun = _saved_config(root / CONFIG) if (root / CONFIG).is_file() else cfg  # killed as the run began, or lost
+        begun = load_config(root / CONFIG) if (root / CONFIG).is_file() else cfg  # killed while the run began, or lost
         run = Run(root, begun, _read_manifest(root, ds.root))
         _same(run, ds, cfg)
         return Run(root, cfg, run.manifest)

@@ -32,6 +32,7 @@ def test_an_earlier_run_renders_as_it_did(stored):
 
 def test_an_earlier_run_goes_on(stored):
     run = egs.load_run(stored)
+    assert egs.load_config(stored / "config.yaml") == run.config
     run = egs.train(run.dataset, run.config, stored, device="cpu")
     assert run.finished and run.manifest["format"] == FORMAT and egs.load_run(stored).manifest["format"] == FORMAT
     assert set(checkpoint.load(stored, 12, checkpoint.STATE)["sha256"]) == {
