@@ -2,23 +2,27 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
 from ..config import Config
 from ..model.head import Head
+from .discriminator import BETAS, RATE, MouthDiscriminator
 
 NETWORK, DISCRIMINATOR = "network", "discriminator"  # their optimisers; others are named as the Gaussians' parameters
 
 
-def make_optimizers(cfg: Config, head: Head) -> dict[str, torch.optim.Optimizer]:
-    """Adam for each parameter of the Gaussians, by its name, and AdamW for the deformation network.
+def make_optimizers(cfg: Config, head: Head,
+                    discriminator: Optional[MouthDiscriminator] = None) -> dict[str, torch.optim.Optimizer]:
+    """Adam for each parameter of the Gaussians, by its name, and for the discriminator; AdamW for the deformation
+    network.
 
     Args:
         cfg: learning rates and weight decay.
         head: on its device.
+        discriminator: on the same one, if one takes part.
     """
     g, net = head.gaussians, head.deformation
     device = g["means"].device
@@ -34,6 +38,8 @@ def make_optimizers(cfg: Config, head: Head) -> dict[str, torch.optim.Optimizer]
         [{"params": parameters, "lr": rate_on(device, rate)}
          for parameters, rate in ((grid, cfg.grid_lr_init), (rest, cfg.deformation_lr_init))],
         weight_decay=cfg.weight_decay, **options)
+    if discriminator is not None:
+        optimizers[DISCRIMINATOR] = torch.optim.Adam(discriminator.parameters(), RATE, BETAS, **options)
     return optimizers
 
 

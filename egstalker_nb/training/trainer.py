@@ -22,13 +22,13 @@ from ..model.head import Head
 from ..rasterizer.capacity import IsectCapacity
 from . import checkpoint, snapshots
 from .densification import Densifier
-from .discriminator import BETAS, RATE, MouthDiscriminator
+from .discriminator import MouthDiscriminator
 from .fit_torso import fit_torso
 from .health import HealthGuard
 from .init_head import new_head
 from .losses import Losses
 from .metrics_log import MetricsWriter, StepLog
-from .optimizers import DISCRIMINATOR, NETWORK, fused_on, load_optimizers, make_optimizers, set_learning_rates
+from .optimizers import DISCRIMINATOR, NETWORK, load_optimizers, make_optimizers, set_learning_rates
 from .pose_refinement import refine_poses
 from .run import Run
 
@@ -141,13 +141,11 @@ class Trainer:
         """Train this head from now on; its network is also where the average begins."""
         self.head = head.to(self.device).train()
         self.ema = copy.deepcopy(self.head.deformation).eval().requires_grad_(False)
-        self.optimizers = make_optimizers(self.cfg, self.head)
         if self.cfg.adversarial_share:
             with torch.random.fork_rng(devices=[]):  # until it takes part, the run is as without it
                 self.discriminator = MouthDiscriminator(self.ds.size, self.cfg.adversarial_share,
                                                         self.cfg.batch_size, self.device)
-            self.optimizers[DISCRIMINATOR] = torch.optim.Adam(self.discriminator.parameters(), RATE, BETAS,
-                                                              **fused_on(self.device))
+        self.optimizers = make_optimizers(self.cfg, self.head, self.discriminator)
         self.branches = {name: Branch(self.device) for name in self.optimizers}
 
     def _ready(self) -> None:
