@@ -69,8 +69,8 @@ class Captured:
     """
 
     def __init__(self, function: Callable[[], Any], device: torch.device):
-        self.function, self.device = function, device
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.function = function
+        self.branch = Branch(device)
         self.graph: Optional[torch.cuda.CUDAGraph] = None
         self.result: Any = None
         self.reset()
@@ -92,10 +92,10 @@ class Captured:
     @property
     def recording(self) -> bool:
         """Whether the function is being captured right now; it must not synchronise then."""
-        return self.stream is not None and torch.cuda.is_current_stream_capturing()
+        return self.branch.stream is not None and torch.cuda.is_current_stream_capturing()
 
     def __call__(self) -> Any:
-        if self.stream is None:
+        if self.branch.stream is None:
             return self.function()
         if not self.ready:
             self.ready = True
@@ -107,13 +107,11 @@ class Captured:
 
     def run_eagerly(self) -> Any:
         """Run once without a graph, on the capture stream, as autograd ties gradient accumulation to that stream."""
-        assert self.stream is not None, "only on CUDA"
+        assert self.branch.stream is not None, "only on CUDA"
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-        current = torch.cuda.current_stream(self.device)
-        self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
+        with self.branch():
             result = self.function()
-        current.wait_stream(self.stream)
+        self.branch.join()
         return result
 
     def _capture(self) -> torch.cuda.CUDAGraph:
@@ -121,7 +119,7 @@ class Captured:
         gc.disable()  # freeing an older graph during the capture would invalidate it
         try:
             # thread_local: other threads may copy frames into pinned memory during the capture
-            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=self.branch.stream, capture_error_mode="thread_local"):
                 self.result = self.function()
         finally:
             if collecting:
